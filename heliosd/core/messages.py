@@ -1,0 +1,238 @@
+"""What can happen and what can be done about it: events in, commands out, all of it plain data.
+
+Every event carries its time `at`, in seconds on the node's monotonic clock. Nothing here knows how a command
+is carried out.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes on one device, split as the ledger and the API show them. Used for predictions and measurements."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    overhead_bytes: int
+    """Activation peak, graphs, context, the engine process itself."""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a replica of one revision needs, as estimated before the scheduler is asked."""
+
+    model: str
+    """The ref as served: equal models have equal names."""
+    revision: str
+    per_device: Footprint
+    device_count: int = 1
+    keep_alive_s: float = 300.0
+    """Idle for so long, it is stopped. Zero: at once. Infinite: never for idleness alone."""
+
+
+class RefusalCode(StrEnum):
+    UNKNOWN_MODEL = "model_not_found"
+    CANNOT_FIT = "model_cannot_fit"
+    ENGINE_FAILED = "engine_failed"
+    DRAINING = "draining"
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "queue_timeout"
+
+
+# ---- events ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    at: float
+    ticket: Ticket
+    model: str
+    demand: Demand | None
+    """None: this node's store does not have the model."""
+    deadline_at: float | None = None
+    """When an unanswered request is refused."""
+    forwarded: bool = False
+    """It came from a peer, so it is never forwarded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReleased:
+    """The client is done, gave up, or lost its replica. Harmless when repeated."""
+
+    at: float
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaBecameReady:
+    at: float
+    replica: ReplicaId
+    measured: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaExited:
+    """All its processes are gone and its memory is free."""
+
+    at: float
+    replica: ReplicaId
+    cause: str | None
+    """None: it was told to stop. Otherwise what it died of, in its own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesFound:
+    at: float
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRead:
+    at: float
+    readings: tuple[DeviceReading, ...]
+    ours: tuple[tuple[ReplicaId, tuple[int, ...]], ...]
+    """The processes of each replica, to tell ours from foreign."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """What the live peers say they hold."""
+
+    at: float
+    holds: tuple[tuple[PeerName, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """An operator wants this replica gone; it drains first."""
+
+    at: float
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """The node is going down: no new requests, finish the old."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    at: float
+    limits: "Limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The time the scheduler asked to be woken at has come."""
+
+    at: float
+
+
+Event = (
+    RequestArrived
+    | RequestReleased
+    | ReplicaBecameReady
+    | ReplicaExited
+    | DevicesFound
+    | DevicesRead
+    | PeersChanged
+    | StopAsked
+    | DrainAsked
+    | LimitsChanged
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the operator lets the scheduler do."""
+
+    patience_s: float = 5.0
+    """How long a ready replica may serve others while it stands in the way of an older request."""
+    queue_length: int = 1000
+    safety_ratio: float = 0.02
+    """Share of each device that is promised to nobody."""
+    retry_after_failure_s: float = 2.0
+    """Wait before a model whose engine failed is started again; doubles with each failure in a row."""
+    max_failures: int = 3
+    """Waiting requests are refused after so many failed starts in a row."""
+
+
+# ---- commands --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    ticket: Ticket
+    replica: ReplicaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    ticket: Ticket
+    peer: PeerName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    ticket: Ticket
+    code: RefusalCode
+    reason: str
+    """Shows the arithmetic."""
+    retry_after_s: float | None = None
+    cause: str | None = None
+    """The engine's own words, when an engine is to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The request stays queued. Told once, and again when the reason changes."""
+
+    ticket: Ticket
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    replica: ReplicaId
+    demand: Demand
+    devices: tuple[DeviceId, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReplica:
+    """Only told, nothing to carry out: it gives no new leases from here on."""
+
+    replica: ReplicaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    replica: ReplicaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Worth a line in the journal: drift, a fault, a failure."""
+
+    subject: str
+    reason: str
+    warning: bool = field(default=False)
+
+
+Command = Grant | Forward | Refuse | Hold | StartReplica | DrainReplica | StopReplica | Note

@@ -1,0 +1,70 @@
+"""The tables, and how each version of them became the next. Steps are only ever added."""
+
+import sqlite_utils
+from sqlite_utils import Database, Migrations
+
+steps = Migrations("helios")
+
+
+@steps()
+def first_tables(db: Database) -> None:
+    db.table("blobs").create({"digest": str, "size_bytes": int, "created_at": float}, pk="digest")
+    db.table("revisions").create(
+        {
+            "id": str,  # the manifest's digest
+            "manifest": str,  # JSON: [[path, digest, size_bytes], …]
+            "source": str,  # JSON: where it came from
+            "size_bytes": int,
+            "created_at": float,
+        },
+        pk="id",
+        not_null={"manifest", "source"},
+    )
+    db.table("refs").create(
+        {"name": str, "label": str, "revision": str, "updated_at": float},
+        pk=("name", "label"),
+        foreign_keys=[("revision", "revisions", "id")],
+    )
+    db.table("aliases").create({"alias": str, "name": str, "label": str}, pk="alias")
+    db.table("journal").create(
+        {
+            "id": int,
+            "at": float,  # seconds since the epoch
+            "kind": str,
+            "ticket": str,
+            "model": str,
+            "replica": str,
+            "message": str,
+            "detail": str,  # JSON
+        },
+        pk="id",
+    )
+    for column in ("ticket", "model", "replica"):
+        db.table("journal").create_index([column])
+    db.table("measurements").create(
+        {
+            "id": int,
+            "at": float,
+            "model": str,
+            "revision": str,
+            "engine": str,
+            "device_kind": str,
+            "predicted": str,  # JSON: a footprint
+            "measured": str,  # JSON: a footprint
+            "phases": str,  # JSON: {phase: seconds}
+        },
+        pk="id",
+    )
+    db.table("measurements").create_index(["revision", "engine", "device_kind"])
+    db.table("keys").create(
+        {"id": str, "name": str, "hash": str, "admin": int, "created_at": float},
+        pk="id",
+        not_null={"name", "hash"},
+    )
+    db.table("keys").create_index(["hash"], unique=True)
+    db.table("keys").create_index(["name"], unique=True)
+
+
+def migrate(db: sqlite_utils.Database) -> None:
+    """Bring `db` up to date; each step commits together with the record of it."""
+    steps.apply(db)
