@@ -1,0 +1,59 @@
+"""What the node looks like at one moment, for showing. A snapshot informs; it never gates a decision."""
+
+from dataclasses import dataclass
+
+from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.lifecycle import State
+from heliosd.core.messages import Footprint
+from heliosd.core.names import DeviceId, ReplicaId, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAccount:
+    """The ledger's columns for one device. `free_bytes` is what may still be promised."""
+
+    device: Device
+    reading: DeviceReading | None
+    """None until the device was first read."""
+    foreign_bytes: int
+    safety_bytes: int
+    promised: Footprint
+    """Sum over the replicas on this device."""
+    measured_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    id: ReplicaId
+    model: str
+    revision: str
+    state: State
+    devices: tuple[DeviceId, ...]
+    leases: frozenset[Ticket]
+    promised: Footprint
+    """Per device."""
+    measured: Footprint | None
+    started_at: float
+    """On the node's monotonic clock, as all times here."""
+    idle_since: float | None
+    """None while it has leases."""
+    keep_alive_s: float
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    ticket: Ticket
+    model: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    at: float
+    devices: tuple[DeviceAccount, ...]
+    replicas: tuple[ReplicaStatus, ...]
+    waiting: tuple[Waiting, ...]
+    draining: bool
