@@ -164,8 +164,6 @@ class Limits:
     """Share of each device that is promised to nobody."""
     retry_after_failure_s: float = 2.0
     """Wait before a model whose engine failed is started again; doubles with each failure in a row."""
-    max_failures: int = 3
-    """Waiting requests are refused after so many failed starts in a row."""
 
 
 # ---- commands --------------------------------------------------------------

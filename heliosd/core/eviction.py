@@ -1,0 +1,49 @@
+"""Who gives up room: a pure choice among replicas, each with its reason."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heliosd.core.messages import Footprint
+from heliosd.core.names import DeviceId, ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A replica as the policies see it."""
+
+    id: ReplicaId
+    model: str
+    devices: tuple[DeviceId, ...]
+    per_device: Footprint
+    ready: bool
+    """Only a ready replica can be asked to go."""
+    leaving: bool
+    """Its room is already on the way back."""
+    busy: bool
+    last_used: float
+
+
+def by_worth(residents: Iterable[Resident]) -> list[Resident]:
+    """Ready replicas, cheapest to lose first: the idle before the busy, then the longest unused."""
+    return sorted((each for each in residents if each.ready), key=lambda each: (each.busy, each.last_used, each.id))
+
+
+def smallest_sufficient(candidates: Iterable[Resident], missing_bytes: int) -> tuple[Resident, ...]:
+    """Take candidates in order until they cover what is missing, then leave out those that turn out not to be needed.
+
+    Empty when they do not cover it, or nothing is missing.
+    """
+    taken: list[Resident] = []
+    freed = 0
+    for candidate in candidates:
+        if freed >= missing_bytes:
+            break
+        taken.append(candidate)
+        freed += candidate.per_device.total_bytes
+    if freed < missing_bytes:
+        return ()
+    for each in list(taken):
+        if freed - each.per_device.total_bytes >= missing_bytes:
+            taken.remove(each)
+            freed -= each.per_device.total_bytes
+    return tuple(taken)
