@@ -19,10 +19,23 @@ class HeliosError(Exception):
 
 
 class BadRequest(HeliosError):
-    """The caller must ask differently."""
+    """The caller must ask differently; `param` names the field that is wrong."""
 
     code = "bad_request"
     status = 400
+
+    def __init__(
+        self, message: str, *, code: str | None = None, cause: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, cause=cause)
+        self.param = param
+
+
+class NeedsKey(HeliosError):
+    """The caller must say who it is, with a key that is known here."""
+
+    code = "missing_api_key"
+    status = 401
 
 
 class NotAllowed(HeliosError):

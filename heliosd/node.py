@@ -1,48 +1,398 @@
-"""The node: carries events to the scheduler and its commands to the world, and is the only caller of either."""
+"""The node: carries events to the scheduler and its commands to the world, and is the only caller of either.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+Slow work (a launch, a reading, a measurement to be kept) runs in the node's own task group and comes back as an event.
+"""
 
-from heliosd.core.messages import Footprint
-from heliosd.core.names import ModelRef, PeerName, ReplicaId, Ticket
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import assert_never
+
+from heliosd.config import Settings
+from heliosd.core.lifecycle import State
+from heliosd.core.messages import (
+    Command,
+    DevicesFound,
+    DevicesRead,
+    DrainAsked,
+    DrainReplica,
+    Event,
+    Forward,
+    Grant,
+    Hold,
+    Limits,
+    LimitsChanged,
+    Note,
+    PeersChanged,
+    RefusalCode,
+    Refuse,
+    ReplicaBecameReady,
+    ReplicaExited,
+    RequestArrived,
+    RequestReleased,
+    StartReplica,
+    StopAsked,
+    StopReplica,
+    Tick,
+)
+from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket, parse_ref
+from heliosd.core.placement import Fits, MustWait, NeverFits, place
+from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
-from heliosd.engines.engine import Engine
+from heliosd.demands import Demands
+from heliosd.devices.probe import Probe
+from heliosd.engines.engine import Engine, LaunchSpec
+from heliosd.engines.pool import Pool
+from heliosd.errors import EngineFailed, HeliosError, NotFound
+from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
+from heliosd.narrate import command_entry, event_entry
+from heliosd.state.journal import Journal
+from heliosd.state.records import Measurement, Records
+from heliosd.store.store import Store
+
+log = logging.getLogger("heliosd.node")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalLease:
-    """The bounded right to use a ready replica of this node."""
+class Node:
+    """Owner of the scheduler, of the requests that wait for it, and of the tasks that do what it says."""
 
-    ticket: Ticket
-    model: str
-    replica: ReplicaId
-    engine: Engine
+    def __init__(
+        self,
+        store: Store,
+        probe: Probe,
+        journal: Journal,
+        records: Records,
+        demands: Demands,
+        settings: Settings,
+        log_dir: Path,
+    ) -> None:
+        self._store = store
+        self._probe = probe
+        self._journal = journal
+        self._records = records
+        self._demands = demands
+        self._settings = settings
+        self._log_dir = log_dir
+        self._scheduler = Scheduler(limits_of(settings))
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
+        self._models: dict[str, str] = {}
+        self._read_now = asyncio.Event()
+        self._version = 0
+        self._bumped = asyncio.Event()
+        self._started = False
+        self._pool: Pool | None = None
+
+    # ---- what others ask -------------------------------------------------------
+
+    @property
+    def accepting(self) -> bool:
+        """Devices are known and the node is not on its way down."""
+        return self._started and not self._scheduler.draining
+
+    def new_ticket(self) -> Ticket:
+        return Ticket(f"t-{secrets.token_hex(8)}")
+
+    @asynccontextmanager
+    async def lease(
+        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+    ) -> AsyncIterator[Lease]:
+        """Wait for a replica of `ref`, and give it back however the caller leaves.
+
+        Raises NotFound for a model nobody has, CannotFit, EngineFailed with the engine's own words, and Unavailable
+        when the node drains, the queue is full or `deadline_s` (default: the queue's) has passed.
+        """
+        appraisal = await self._demands.of(ref)
+        model = appraisal.demand.model if appraisal else str(ref)
+        answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._answers[ticket] = answer
+        self._models[ticket] = model
+        now = self.now()
+        limit_s = self._settings.queue.timeout_s if deadline_s is None else deadline_s
+        demand = appraisal.demand if appraisal else None
+        self.post(RequestArrived(now, ticket, model, demand, now + limit_s, forwarded))
+        try:
+            yield await answer
+        except NotFound as error:
+            raise (await self._demands.unknown(ref)) if error.code == RefusalCode.UNKNOWN_MODEL else error from None
+        finally:
+            del self._answers[ticket], self._models[ticket]
+            self.post(RequestReleased(self.now(), ticket))
+
+    async def load(self, ref: ModelRef) -> ReplicaId:
+        """Start a replica unless there is one; returns when it is ready. Raises as `lease` does."""
+        async with self.lease(self.new_ticket(), ref, forwarded=True) as lease:
+            assert isinstance(lease, LocalLease), "what must not be forwarded is served here or refused"
+            return lease.replica
+
+    async def stop(self, subject: str) -> tuple[ReplicaId, ...]:
+        """Drain and stop a replica, or all of a model; returns when their memory is free. Raises NotFound."""
+        running = self._scheduler.replicas
+        model = next((str(m.ref) for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), subject)
+        chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
+        if not chosen:
+            raise NotFound(f"cannot stop {subject}: no replica runs under that name", code="replica_not_found")
+        for replica in chosen:
+            self.post(StopAsked(self.now(), replica))
+        await self._until_gone(frozenset(chosen))
+        return chosen
+
+    async def judge(
+        self,
+        ref: ModelRef,
+        *,
+        kv_cache_bytes: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+    ) -> Judgement:
+        """Say what a replica would take and whether it is to be had, without starting anything. Raises NotFound."""
+        stored = await self._store.find(ref)
+        if stored is None:
+            raise await self._demands.unknown(ref)
+        appraisal = await self._demands.appraise(
+            stored, kv_cache_bytes=kv_cache_bytes, max_model_len=max_model_len, max_num_seqs=max_num_seqs
+        )
+        replicas = self._scheduler.replicas.values()
+        ready = next((each for each in replicas if each.serves(appraisal.demand) and each.state is State.READY), None)
+        if ready is not None:
+            verdict, reason = "ready", f"{ready.id} is ready on {', '.join(ready.devices)}"
+        else:
+            match place(appraisal.demand, self._scheduler.ledger, [each.resident() for each in replicas]):
+                case Fits(reason=reason):
+                    verdict = "fits"
+                case MustWait(reason=reason):
+                    verdict = "must_wait"
+                case NeverFits(reason=reason):
+                    verdict = "never_fits"
+        predicted = appraisal.estimate
+        return Judgement(
+            model=appraisal.demand.model,
+            per_device=predicted.per_device,
+            device_count=predicted.device_count,
+            max_model_len=predicted.max_model_len,
+            kv_tokens=predicted.kv_tokens,
+            kv_bytes_per_token=predicted.kv_bytes_per_token,
+            verdict=verdict,
+            reason=reason,
+            notes=predicted.notes,
+        )
+
+    def snapshot(self) -> Snapshot:
+        return self._scheduler.snapshot(self.now())
+
+    def engine(self, replica: ReplicaId) -> Engine | None:
+        return self._pool.engine(replica) if self._pool else None
+
+    def log_file(self, replica: ReplicaId) -> Path:
+        """Where a replica's own output goes, also after its end."""
+        return self._log_dir / f"{replica}.log"
+
+    async def changed(self, since: int) -> int:
+        """Wait until something changed after version `since` (start with -1); returns the version then."""
+        while self._version == since:
+            await self._bumped.wait()
+        return self._version
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take over settings that may change while running."""
+        self._settings = self._demands.settings = settings
+        self._demands.forget()
+        self.post(LimitsChanged(self.now(), limits_of(settings)))
+
+    def store_changed(self) -> None:
+        """A model was added, removed or renamed."""
+        self._demands.forget()
+        self._bump()
+
+    def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
+        """What the live peers hold."""
+        rows = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
+        self.post(PeersChanged(self.now(), rows))
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no new requests, finish the old, stop all replicas; returns then, or when the deadline has passed."""
+        self.post(DrainAsked(self.now()))
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not self._scheduler.draining:
+                    await self.changed(self._version)
+                await self._until_gone(frozenset(self._scheduler.replicas))
+        except TimeoutError:
+            left = {each.id: len(each.leases) for each in self._scheduler.replicas.values()}
+            log.warning("drain deadline passed", extra={"seconds": deadline_s, "leases": left})
+
+    # ---- the loop --------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds on the node's monotonic clock."""
+        return asyncio.get_running_loop().time()
+
+    def post(self, event: Event) -> None:
+        """Tell the scheduler what happened; never blocks."""
+        self._inbox.put_nowait(event)
+
+    async def run(self, pool: Pool) -> None:
+        """Serve until cancelled; then all engines have ended."""
+        self._pool = pool
+        async with asyncio.TaskGroup() as tasks:
+            devices = await self._probe.devices()
+            self._demands.devices = devices
+            self._demands.forget()
+            self.post(DevicesFound(self.now(), devices))
+            tasks.create_task(self._read_devices(), name="read devices")
+            tasks.create_task(self._watch_faults(), name="watch faults")
+            while True:
+                self._handle(await self._next_event(), tasks)
+
+    async def _next_event(self) -> Event:
+        """The next thing that happened, or a `Tick` when the time comes that the scheduler waits for."""
+        wakeup = self._scheduler.next_wakeup
+        try:
+            async with asyncio.timeout_at(wakeup):
+                return await self._inbox.get()
+        except TimeoutError:
+            return Tick(self.now())
+
+    def _handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
+        event_entry(self._journal, event, self._scheduler)
+        if isinstance(event, ReplicaBecameReady):
+            tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
+        for command in self._scheduler.handle(event):
+            command_entry(self._journal, command, self._scheduler, self._models)
+            self._perform(command, tasks)
+        if isinstance(event, DevicesFound):
+            self._started = True
+        if isinstance(event, ReplicaBecameReady | ReplicaExited):
+            self._read_now.set()
+        self._bump()
+
+    def _perform(self, command: Command, tasks: asyncio.TaskGroup) -> None:
+        match command:
+            case Grant(ticket, replica):
+                self._grant(ticket, replica)
+            case Forward(ticket, peer):
+                self._answer(ticket, PeerLease(ticket, self._models.get(ticket, ""), peer))
+            case Refuse(ticket):
+                self._answer(ticket, refusal_error(command))
+            case StartReplica(replica):
+                assert self._pool is not None
+                self._pool.expect(replica)
+                tasks.create_task(self._launch(command, self._pool), name=f"replica {replica}")
+            case StopReplica(replica, reason):
+                assert self._pool is not None
+                log.info("stop replica", extra={"replica": replica, "reason": reason})
+                self._pool.stop(replica)
+            case Note(subject, reason, warning):
+                log.log(logging.WARNING if warning else logging.INFO, reason, extra={"subject": subject})
+            case Hold() | DrainReplica():
+                pass
+            case _:
+                assert_never(command)
+
+    def _grant(self, ticket: Ticket, replica: ReplicaId) -> None:
+        engine = self.engine(replica)
+        model = self._models.get(ticket, "")
+        if engine is None:  # it died in the same moment; its exit is in the inbox
+            self._answer(ticket, EngineFailed(f"cannot use {replica} of {model}: it has just ended; ask again"))
+        else:
+            self._answer(ticket, LocalLease(ticket, model, replica, engine))
+
+    def _answer(self, ticket: Ticket, answer: Lease | HeliosError) -> None:
+        future = self._answers.get(ticket)
+        if future is None or future.done():
+            return
+        if isinstance(answer, HeliosError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    async def _launch(self, command: StartReplica, pool: Pool) -> None:
+        demand = command.demand
+        settings = self._settings.for_model(demand.model)
+        ledger = self._scheduler.ledger
+        try:
+            stored = await self._demands.of(parse_ref(demand.model))
+            directory = await self._store.directory(Digest(demand.revision))
+        except HeliosError as error:
+            pool.failed(command.replica, error.message)
+            return
+        aliases = stored.stored.aliases if stored else ()
+        await pool.run(
+            LaunchSpec(
+                replica=command.replica,
+                served_names=(demand.model, *aliases),
+                directory=directory,
+                devices=tuple(ledger.devices[device] for device in command.devices),
+                kv_cache_bytes=demand.per_device.kv_cache_bytes,
+                max_model_len=demand.max_model_len,
+                max_num_seqs=demand.max_num_seqs,
+                log_file=self.log_file(command.replica),
+                dtype=settings.dtype,
+                trust_remote_code=settings.trust_remote_code,
+                engine_args=settings.engine_args,
+            )
+        )
+
+    async def _keep_measurement(self, event: ReplicaBecameReady) -> None:
+        replica = self._scheduler.replicas.get(event.replica)
+        engine = self.engine(event.replica)
+        if replica is None or engine is None:
+            return
+        kind = self._scheduler.ledger.devices[replica.devices[0]].kind
+        await self._records.add(
+            Measurement(
+                model=replica.demand.model,
+                revision=replica.demand.revision,
+                engine=self._demands.engine_name(kind),
+                device_kind=kind,
+                predicted=replica.demand.per_device,
+                measured=event.measured,
+                phases=engine.phases,
+            )
+        )
+        self._demands.forget()
+
+    async def _read_devices(self) -> None:
+        """Reconcile the ledger with the devices: on a timer, and after whatever changes what is held."""
+        while True:
+            pids = {replica: tuple(sorted(engine.pids)) for replica, engine in self._running().items()}
+            ours: dict[DeviceId, set[int]] = {}
+            for status in self.snapshot().replicas:
+                for device in status.devices:
+                    ours.setdefault(device, set()).update(pids.get(status.id, ()))
+            readings = await self._probe.read({device: frozenset(found) for device, found in ours.items()})
+            self.post(DevicesRead(self.now(), readings, tuple(pids.items())))
+            self._read_now.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.devices.read_interval_s):
+                    await self._read_now.wait()
+
+    def _running(self) -> Mapping[ReplicaId, Engine]:
+        return self._pool.engines if self._pool else {}
+
+    async def _watch_faults(self) -> None:
+        async for fault in self._probe.faults():
+            log.warning("device fault", extra={"device": fault.device, "fault": fault.message, "xid": fault.xid})
+            self._journal.note("fault", f"{fault.device}: {fault.message}", detail={"xid": fault.xid})
+            self._read_now.set()
+
+    async def _until_gone(self, replicas: frozenset[ReplicaId]) -> None:
+        while replicas & self._scheduler.replicas.keys():
+            await self.changed(self._version)
+
+    def _bump(self) -> None:
+        self._version += 1
+        self._bumped.set()
+        self._bumped = asyncio.Event()
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLease:
-    """The advice to pass the request to a peer that holds the model."""
-
-    ticket: Ticket
-    model: str
-    peer: PeerName
-
-
-Lease = LocalLease | PeerLease
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a replica of a model would take here and whether it is to be had."""
-
-    model: str
-    per_device: Footprint
-    device_count: int
-    max_model_len: int
-    kv_tokens: int
-    kv_bytes_per_token: int
-    verdict: str
-    """`ready`, `fits`, `must_wait` or `never_fits`."""
-    reason: str
-    notes: tuple[str, ...]
+def limits_of(settings: Settings) -> Limits:
+    """What the operator lets the scheduler do."""
+    return Limits(
+        patience_s=settings.queue.patience_s,
+        queue_length=settings.queue.length,
+        safety_ratio=settings.devices.safety_ratio,
+    )

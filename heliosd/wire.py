@@ -275,3 +275,39 @@ class CheckView(Wire):
     ok: bool
     message: str
     advice: str | None = None
+
+
+# ---- lists -----------------------------------------------------------------
+
+
+class ModelList(Wire):
+    models: list[ModelView]
+
+
+class ReplicaList(Wire):
+    replicas: list[ReplicaView]
+    queue: list[QueueView]
+
+
+class StoppedReplicas(Wire):
+    stopped: list[str] = Field(description="ids of the replicas that were stopped")
+
+
+class DeviceList(Wire):
+    devices: list[DeviceView]
+
+
+class EventList(Wire):
+    events: list[EventView]
+
+
+class MemberList(Wire):
+    members: list[MemberView]
+
+
+class CheckList(Wire):
+    checks: list[CheckView]
+
+
+class KeyList(Wire):
+    keys: list[KeyView]

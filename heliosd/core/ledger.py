@@ -48,6 +48,13 @@ class Ledger:
                 )
         self.promised[replica] = (devices, per_device)
 
+    def measure(self, replica: ReplicaId, measured: Footprint) -> None:
+        """Take in what a replica really holds; a promise that was too small becomes what is true."""
+        devices, promised = self.promised[replica]
+        self.measured[replica] = measured
+        if measured.total_bytes > promised.total_bytes:
+            self.promised[replica] = (devices, measured)
+
     def release(self, replica: ReplicaId) -> None:
         """Take back what was promised. Harmless when repeated."""
         self.promised.pop(replica, None)

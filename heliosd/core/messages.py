@@ -7,7 +7,7 @@ is carried out.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 
 
@@ -34,6 +34,11 @@ class Demand:
     revision: str
     per_device: Footprint
     device_count: int = 1
+    kinds: frozenset[DeviceKind] = frozenset()
+    """Kinds of device it was estimated for; empty: any."""
+    max_model_len: int | None = None
+    """The longest request the KV cache was sized for; None: what the model says."""
+    max_num_seqs: int = 32
     keep_alive_s: float = 300.0
     """Idle for so long, it is stopped. Zero: at once. Infinite: never for idleness alone."""
 

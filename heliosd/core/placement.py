@@ -51,7 +51,7 @@ def place(
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
-    groups = list(_device_groups(ledger, demand.device_count))
+    groups = list(_device_groups(ledger, demand))
     possible = [group for group in groups if all(ledger.lasting_bytes(device) >= need for device in group)]
     if not possible:
         return NeverFits(_never(demand, ledger, groups))
@@ -148,9 +148,14 @@ class _Outlook:
         return MustWait(self.devices, drain, f"{self.missing(need)}; the rest is held by {', '.join(self.holders)}")
 
 
-def _device_groups(ledger: Ledger, count: int) -> Iterable[tuple[DeviceId, ...]]:
+def _device_groups(ledger: Ledger, demand: Demand) -> Iterable[tuple[DeviceId, ...]]:
     """Sets of `count` healthy devices of equal kind and size; those with most free room for more than one."""
-    usable = [device for device in ledger.devices.values() if ledger.healthy(device.id)]
+    count = demand.device_count
+    usable = [
+        device
+        for device in ledger.devices.values()
+        if ledger.healthy(device.id) and (not demand.kinds or device.kind in demand.kinds)
+    ]
     if count == 1:
         yield from ((device.id,) for device in usable)
         return

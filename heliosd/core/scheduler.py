@@ -183,7 +183,7 @@ class Scheduler:
     def _became_ready(self, event: ReplicaBecameReady) -> list[Command]:
         replica = self.replicas[event.replica]
         replica.measured = event.measured
-        self.ledger.measured[replica.id] = event.measured
+        self.ledger.measure(replica.id, event.measured)
         self.failures.pop(replica.demand.model, None)
         if replica.state is State.STARTING:
             replica.become(State.READY)

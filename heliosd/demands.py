@@ -1,0 +1,144 @@
+"""What a model would take on this node: asks the store and the records, lets `estimation` calculate, and remembers.
+
+The core never estimates; the node puts the answer from here into the event.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from heliosd.config import Settings
+from heliosd.core.hardware import Device, DeviceKind
+from heliosd.core.messages import Demand
+from heliosd.core.names import ModelRef
+from heliosd.errors import NotFound
+from heliosd.estimation.estimate import Estimate, Wishes, estimate
+from heliosd.state.records import Records
+from heliosd.store.store import Store
+from heliosd.store.stored import StoredModel
+
+# In this order: a model goes to the GPUs if it can ever fit there.
+FAMILIES = (
+    frozenset({DeviceKind.CUDA, DeviceKind.MIG}),
+    frozenset({DeviceKind.SIMULATED}),
+    frozenset({DeviceKind.HOST}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """A stored model with what it needs here."""
+
+    stored: StoredModel
+    estimate: Estimate
+    demand: Demand
+
+
+class Demands:
+    """Answers are remembered until the store, the settings, the devices or the measurements change."""
+
+    def __init__(
+        self, store: Store, records: Records, settings: Settings, engine_name: Callable[[DeviceKind], str]
+    ) -> None:
+        self._store = store
+        self._records = records
+        self.engine_name = engine_name
+        self._known: dict[ModelRef, Appraisal] = {}
+        self._generation = 0
+        self.settings = settings
+        self.devices: tuple[Device, ...] = ()
+
+    def forget(self) -> None:
+        """Something that estimates rest on has changed."""
+        self._generation += 1
+        self._known.clear()
+
+    async def of(self, ref: ModelRef) -> Appraisal | None:
+        """What the model of this ref or alias takes; None when the store does not have it."""
+        if ref in self._known:
+            return self._known[ref]
+        generation = self._generation
+        stored = await self._store.find(ref)
+        if stored is None:
+            return None
+        appraisal = await self.appraise(stored)
+        if generation == self._generation:
+            self._known[ref] = appraisal
+        return appraisal
+
+    async def appraise(
+        self,
+        stored: StoredModel,
+        *,
+        kv_cache_bytes: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+    ) -> Appraisal:
+        """Estimate with the model's settings, or with what is given instead of them.
+
+        On the kind of device where it can ever fit, GPUs first; where it fits nowhere, on the first kind there is.
+        Raises BadRequest when the wishes contradict each other.
+        """
+        settings = self.settings.for_model(str(stored.ref))
+        wishes = Wishes(
+            kv_cache_bytes=kv_cache_bytes or settings.kv_cache_bytes,
+            max_model_len=max_model_len or settings.max_model_len,
+            max_num_seqs=max_num_seqs or settings.max_num_seqs,
+            dtype=settings.dtype,
+            tensor_parallel=settings.tensor_parallel,
+        )
+        fallback: Appraisal | None = None
+        for family in FAMILIES:
+            devices = [device for device in self.devices if device.kind in family]
+            if not devices:
+                continue
+            largest = max(devices, key=lambda device: device.capacity_bytes)
+            predicted = estimate(
+                stored.profile,
+                wishes,
+                largest.kind,
+                largest.capacity_bytes,
+                await self._records.overhead_bytes(stored.revision, self.engine_name(largest.kind), largest.kind),
+            )
+            appraisal = Appraisal(stored, predicted, _demand(stored, predicted, family, settings.keep_alive_s))
+            if predicted.per_device.total_bytes <= largest.capacity_bytes * (1 - self.settings.devices.safety_ratio):
+                return appraisal
+            fallback = fallback or appraisal
+        return fallback or self._nowhere(stored, wishes, settings.keep_alive_s)
+
+    @staticmethod
+    def _nowhere(stored: StoredModel, wishes: Wishes, keep_alive_s: float) -> Appraisal:
+        """No device at all: still say what it would take, so that the refusal has its arithmetic."""
+        predicted = estimate(stored.profile, wishes, DeviceKind.HOST, stored.profile.weights_bytes * 4)
+        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), keep_alive_s))
+
+    async def unknown(self, ref: ModelRef) -> NotFound:
+        """The error for a model that nobody has, with the nearest that somebody does."""
+        names = [name for stored in await self._store.models() for name in (str(stored.ref), *stored.aliases)]
+        near = nearest(str(ref), names)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; `heliosctl ls` lists what is here"
+        return NotFound(f"cannot find model {ref}{hint}", code="model_not_found")
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three names that look like `name`, compared without case and organisation too."""
+    by_short = {known.rpartition("/")[2].lower(): known for known in names}
+    by_short |= {known.lower(): known for known in by_short.values()}
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, by_short, n=3) or difflib.get_close_matches(
+        wanted.rpartition("/")[2], by_short, n=3
+    )
+    return list(dict.fromkeys(by_short[each] for each in found))
+
+
+def _demand(stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], keep_alive_s: float) -> Demand:
+    return Demand(
+        model=str(stored.ref),
+        revision=stored.revision,
+        per_device=predicted.per_device,
+        device_count=predicted.device_count,
+        kinds=family,
+        max_model_len=predicted.max_model_len,
+        max_num_seqs=predicted.max_num_seqs,
+        keep_alive_s=keep_alive_s,
+    )

@@ -1,0 +1,108 @@
+"""Devices that are only said to exist: a fleet file on a laptop, and tests. What replicas hold, engines tell."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from heliosd.core.hardware import Device, DeviceFault, DeviceKind, DeviceReading, LinkKind
+from heliosd.core.names import DeviceId
+from heliosd.core.units import format_bytes
+from heliosd.errors import EngineFailed
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDevice:
+    """One device of a fleet."""
+
+    id: DeviceId
+    name: str
+    capacity_bytes: int
+    foreign_bytes: int = 0
+    """What processes that are not ours hold, for ever."""
+    numa_node: int | None = None
+    nvlink: bool = False
+    """Reaches every other device with NVLink through it."""
+
+
+class SimulatedDevices:
+    """A probe over a fleet, and the account that simulated engines book their memory on."""
+
+    def __init__(self, fleet: Sequence[SimulatedDevice]) -> None:
+        self._fleet = {one.id: one for one in fleet}
+        self._held: defaultdict[DeviceId, dict[str, int]] = defaultdict(dict)
+        self._failed: dict[DeviceId, str] = {}
+        self._reports: asyncio.Queue[DeviceFault | None] = asyncio.Queue()
+
+    async def devices(self) -> tuple[Device, ...]:
+        return tuple(
+            Device(
+                id=one.id,
+                kind=DeviceKind.SIMULATED,
+                name=one.name,
+                capacity_bytes=one.capacity_bytes,
+                index=index,
+                numa_node=one.numa_node,
+                links=tuple((other.id, _link(one, other)) for other in self._fleet.values() if other.id != one.id),
+            )
+            for index, one in enumerate(self._fleet.values())
+        )
+
+    async def read(self, ours: Mapping[DeviceId, frozenset[int]]) -> tuple[DeviceReading, ...]:
+        """Simulated engines have no processes, so none are listed."""
+        return tuple(self._look(one) for one in self._fleet.values())
+
+    async def faults(self) -> AsyncIterator[DeviceFault]:
+        """What `fail` was told."""
+        while (fault := await self._reports.get()) is not None:
+            yield fault
+
+    async def close(self) -> None:
+        await self._reports.put(None)
+
+    def take(self, replica: str, device: DeviceId, n_bytes: int) -> None:
+        """Book bytes for a replica, on top of what it holds there.
+
+        Raises EngineFailed when the device has failed or has not as much free, as a real one would.
+        """
+        reading = self._look(self._fleet[device])
+        if reading.fault is not None:
+            raise EngineFailed(f"cannot take memory of {device}: {reading.fault}", cause=reading.fault)
+        if n_bytes > reading.free_bytes:
+            raise EngineFailed(
+                f"cannot take {format_bytes(n_bytes)} of {device}: {format_bytes(reading.free_bytes)} "
+                f"of {format_bytes(self._fleet[device].capacity_bytes)} are free",
+                cause="out of memory",
+            )
+        held = self._held[device]
+        held[replica] = held.get(replica, 0) + n_bytes
+
+    def give(self, replica: str) -> None:
+        """Free all that a replica holds, on every device. Harmless when it holds nothing."""
+        for held in self._held.values():
+            held.pop(replica, None)
+
+    def set_foreign(self, device: DeviceId, n_bytes: int) -> None:
+        """From now on processes that are not ours hold so much."""
+        self._fleet[device] = replace(self._fleet[device], foreign_bytes=n_bytes)
+
+    def fail(self, device: DeviceId, message: str, *, xid: int | None = None) -> None:
+        """Break a device: its readings carry the fault, and it is reported as fatal."""
+        self._failed[device] = message
+        self._reports.put_nowait(DeviceFault(self._fleet[device].id, message, xid=xid, fatal=True))
+
+    def heal(self, device: DeviceId) -> None:
+        """As after a reset. What replicas booked there is still booked."""
+        self._failed.pop(device, None)
+
+    def _look(self, one: SimulatedDevice) -> DeviceReading:
+        if one.id in self._failed:
+            return DeviceReading(one.id, used_bytes=0, free_bytes=0, fault=self._failed[one.id])
+        used = min(one.capacity_bytes, one.foreign_bytes + sum(self._held[one.id].values()))
+        return DeviceReading(one.id, used, one.capacity_bytes - used)
+
+
+def _link(one: SimulatedDevice, other: SimulatedDevice) -> LinkKind:
+    if one.nvlink and other.nvlink:
+        return LinkKind.NVLINK
+    return LinkKind.NUMA if one.numa_node == other.numa_node else LinkKind.SYSTEM

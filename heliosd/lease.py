@@ -1,0 +1,59 @@
+"""What the node gives to whoever asks: a lease, a judgement, or the error that says why not."""
+
+from dataclasses import dataclass
+
+from heliosd.core.messages import Footprint, RefusalCode, Refuse
+from heliosd.core.names import PeerName, ReplicaId, Ticket
+from heliosd.engines.engine import Engine
+from heliosd.errors import CannotFit, EngineFailed, HeliosError, NotFound, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLease:
+    """The bounded right to use a ready replica of this node."""
+
+    ticket: Ticket
+    model: str
+    replica: ReplicaId
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLease:
+    """The advice to pass the request to a peer that holds the model."""
+
+    ticket: Ticket
+    model: str
+    peer: PeerName
+
+
+Lease = LocalLease | PeerLease
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a replica of a model would take here and whether it is to be had."""
+
+    model: str
+    per_device: Footprint
+    device_count: int
+    max_model_len: int
+    kv_tokens: int
+    kv_bytes_per_token: int
+    verdict: str
+    """`ready`, `fits`, `must_wait` or `never_fits`."""
+    reason: str
+    notes: tuple[str, ...]
+
+
+def refusal_error(refuse: Refuse) -> HeliosError:
+    """The error a refused client gets; its code is the refusal's."""
+    match refuse.code:
+        case RefusalCode.UNKNOWN_MODEL:
+            return NotFound(refuse.reason, code=refuse.code)
+        case RefusalCode.CANNOT_FIT:
+            return CannotFit(refuse.reason, code=refuse.code)
+        case RefusalCode.ENGINE_FAILED:
+            return EngineFailed(refuse.reason, code=refuse.code, cause=refuse.cause)
+        case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE:
+            return Unavailable(refuse.reason, code=refuse.code, retry_after_s=refuse.retry_after_s or 1.0)

@@ -1,0 +1,81 @@
+"""What the journal says of events and commands: one entry for each decision, with its reason."""
+
+from dataclasses import asdict
+from typing import assert_never
+
+from heliosd.core.messages import (
+    Command,
+    DrainReplica,
+    Event,
+    Forward,
+    Grant,
+    Hold,
+    Note,
+    Refuse,
+    ReplicaBecameReady,
+    ReplicaExited,
+    RequestReleased,
+    StartReplica,
+    StopReplica,
+)
+from heliosd.core.names import ReplicaId
+from heliosd.core.scheduler import Scheduler
+from heliosd.core.units import format_bytes
+from heliosd.state.journal import Journal
+
+
+def event_entry(journal: Journal, event: Event, scheduler: Scheduler) -> None:
+    """Note what happened, where nothing else tells of it."""
+    match event:
+        case ReplicaBecameReady(replica=replica, measured=measured):
+            model = _model(scheduler, replica)
+            text = f"{replica} is ready, measured {format_bytes(measured.total_bytes)}"
+            journal.note("ready", text, replica=replica, model=model, detail={"measured": asdict(measured)})
+        case ReplicaExited(replica=replica, cause=cause):
+            text = f"{replica} ended" if cause is None else f"{replica} died: {last_line(cause)}"
+            detail = {"cause": cause} if cause else {}
+            journal.note("exited", text, replica=replica, model=_model(scheduler, replica), detail=detail)
+        case RequestReleased(ticket=ticket):
+            journal.note("released", "the request is over", ticket=ticket)
+        case _:
+            pass
+
+
+def command_entry(journal: Journal, command: Command, scheduler: Scheduler, models: dict[str, str]) -> None:
+    """Note a decision with its reason. `models` knows the model of each ticket that waits."""
+    match command:
+        case Grant(ticket, replica, reason):
+            journal.note("grant", reason, ticket=ticket, replica=replica, model=models.get(ticket))
+        case Forward(ticket, peer, reason):
+            journal.note("forward", reason, ticket=ticket, model=models.get(ticket), detail={"peer": peer})
+        case Refuse(ticket, code, reason, retry_after_s, cause):
+            why: dict[str, object] = {"code": code, "retry_after_s": retry_after_s, "cause": cause}
+            journal.note("refuse", reason, ticket=ticket, model=models.get(ticket), detail=why)
+        case Hold(ticket, reason):
+            journal.note("hold", reason, ticket=ticket, model=models.get(ticket))
+        case StartReplica(replica, demand, devices, reason):
+            what: dict[str, object] = {
+                "devices": list(devices),
+                "predicted": asdict(demand.per_device),
+                "revision": demand.revision,
+            }
+            text = f"start {demand.model} on {', '.join(devices)}: {reason}"
+            journal.note("start", text, replica=replica, model=demand.model, detail=what)
+        case DrainReplica(replica, reason):
+            journal.note("drain", reason, replica=replica, model=_model(scheduler, replica))
+        case StopReplica(replica, reason):
+            journal.note("stop", reason, replica=replica, model=_model(scheduler, replica))
+        case Note(subject, reason, warning):
+            journal.note("warning" if warning else "note", reason, detail={"subject": subject})
+        case _:
+            assert_never(command)
+
+
+def last_line(text: str) -> str:
+    """The line of a traceback or log that says what went wrong."""
+    return text.strip().rpartition("\n")[2][:500]
+
+
+def _model(scheduler: Scheduler, replica: str) -> str | None:
+    found = scheduler.replicas.get(ReplicaId(replica))
+    return found.demand.model if found else None

@@ -1,0 +1,97 @@
+"""API keys: made at random, shown once, kept as sha256. Knows nothing of HTTP."""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+
+import sqlite_utils
+
+from heliosd.errors import Conflict, NotFound
+from heliosd.state.database import Database
+
+PREFIX = "hk-"
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known of a key once its secret was handed out."""
+
+    id: str
+    name: str
+    admin: bool
+    created_at: float
+    """Seconds since the epoch."""
+
+
+class Keys:
+    """The keys of this node; the table's only writer, with all of it in memory for looking up.
+
+    A stolen database gives no key away: 256 random bits cannot be guessed from their sha256, so a slow password
+    hash would only make each request slower.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_hash: dict[str, Key] = {}
+
+    async def load(self) -> None:
+        """Read all keys; call once, before the first `find`."""
+        self._by_hash = await self._database.run(_read)
+
+    def all(self) -> tuple[Key, ...]:
+        """All keys, oldest first."""
+        return tuple(sorted(self._by_hash.values(), key=lambda key: (key.created_at, key.name)))
+
+    def find(self, secret: str) -> Key | None:
+        """The key this secret belongs to.
+
+        What is looked up is the sha256 of what the caller sent. He cannot choose its digits, so how long a comparison
+        takes tells him nothing about the secrets kept here; and it takes as long with a thousand keys as with one.
+        """
+        return self._by_hash.get(_digest(secret))
+
+    async def add(self, name: str, *, admin: bool) -> tuple[Key, str]:
+        """Make a key; the second value is its secret, which nobody can show again.
+
+        Raises Conflict when the name is taken.
+        """
+        secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+        digest = _digest(secret)
+        key = Key(f"key_{secrets.token_hex(4)}", name, admin, time.time())
+
+        def insert(db: sqlite_utils.Database) -> None:
+            if db.execute("select 1 from keys where name = ?", [name]).fetchone():
+                raise Conflict(
+                    f"cannot make a key named {name!r}: there is one; remove it first or choose another name",
+                    code="key_exists",
+                )
+            db.execute(
+                "insert into keys (id, name, hash, admin, created_at) values (?, ?, ?, ?, ?)",
+                [key.id, key.name, digest, int(key.admin), key.created_at],
+            )
+
+        await self._database.run(insert)
+        self._by_hash[digest] = key
+        return key, secret
+
+    async def remove(self, name: str) -> Key:
+        """Forget the key of this name or id at once. Raises NotFound when there is none."""
+        digest = next((d for d, key in self._by_hash.items() if name in (key.name, key.id)), None)
+        if digest is None:
+            known = ", ".join(key.name for key in self.all()) or "none"
+            raise NotFound(f"cannot remove the key {name!r}: it is not known; known are: {known}", code="key_not_found")
+        key = self._by_hash[digest]
+        await self._database.run(lambda db: db.execute("delete from keys where hash = ?", [digest]))
+        self._by_hash.pop(digest, None)
+        return key
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _read(db: sqlite_utils.Database) -> dict[str, Key]:
+    rows = db.execute("select hash, id, name, admin, created_at from keys").fetchall()
+    return {row[0]: Key(row[1], row[2], bool(row[3]), row[4]) for row in rows}

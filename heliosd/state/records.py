@@ -1,0 +1,55 @@
+"""What engines were measured to take, so that the next estimate of the same thing starts from the truth."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from heliosd.core.messages import Footprint
+from heliosd.state.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    model: str
+    revision: str
+    engine: str
+    """Kind and version, such as `vllm 0.32.0`."""
+    device_kind: str
+    predicted: Footprint
+    measured: Footprint
+    phases: Mapping[str, float]
+
+
+class Records:
+    """Owner of the measurements table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, measurement: Measurement) -> None:
+        row = {
+            "at": time.time(),
+            "model": measurement.model,
+            "revision": measurement.revision,
+            "engine": measurement.engine,
+            "device_kind": measurement.device_kind,
+            "predicted": json.dumps(asdict(measurement.predicted)),
+            "measured": json.dumps(asdict(measurement.measured)),
+            "phases": json.dumps(dict(measurement.phases)),
+        }
+        await self._database.run(lambda db: db.table("measurements").insert(row) and None)
+
+    async def overhead_bytes(self, revision: str, engine: str, device_kind: str) -> int | None:
+        """The largest overhead of the last few starts of this revision on this engine; None before the first."""
+        rows = await self._database.run(
+            lambda db: list(
+                db.table("measurements").rows_where(
+                    "revision = ? and engine = ? and device_kind = ?",
+                    [revision, engine, device_kind],
+                    order_by="id desc",
+                    limit=5,
+                )
+            )
+        )
+        return max((int(json.loads(row["measured"])["overhead_bytes"]) for row in rows), default=None)
