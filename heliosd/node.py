@@ -160,7 +160,7 @@ class Node:
         if ready is not None:
             verdict, reason = "ready", f"{ready.id} is ready on {', '.join(ready.devices)}"
         else:
-            match place(appraisal.demand, self._scheduler.ledger, [each.resident() for each in replicas]):
+            match place(appraisal.demand, self._scheduler.ledger, self._scheduler.residents()):
                 case Fits(reason=reason):
                     verdict = "fits"
                 case MustWait(reason=reason):

@@ -38,12 +38,12 @@ class Replica:
         """When it has been idle for its keep-alive; never while it is used or not ready."""
         return self.last_used + self.demand.keep_alive_s if self.idle else float("inf")
 
-    def resident(self) -> Resident:
+    def resident(self, booked: Footprint) -> Resident:
         return Resident(
             id=self.id,
             model=self.demand.model,
             devices=self.devices,
-            per_device=self.demand.per_device,
+            per_device=booked,
             ready=self.state is State.READY,
             leaving=self.state in LEAVING,
             busy=bool(self.leases),

@@ -48,6 +48,7 @@ from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.replicas import Replica
 from heliosd.core.snapshot import Snapshot, Waiting
+from heliosd.core.units import format_bytes
 
 LONGEST_BACK_OFF_S = 60.0
 
@@ -188,7 +189,14 @@ class Scheduler:
         if replica.state is State.STARTING:
             replica.become(State.READY)
             replica.ready_at = replica.last_used = event.at
-        return []
+        predicted_bytes, measured_bytes = replica.demand.per_device.total_bytes, event.measured.total_bytes
+        if measured_bytes <= predicted_bytes:
+            return []
+        drift = (
+            f"{replica.id} of {replica.demand.model} holds {format_bytes(measured_bytes)}, "
+            f"{format_bytes(measured_bytes - predicted_bytes)} more than predicted"
+        )
+        return [Note(replica.demand.model, drift, warning=True)]
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
         replica = self.replicas.pop(event.replica)
@@ -305,7 +313,7 @@ class Scheduler:
         if coming is not None:
             return [], f"{coming.id} is {coming.state}"
         request, demand = queued.request, queued.demand
-        match place(demand, self.ledger, self._residents(), frozenset(claimed)):
+        match place(demand, self.ledger, self.residents(), frozenset(claimed)):
             case NeverFits(reason):
                 del self.queue[request.ticket]
                 forward = admission.elsewhere(request, self.holders.get(request.model, ()), "it can never fit here")
@@ -330,8 +338,9 @@ class Scheduler:
         ready = (self.replicas[victim].ready_at or 0.0 for victim in victims)
         return max(request.at, *ready) + self.limits.patience_s
 
-    def _residents(self) -> list[Resident]:
-        return [replica.resident() for replica in self.replicas.values()]
+    def residents(self) -> list[Resident]:
+        """The replicas as the policies see them, with what is booked for each."""
+        return [replica.resident(self.ledger.promised[replica.id][1]) for replica in self.replicas.values()]
 
     def _start(
         self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str

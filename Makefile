@@ -1,0 +1,53 @@
+# Paths are relative, so that a checkout in a folder with spaces works too.
+PY := .venv/bin/python
+ENGINE ?= cpu
+SHELL := /bin/bash
+
+.PHONY: help setup demo check format unit test test-gpu bench docs install uninstall clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## .venv with Helios, an engine (ENGINE=cpu or cuda) and the developers' tools
+	@.ci/setup $(ENGINE)
+
+demo: setup ## start heliosd, import a real model, ask it, stop
+	@.ci/demo
+
+check: setup ## format, lint, types, import contracts, unit tests: under a minute
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(MAKE) --no-print-directory unit
+
+format: setup ## what `check` would complain about and a tool can mend
+	$(PY) -m ruff check --fix --quiet .
+	$(PY) -m ruff format .
+
+unit: setup
+	$(PY) -m pytest -q -m "not slow and not gpu"
+
+test: setup ## all tests that need no GPU, with real engines
+	$(PY) -m pytest -q -m "not gpu"
+
+test-gpu: ## everything in tests/hardware, on a machine with an NVIDIA GPU
+	@$(MAKE) --no-print-directory setup ENGINE=cuda
+	$(PY) -m pytest -q -m gpu tests/hardware
+
+bench: setup ## the benchmarks, each a table
+	$(PY) -m tests.bench.startup
+	$(PY) -m tests.bench.coldstart
+	$(PY) -m tests.bench.gateway
+
+docs: setup ## write what is generated: docs/api.md
+	$(PY) -m heliosd.api.openapi > docs/api.md
+
+install: ## heliosd as a systemd service (PREFIX=/opt/helios, ENGINE=cpu or cuda)
+	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" ENGINE="$(ENGINE)" systemd/install.sh
+
+uninstall: ## take it away again; models and state stay
+	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" systemd/install.sh --uninstall
+
+clean: ## what can be made again
+	rm -rf .venv .demo build .mypy_cache .ruff_cache .pytest_cache .hypothesis

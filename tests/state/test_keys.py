@@ -1,0 +1,79 @@
+"""Keys are shown once, found by their secret, and gone when removed."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from heliosd.errors import Conflict, NotFound
+from heliosd.state.database import Database
+from heliosd.state.keys import Keys
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(tmp_path / "state.db")
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def test_a_key_is_found_by_its_secret_only(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    key, secret = await keys.add("ci", admin=False)
+    assert secret.startswith("hk-")
+    assert len(secret) >= 43 + 3  # 256 bits in base64
+    assert keys.find(secret) == key
+    assert keys.find(secret + "x") is None
+    assert keys.find("") is None
+
+
+async def test_the_secret_is_not_in_the_database(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    _, secret = await keys.add("ci", admin=True)
+    rows = await database.run(lambda db: db.execute("select * from keys").fetchall())
+    assert len(rows) == 1
+    assert all(secret not in str(column) and secret[3:] not in str(column) for column in rows[0])
+    assert database.path.read_bytes().find(secret[3:].encode()) == -1
+
+
+async def test_keys_survive_a_restart(database: Database) -> None:
+    first = Keys(database)
+    await first.load()
+    key, secret = await first.add("ci", admin=True)
+    second = Keys(database)
+    assert second.find(secret) is None
+    await second.load()
+    assert second.find(secret) == key
+    assert second.all() == (key,)
+
+
+async def test_a_removed_key_is_unknown_at_once_and_after_a_restart(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    _, secret = await keys.add("ci", admin=False)
+    await keys.remove("ci")
+    assert keys.find(secret) is None
+    await keys.load()
+    assert keys.find(secret) is None
+    with pytest.raises(NotFound, match="it is not known; known are: none"):
+        await keys.remove("ci")
+
+
+async def test_a_name_is_taken_once(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    await keys.add("ci", admin=False)
+    with pytest.raises(Conflict, match="there is one"):
+        await keys.add("ci", admin=True)
+    assert [key.admin for key in keys.all()] == [False]
+
+
+async def test_two_secrets_differ(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    secrets = [(await keys.add(f"k{n}", admin=False))[1] for n in range(20)]
+    assert len(set(secrets)) == 20
+    assert [keys.find(secret).name for secret in secrets] == [f"k{n}" for n in range(20)]  # type: ignore[union-attr]
