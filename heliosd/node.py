@@ -44,7 +44,7 @@ from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
 from heliosd.demands import Demands
 from heliosd.devices.probe import Probe
-from heliosd.engines.engine import Engine, LaunchSpec
+from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
@@ -52,6 +52,7 @@ from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
 from heliosd.state.records import Measurement, Records
 from heliosd.store.store import Store
+from heliosd.telemetry.metrics import Metrics
 
 log = logging.getLogger("heliosd.node")
 
@@ -66,25 +67,30 @@ class Node:
         journal: Journal,
         records: Records,
         demands: Demands,
+        pool: Pool,
+        metrics: Metrics,
         settings: Settings,
         log_dir: Path,
+        inbox: asyncio.Queue[Event],
     ) -> None:
+        """`inbox` is where the pool reports to, and everybody else through `post`."""
         self._store = store
         self._probe = probe
         self._journal = journal
         self._records = records
         self._demands = demands
+        self._pool = pool
+        self._metrics = metrics
         self._settings = settings
         self._log_dir = log_dir
         self._scheduler = Scheduler(limits_of(settings))
-        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._inbox = inbox
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._read_now = asyncio.Event()
         self._version = 0
         self._bumped = asyncio.Event()
         self._started = False
-        self._pool: Pool | None = None
 
     # ---- what others ask -------------------------------------------------------
 
@@ -115,7 +121,9 @@ class Node:
         demand = appraisal.demand if appraisal else None
         self.post(RequestArrived(now, ticket, model, demand, now + limit_s, forwarded))
         try:
-            yield await answer
+            granted = await answer
+            self._metrics.lease_granted(self.now() - now)
+            yield granted
         except NotFound as error:
             raise (await self._demands.unknown(ref)) if error.code == RefusalCode.UNKNOWN_MODEL else error from None
         finally:
@@ -184,7 +192,12 @@ class Node:
         return self._scheduler.snapshot(self.now())
 
     def engine(self, replica: ReplicaId) -> Engine | None:
-        return self._pool.engine(replica) if self._pool else None
+        return self._pool.engine(replica)
+
+    @property
+    def engine_kinds(self) -> Mapping[str, EngineKind]:
+        """The engines this node can start, by name."""
+        return {type(kind).__module__.rpartition(".")[2]: kind for kind in self._pool.kinds.values()}
 
     def log_file(self, replica: ReplicaId) -> Path:
         """Where a replica's own output goes, also after its end."""
@@ -234,9 +247,8 @@ class Node:
         """Tell the scheduler what happened; never blocks."""
         self._inbox.put_nowait(event)
 
-    async def run(self, pool: Pool) -> None:
+    async def run(self) -> None:
         """Serve until cancelled; then all engines have ended."""
-        self._pool = pool
         async with asyncio.TaskGroup() as tasks:
             devices = await self._probe.devices()
             self._demands.devices = devices
@@ -258,6 +270,7 @@ class Node:
 
     def _handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
         event_entry(self._journal, event, self._scheduler)
+        self._count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
         for command in self._scheduler.handle(event):
@@ -269,6 +282,20 @@ class Node:
             self._read_now.set()
         self._bump()
 
+    def _count(self, event: Event) -> None:
+        replica = (
+            self._scheduler.replicas.get(event.replica)
+            if isinstance(event, ReplicaBecameReady | ReplicaExited)
+            else None
+        )
+        if replica is None:
+            return
+        if isinstance(event, ReplicaBecameReady):
+            engine = self.engine(replica.id)
+            self._metrics.replica_started(replica.demand.model, engine.phases if engine else {})
+        elif isinstance(event, ReplicaExited) and event.cause is not None:
+            self._metrics.replica_failed(replica.demand.model)
+
     def _perform(self, command: Command, tasks: asyncio.TaskGroup) -> None:
         match command:
             case Grant(ticket, replica):
@@ -278,11 +305,9 @@ class Node:
             case Refuse(ticket):
                 self._answer(ticket, refusal_error(command))
             case StartReplica(replica):
-                assert self._pool is not None
                 self._pool.expect(replica)
-                tasks.create_task(self._launch(command, self._pool), name=f"replica {replica}")
+                tasks.create_task(self._launch(command), name=f"replica {replica}")
             case StopReplica(replica, reason):
-                assert self._pool is not None
                 log.info("stop replica", extra={"replica": replica, "reason": reason})
                 self._pool.stop(replica)
             case Note(subject, reason, warning):
@@ -309,7 +334,7 @@ class Node:
         else:
             future.set_result(answer)
 
-    async def _launch(self, command: StartReplica, pool: Pool) -> None:
+    async def _launch(self, command: StartReplica) -> None:
         demand = command.demand
         settings = self._settings.for_model(demand.model)
         ledger = self._scheduler.ledger
@@ -317,10 +342,10 @@ class Node:
             stored = await self._demands.of(parse_ref(demand.model))
             directory = await self._store.directory(Digest(demand.revision))
         except HeliosError as error:
-            pool.failed(command.replica, error.message)
+            self._pool.failed(command.replica, error.message)
             return
         aliases = stored.stored.aliases if stored else ()
-        await pool.run(
+        await self._pool.run(
             LaunchSpec(
                 replica=command.replica,
                 served_names=(demand.model, *aliases),
@@ -358,7 +383,7 @@ class Node:
     async def _read_devices(self) -> None:
         """Reconcile the ledger with the devices: on a timer, and after whatever changes what is held."""
         while True:
-            pids = {replica: tuple(sorted(engine.pids)) for replica, engine in self._running().items()}
+            pids = {replica: tuple(sorted(engine.pids)) for replica, engine in self._pool.engines.items()}
             ours: dict[DeviceId, set[int]] = {}
             for status in self.snapshot().replicas:
                 for device in status.devices:
@@ -369,9 +394,6 @@ class Node:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.devices.read_interval_s):
                     await self._read_now.wait()
-
-    def _running(self) -> Mapping[ReplicaId, Engine]:
-        return self._pool.engines if self._pool else {}
 
     async def _watch_faults(self) -> None:
         async for fault in self._probe.faults():

