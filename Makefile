@@ -44,7 +44,7 @@ docs: setup ## write what is generated: docs/api.md
 	$(PY) -m heliosd.api.openapi > docs/api.md
 
 install: ## heliosd as a systemd service (PREFIX=/opt/helios, ENGINE=cpu or cuda)
-	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" ENGINE="$(ENGINE)" systemd/install.sh
+	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" $(if $(filter command% environment%,$(origin ENGINE)),ENGINE="$(ENGINE)") systemd/install.sh
 
 uninstall: ## take it away again; models and state stay
 	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" systemd/install.sh --uninstall

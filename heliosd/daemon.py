@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+
 from heliosd import __version__
 from heliosd.api.app import build_app
 from heliosd.api.doctor import database_writable, devices_readable, disk_space, engines_startable, packages_agree
@@ -74,6 +76,7 @@ class Daemon:
         self._started_at = time.time()
         self._notifier = Notifier.from_environ()
         self._stop = asyncio.Event()
+        self._reload_asked = asyncio.Event()
         self._store_changed = asyncio.Event()
         self._warnings: list[str] = []
 
@@ -132,17 +135,18 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(journal.run(), name="journal")
             listening = await self._listen(app)
-            self._announce(listening, peers)
+            self._notifier.ready(f"Listening on {listening.host}:{listening.port}")
             work = [
                 tasks.create_task(node.run(), name="node"),
                 tasks.create_task(watch_loop(metrics.loop_was_late), name="loop lag"),
                 tasks.create_task(self._notifier.beat(), name="watchdog"),
                 tasks.create_task(self._follow_store(store, node, peers), name="follow store"),
+                tasks.create_task(self._reload_when_asked(node), name="reload"),
             ]
             if settings.engines.preload:
                 work.append(tasks.create_task(pool.warm(), name="warm engines"))
             peers.start(tasks)
-            self._catch_signals(node)
+            self._catch_signals()
             log.info("running", extra={"version": __version__, "node": settings.node.name})
             await self._stop.wait()
             await self._go_down(node, peers, listening)
@@ -197,20 +201,16 @@ class Daemon:
         url = cluster.advertise_url or f"http://{settings.api.host}:{settings.api.port}"
         return Peers(name, Gossip(name, gossip), Meta(url, __version__), node.peers_changed, key=key)
 
-    async def _listen(self, app: Any) -> Listening:
+    async def _listen(self, app: web.Application) -> Listening:
         api = self._settings.api
-        inherited = listen_sockets()
         return await listen(
             app,
             host=api.host,
             port=api.port,
             socket_path=api.socket,
             socket_group=api.socket_group,
-            inherited={str(sock.fileno()): sock for sock in (*inherited.unix, *inherited.tcp)},
+            inherited=listen_sockets(),
         )
-
-    def _announce(self, listening: Listening, peers: Peers) -> None:
-        self._notifier.ready(f"Listening on {listening.host}:{listening.port}")
 
     def _identity(self) -> Identity:
         return Identity(
@@ -240,28 +240,34 @@ class Daemon:
             self._store_changed.clear()
             node.store_changed()
 
-    def _catch_signals(self, node: Node) -> None:
+    def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, node)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
 
-    def _reload(self, node: Node) -> None:
-        """Read the configuration again; what is wrong changes nothing."""
-        self._notifier.reloading()
-        try:
-            new = self._loaded.again()
-        except ConfigError as error:
-            log.error("configuration not reloaded", extra={"cause": error.message})
-        else:
-            now, later = reload_diff(self._settings, new.settings)
-            self._settings = with_reloadable(self._settings, new.settings)
-            self._loaded = new
-            set_level(self._settings.log.level)
-            set_format(self._settings.log.format)
-            node.reconfigure(self._settings)
-            log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
-        self._notifier.ready()
+    async def _reload_when_asked(self, node: Node) -> None:
+        """Read the configuration again at each SIGHUP; one that is wrong changes nothing."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            self._notifier.reloading()
+            try:
+                new = await asyncio.to_thread(self._loaded.again)
+            except ConfigError as error:
+                log.error("configuration not reloaded", extra={"cause": error.message})
+            else:
+                self._reconfigure(new, node)
+            self._notifier.ready()
+
+    def _reconfigure(self, new: Loaded, node: Node) -> None:
+        now, later = reload_diff(self._settings, new.settings)
+        self._settings = with_reloadable(self._settings, new.settings)
+        self._loaded = new
+        set_level(self._settings.log.level)
+        set_format(self._settings.log.format)
+        node.reconfigure(self._settings)
+        log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
 
     # ---- ending ----------------------------------------------------------------
 

@@ -1,0 +1,325 @@
+"""What the operator can say, as strict and frozen models: every key with its default and its explanation.
+
+Where values come from is `config_sources`; how they are shown is `config_show`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from heliosd.config_values import (
+    AbsolutePath,
+    BytesAboveZero,
+    BytesOrAuto,
+    BytesOrShare,
+    CountOrAuto,
+    LowerCase,
+    Seconds,
+    SecondsAboveZero,
+    SecondsOrAuto,
+    SecondsOrForever,
+    Share,
+    Text,
+    Words,
+)
+from heliosd.core.names import parse_ref
+from heliosd.core.units import MiB
+
+_LONGEST_SOCKET_PATH_BYTES = 107
+"""The kernel's `sun_path` has 108 bytes with the closing zero."""
+_SHORTEST_KEY = 16
+
+_OWN_ENGINE_ARGS = {
+    "model": "the request",
+    "served_model_name": "the model's ref",
+    "kv_cache_memory_bytes": "kv_cache",
+    "gpu_memory_utilization": "kv_cache",
+    "max_model_len": "max_model_len",
+    "max_num_seqs": "max_num_seqs",
+    "dtype": "dtype",
+    "tensor_parallel_size": "tensor_parallel",
+    "trust_remote_code": "trust_remote_code",
+}
+"""What the ledger relies on, and where the operator sets it instead."""
+
+
+def _reloadable(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"reloadable": True}, **limits)
+
+
+def _wrong(key: str, message: str) -> PydanticCustomError:
+    """A fault that shows only when a section is whole, told of the key to change."""
+    return PydanticCustomError("wrong_together", "{message}", {"message": message, "key": key})
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return text.rstrip("/")
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be an address and a port, such as 127.0.0.1:7946")
+    return text
+
+
+def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_address(text) for text in texts)
+
+
+def _ref(text: str) -> str:
+    return str(parse_ref(text))
+
+
+def _engine_args(given: dict[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if owner := _OWN_ENGINE_ARGS.get(name.replace("-", "_")):
+            raise ValueError(f"must not set {name}: Helios sets it from {owner}, so that the memory it books is right")
+    return given
+
+
+class Section(BaseModel):
+    """One table of helios.toml."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class NodeSection(Section):
+    """This machine."""
+
+    name: Text = Field(description="What the node is called in logs and in the cluster. Default: the host name.")
+    state_dir: AbsolutePath = Field(description="What must survive a restart: the database and, by default, the store.")
+    runtime_dir: AbsolutePath = Field(description="What may vanish at a reboot: sockets.")
+
+
+class ApiSection(Section):
+    """Where clients reach the daemon."""
+
+    host: Text = Field("127.0.0.1", description="Address to listen on. Beyond loopback every request needs a key.")
+    port: int = Field(8484, ge=0, le=65535, description="TCP port to listen on; 0 takes any that is free.")
+    socket: AbsolutePath = Field(
+        description="Unix socket for administrators. Default: heliosd.sock in the runtime_dir."
+    )
+    socket_group: Text = Field("helios", description="Members of this group may use the Unix socket, when it exists.")
+    max_body_bytes: BytesAboveZero = Field(64 * MiB, description="A longer request body is refused.")
+
+    @model_validator(mode="after")
+    def _socket_fits(self) -> Self:
+        length = len(str(self.socket).encode())
+        if length > _LONGEST_SOCKET_PATH_BYTES:
+            raise _wrong(
+                "socket",
+                f"{self.socket} has {length} bytes and the kernel allows {_LONGEST_SOCKET_PATH_BYTES}; "
+                "set api.socket to a shorter path",
+            )
+        return self
+
+
+class DevicesSection(Section):
+    """What memory engines may use."""
+
+    host_memory: BytesOrShare = Field(
+        None,
+        description='RAM for engines on the CPU: a size such as "8GiB", a share such as "50%", 0 for none. '
+        '"auto": 70% when there is no GPU, none otherwise.',
+    )
+    use_gpus: bool = Field(True, description="Whether to use the NVIDIA GPUs of this machine.")
+    read_interval_s: SecondsAboveZero = Field(5.0, description="How often the devices' real use is read.")
+    safety_ratio: float = _reloadable(0.02, "Share of each device that is promised to nobody.", ge=0, lt=0.5)
+
+    def host_bytes(self, total_bytes: int, *, gpus: int) -> int:
+        """Bytes of a machine with `total_bytes` of RAM to set aside for engines on the CPU; 0 for none."""
+        asked = self.host_memory
+        if asked is None:
+            asked = 0 if gpus else Share(0.7)
+        return int(asked.ratio * total_bytes) if isinstance(asked, Share) else min(asked, total_bytes)
+
+
+class StoreSection(Section):
+    """Where models are kept and come from."""
+
+    path: AbsolutePath = Field(description="The model store. Default: store in the state_dir.")
+    hub_endpoint: Annotated[str, AfterValidator(_url)] | None = Field(
+        None, description="URL of the model hub. Default: HF_ENDPOINT, else the public Hub."
+    )
+    hub_token: SecretStr | None = Field(
+        None, description="Token for gated models. Default: as huggingface_hub finds it (HF_TOKEN, its login)."
+    )
+    hub_token_file: AbsolutePath | None = Field(None, description="File with the hub token, instead of hub_token.")
+    offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
+
+
+class EnginesSection(Section):
+    """How engines are started, unless a model's own table says otherwise."""
+
+    preload: bool = Field(True, description="Keep an engine process preloaded, so that models start in seconds.")
+    threads: CountOrAuto = Field(None, description='CPU threads per engine on the host. "auto": as the cores allow.')
+    start_timeout_s: SecondsAboveZero = Field(600.0, description="An engine that is not ready by then has failed.")
+    kv_cache: BytesOrAuto = Field(None, description='KV cache per device. "auto": from the model and what is free.')
+    max_num_seqs: CountOrAuto = Field(
+        None, description='Sequences one engine works on at once. "auto": 32 on the host, 256 on a GPU.'
+    )
+    keep_alive_s: SecondsOrForever = _reloadable(300.0, 'An engine idle for so long is stopped; "forever" keeps it.')
+
+
+class QueueSection(Section):
+    """Requests that wait for a model."""
+
+    length: int = _reloadable(1000, "Requests beyond so many waiting ones are refused.", ge=0)
+    timeout_s: SecondsAboveZero = _reloadable(600.0, "A request that waited for so long is refused.")
+    patience_s: Seconds = _reloadable(
+        5.0, "How long a ready model may serve others while an older request waits for its memory."
+    )
+
+
+class DrainSection(Section):
+    """Going down."""
+
+    deadline_s: Seconds = _reloadable(30.0, "How long running requests may still take when the daemon is told to stop.")
+
+
+class LogSection(Section):
+    """What the daemon says on stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], LowerCase] = _reloadable(
+        "info", "The least important lines to print: debug, info, warning or error."
+    )
+    format: Annotated[Literal["keyvalue", "json"], LowerCase] = _reloadable(
+        "keyvalue", "One line of key=value pairs, or one JSON object a line: keyvalue or json."
+    )
+
+
+class ClusterSection(Section):
+    """Other nodes that answer as one with this one."""
+
+    enabled: bool = Field(False, description="Whether to look for other nodes.")
+    name: Text = Field("helios", description="Name of the cluster; nodes with another one are left alone.")
+    key: SecretStr | None = Field(
+        None, description=f"Secret that all nodes of the cluster share, of at least {_SHORTEST_KEY} characters."
+    )
+    key_file: AbsolutePath | None = Field(None, description="File with the shared secret, instead of key.")
+    bind: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1:7946", description="Address and port for gossip; an address of this machine that peers can reach."
+    )
+    advertise_url: Annotated[str, AfterValidator(_url)] | None = Field(
+        None, description="URL at which peers reach this node's API. Default: from api.host and api.port."
+    )
+    seeds: Annotated[Words, AfterValidator(_addresses)] = Field(
+        (), description="Gossip addresses (host:port) of nodes to ask first; one that is up is enough."
+    )
+
+    @model_validator(mode="after")
+    def _key_is_there(self) -> Self:
+        if self.enabled and self.key is None:
+            raise _wrong("key", "a cluster needs a shared secret; set cluster.key or cluster.key_file")
+        if self.key is not None and len(self.key.get_secret_value()) < _SHORTEST_KEY:
+            raise _wrong(
+                "key",
+                f"has {len(self.key.get_secret_value())} characters and at least {_SHORTEST_KEY} are needed; "
+                "make one with `openssl rand -base64 32`",
+            )
+        return self
+
+
+class ModelSection(Section):
+    """What differs for one model. A key left out is as in [engines]."""
+
+    keep_alive_s: SecondsOrAuto = Field(
+        None, description='Idle for so long, it is stopped. "auto": engines.keep_alive_s.'
+    )
+    kv_cache: BytesOrAuto = Field(None, description='KV cache per device. "auto": engines.kv_cache.')
+    max_model_len: CountOrAuto = Field(None, description='Longest context in tokens. "auto": what the model says.')
+    max_num_seqs: CountOrAuto = Field(None, description='Sequences worked on at once. "auto": engines.max_num_seqs.')
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        "auto", description="Number format of the weights: auto, float16, bfloat16 or float32."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="Devices to split the model over.")
+    trust_remote_code: bool = Field(False, description="Whether to run Python code that comes with the model.")
+    allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
+    engine_args: Annotated[dict[str, Any], AfterValidator(_engine_args)] = Field(
+        {}, description="Passed to the engine unchanged."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What holds for one model, its own table and [engines] taken together."""
+
+    keep_alive_s: float
+    """Infinite: never stopped for being idle."""
+    kv_cache_bytes: int | None
+    """Per device. None: choose from the model and what is free."""
+    max_model_len: int | None
+    """None: what the model's configuration says."""
+    max_num_seqs: int | None
+    """None: as suits the device, see `seqs_on`."""
+    dtype: str
+    tensor_parallel: int
+    trust_remote_code: bool
+    allow_pickle: bool
+    engine_args: Mapping[str, Any]
+
+    def seqs_on(self, *, host: bool) -> int:
+        """Sequences an engine on such a device works on at once."""
+        return self.max_num_seqs or (32 if host else 256)
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Made by `config_sources.load_settings`, which knows what wins over what."""
+
+    model_config = SettingsConfigDict(strict=True, frozen=True, extra="forbid")
+
+    node: NodeSection
+    api: ApiSection
+    devices: DevicesSection = DevicesSection()
+    store: StoreSection
+    engines: EnginesSection = EnginesSection()
+    queue: QueueSection = QueueSection()
+    drain: DrainSection = DrainSection()
+    log: LogSection = LogSection()
+    cluster: ClusterSection = ClusterSection()
+    models: dict[Annotated[str, AfterValidator(_ref)], ModelSection] = _reloadable(
+        {}, "Settings of single models, each under its ref."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` merged: it must tell where each value came from, which is lost in a merge here."""
+        return (init_settings,)
+
+    def for_model(self, name: str) -> ModelSettings:
+        """What holds for `org/name` or `org/name@revision`; a table for the revision goes before one for the name."""
+        own = self.models.get(name) or self.models.get(name.partition("@")[0]) or ModelSection()
+        return ModelSettings(
+            keep_alive_s=self.engines.keep_alive_s if own.keep_alive_s is None else own.keep_alive_s,
+            kv_cache_bytes=own.kv_cache or self.engines.kv_cache,
+            max_model_len=own.max_model_len,
+            max_num_seqs=own.max_num_seqs or self.engines.max_num_seqs,
+            dtype=own.dtype,
+            tensor_parallel=own.tensor_parallel,
+            trust_remote_code=own.trust_remote_code,
+            allow_pickle=own.allow_pickle,
+            engine_args=own.engine_args,
+        )
+
+
+def section_type(field: FieldInfo) -> type[Section] | None:
+    """The section behind a field of Settings; None for `models`, which is a table of them."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
