@@ -23,14 +23,14 @@ from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts
 from heliosd.cluster.alone import Alone
 from heliosd.cluster.identity import derive_key
-from heliosd.cluster.member import Meta
+from heliosd.cluster.member import Meta, parse_name, reachable_url
 from heliosd.cluster.peers import Peers
 from heliosd.config import Settings
 from heliosd.config_reload import reload_diff, with_reloadable
 from heliosd.config_sources import Loaded
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import Event
-from heliosd.core.names import ModelRef, PeerName
+from heliosd.core.names import ModelRef
 from heliosd.demands import Demands
 from heliosd.devices import nvml, ram
 from heliosd.devices.fleet import read_fleet
@@ -77,7 +77,6 @@ class Daemon:
         self._notifier = Notifier.from_environ()
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
-        self._store_changed = asyncio.Event()
         self._warnings: list[str] = []
 
     async def run(self) -> None:
@@ -89,7 +88,7 @@ class Daemon:
             ending.push_async_callback(database.close)
             keys = Keys(database)
             await keys.load()
-            store = Store(settings.store.path, database, hub=_hub(settings), changed=self._store_changed.set)
+            store = Store(settings.store.path, database, hub=_hub(settings))
             swept = await store.open()
             ending.push_async_callback(store.close)
             log.info("store open", extra={"path": str(settings.store.path), "swept": str(swept)})
@@ -119,6 +118,8 @@ class Daemon:
                 keys=keys,
                 metrics=metrics,
                 peers=peers,
+                engine_kinds=lambda: node.engine_kinds,
+                store_changed=lambda: self._tell_of_models(store, node, peers),
                 checks=(
                     database_writable(database),
                     disk_space(settings.store.path),
@@ -140,12 +141,12 @@ class Daemon:
                 tasks.create_task(node.run(), name="node"),
                 tasks.create_task(watch_loop(metrics.loop_was_late), name="loop lag"),
                 tasks.create_task(self._notifier.beat(), name="watchdog"),
-                tasks.create_task(self._follow_store(store, node, peers), name="follow store"),
                 tasks.create_task(self._reload_when_asked(node), name="reload"),
             ]
             if settings.engines.preload:
                 work.append(tasks.create_task(pool.warm(), name="warm engines"))
-            peers.start(tasks)
+            await self._tell_of_models(store, node, peers)
+            self._join(peers, listening, tasks)
             self._catch_signals()
             log.info("running", extra={"version": __version__, "node": settings.node.name})
             await self._stop.wait()
@@ -190,16 +191,27 @@ class Daemon:
         return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
 
     def _peers(self, node: Node) -> Peers:
-        settings = self._settings
-        name, cluster = PeerName(settings.node.name), settings.cluster
+        cluster = self._settings.cluster
+        try:
+            name = parse_name(self._settings.node.name)
+        except ValueError as error:
+            raise ConfigError(f"{error}; set node.name") from error
+        meta = Meta(None, __version__)
         if not cluster.enabled or cluster.key is None:
-            return Peers(name, Alone(name), Meta(None, __version__), node.peers_changed, key=None)
+            return Peers(name, Alone(name), meta, node.peers_changed, key=None)
         from heliosd.cluster.gossip import Gossip, GossipSettings
 
         key = derive_key(cluster.key.get_secret_value())
-        gossip = GossipSettings(key=key, bind=cluster.bind, seeds=cluster.seeds, cluster=cluster.name)
-        url = cluster.advertise_url or f"http://{settings.api.host}:{settings.api.port}"
-        return Peers(name, Gossip(name, gossip), Meta(url, __version__), node.peers_changed, key=key)
+        gossip = Gossip(name, GossipSettings(key=key, bind=cluster.bind, seeds=cluster.seeds, cluster=cluster.name))
+        return Peers(name, gossip, meta, node.peers_changed, key=key)
+
+    def _join(self, peers: Peers, listening: Listening, tasks: asyncio.TaskGroup) -> None:
+        api, cluster = self._settings.api, self._settings.cluster
+        url = cluster.advertise_url or reachable_url(api.host, listening.port or api.port, cluster.bind)
+        if cluster.enabled and url is None:
+            self._warn("peers cannot pass requests to this node: api.host is loopback; set cluster.advertise_url")
+        peers.advertise(url)
+        peers.start(tasks)
 
     async def _listen(self, app: web.Application) -> Listening:
         api = self._settings.api
@@ -231,14 +243,12 @@ class Daemon:
 
     # ---- meanwhile -------------------------------------------------------------
 
-    async def _follow_store(self, store: Store, node: Node, peers: Peers) -> None:
-        """Let everybody who rests on the store's list know when it changes."""
-        while True:
-            models = await store.models()
-            await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
-            await self._store_changed.wait()
-            self._store_changed.clear()
-            node.store_changed()
+    @staticmethod
+    async def _tell_of_models(store: Store, node: Node, peers: Peers) -> None:
+        """Let everybody who rests on the store's list know that it changed."""
+        node.store_changed()
+        models = await store.models()
+        await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

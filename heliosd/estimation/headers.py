@@ -104,7 +104,7 @@ def parse_header(first_bytes: bytes, file_size_bytes: int) -> Header:
 
 
 def _corrupt(why: str) -> CorruptData:
-    return CorruptData(f"cannot accept the safetensors header: {why}")
+    return CorruptData(f"cannot accept the safetensors header: {why}", cause=why)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""/helios/v1: the node itself, its devices, its keys, its cluster, and the doctor."""
+
+import asyncio
+
+from aiohttp import web
+
+from heliosd.api.asked import body_of, json_of
+from heliosd.api.now import devices_of, node_now
+from heliosd.api.parts import Check, Parts
+from heliosd.api.routes import Answer, Route, Scope
+from heliosd.api.views import member_view
+from heliosd.cluster.member import MemberState
+from heliosd.errors import HeliosError
+from heliosd.state.keys import Key
+from heliosd.wire import AddKey, CheckList, CheckView, DeviceList, KeyList, KeyView, MemberList, NodeView
+
+_CHECK_S = 20.0
+
+
+async def node(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return json_of(node_now(parts, parts.node.snapshot()))
+
+
+async def devices(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return json_of(DeviceList(devices=devices_of(parts.node.snapshot())))
+
+
+async def cluster(request: web.Request, parts: Parts) -> web.StreamResponse:
+    own = [name for model in await parts.store.models() for name in (str(model.ref), *model.aliases)]
+    holds = parts.peers.holds
+    members = parts.peers.members()
+    return json_of(
+        MemberList(
+            members=[
+                member_view(member, own if member.state is MemberState.SELF else holds.get(member.name, ()))
+                for member in members
+            ]
+        )
+    )
+
+
+async def doctor(request: web.Request, parts: Parts) -> web.StreamResponse:
+    """All checks at once; one that fails or hangs is a finding, not an error of the request."""
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(_look(check)) for check in parts.checks]
+    return json_of(CheckList(checks=[found for task in asked for found in task.result()]))
+
+
+async def _look(check: Check) -> list[CheckView]:
+    name = getattr(check, "__name__", "check").strip("_").replace("_", " ")
+    try:
+        async with asyncio.timeout(_CHECK_S):
+            return list(await check())
+    except TimeoutError:
+        return [CheckView(name=name, ok=False, message=f"no answer within {_CHECK_S:.0f} s")]
+    except HeliosError as error:
+        return [CheckView(name=name, ok=False, message=error.message, advice=error.cause)]
+
+
+async def list_keys(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return json_of(KeyList(keys=[_key_view(key) for key in parts.keys.all()]))
+
+
+async def add_key(request: web.Request, parts: Parts) -> web.StreamResponse:
+    asked = await body_of(request, AddKey)
+    key, secret = await parts.keys.add(asked.name, admin=asked.admin)
+    parts.journal.note("key", f"{'an admin' if key.admin else 'a'} key named {key.name} was made")
+    return json_of(_key_view(key, secret), status=201)
+
+
+async def remove_key(request: web.Request, parts: Parts) -> web.StreamResponse:
+    key = await parts.keys.remove(request.match_info["name"])
+    parts.journal.note("key", f"the key named {key.name} was removed")
+    return json_of(_key_view(key))
+
+
+def _key_view(key: Key, secret: str | None = None) -> KeyView:
+    return KeyView(id=key.id, name=key.name, admin=key.admin, created_at=key.created_at, secret=secret)
+
+
+ROUTES = (
+    Route("GET", "/helios/v1/node", node, Scope.ADMIN, "This daemon.", Answer("the node", NodeView)),
+    Route(
+        "GET",
+        "/helios/v1/devices",
+        devices,
+        Scope.ADMIN,
+        "The devices with the ledger's columns.",
+        Answer("devices", DeviceList),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/cluster",
+        cluster,
+        Scope.ADMIN,
+        "The nodes that answer as one, as this one sees them.",
+        Answer("members, this node included", MemberList),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/doctor",
+        doctor,
+        Scope.ADMIN,
+        "Look for what is wrong with this installation.",
+        Answer("findings", CheckList),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/keys",
+        list_keys,
+        Scope.ADMIN,
+        "The API keys, without their secrets.",
+        Answer("keys", KeyList),
+    ),
+    Route(
+        "POST",
+        "/helios/v1/keys",
+        add_key,
+        Scope.ADMIN,
+        "Make an API key.",
+        Answer("the key; its secret is shown this once", KeyView),
+        body=AddKey,
+        detail="From the first key on, inference over TCP needs one.",
+        errors=("key_exists",),
+    ),
+    Route(
+        "DELETE",
+        "/helios/v1/keys/{name:.+}",
+        remove_key,
+        Scope.ADMIN,
+        "Remove an API key; it stops working at once.",
+        Answer("what was removed", KeyView),
+        errors=("key_not_found",),
+    ),
+)

@@ -1,0 +1,132 @@
+"""Who may do what: keys over TCP, the kernel's word on the Unix socket, signatures between peers."""
+
+import grp
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from heliosd.api.parts import ThePeers
+from heliosd.api.routes import Scope
+from heliosd.cluster.identity import PEER_HEADER
+from heliosd.core.names import PeerName
+from heliosd.errors import NeedsKey, NotAllowed
+from heliosd.state.keys import Keys
+
+_SO_PEERGROUPS = 59  # Linux; Python's socket module has no name for it
+_MAX_GROUPS = 256  # as much as Python's getsockopt returns; who is in more groups needs a key
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The process at the other end of a Unix socket, as the kernel vouches for it."""
+
+    uid: int
+    gids: frozenset[int]
+
+
+class Auth:
+    """Decides over each request, from memory only."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        peers: ThePeers,
+        *,
+        admin_group: str,
+        exposed: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._peers = peers
+        self._admin_group = admin_group
+        self._admin_gid = _gid(admin_group)
+        self.exposed = exposed
+        """Set by who listens: the TCP port can be reached from other machines."""
+
+    def admit(self, request: web.Request, scope: Scope) -> PeerName | None:
+        """Let the request pass, or raise NeedsKey (401) or NotAllowed (403).
+
+        Returns the peer's name when it is a peer that asks, on behalf of its own clients.
+        """
+        if scope is Scope.OPEN:
+            return None
+        credentials = _credentials(request)
+        if credentials is not None and self._is_admin(credentials):
+            return None
+        if token := request.headers.get(PEER_HEADER):
+            return self._peer(token, request, scope)
+        self._need_key(_secret(request.headers), scope, credentials)
+        return None
+
+    def _peer(self, token: str, request: web.Request, scope: Scope) -> PeerName:
+        peer = self._peers.verify(token, request.method, request.raw_path)
+        if peer is None:
+            raise NeedsKey(
+                "cannot trust the peer that sent this: compare the cluster keys and the clocks of both nodes",
+                code="invalid_peer_token",
+            )
+        if scope is Scope.ADMIN:
+            raise NotAllowed(f"cannot let node {peer} do this: peers may use models and list them, no more")
+        return peer
+
+    def _need_key(self, secret: str | None, scope: Scope, credentials: Credentials | None) -> None:
+        if scope is Scope.USE and not self.exposed and not self._keys.all():
+            return
+        key = self._keys.find(secret) if secret else None
+        if key is not None and (key.admin or scope is Scope.USE):
+            return
+        if key is not None:
+            raise NotAllowed(
+                f"cannot do this with the key {key.name!r}: it is not an admin key. "
+                "Make one with `heliosctl keys add NAME --admin` on the daemon's machine",
+                code="admin_key_needed",
+            )
+        if secret:
+            raise NeedsKey("cannot accept the API key: it is not known here", code="invalid_api_key")
+        if credentials is not None:
+            raise NotAllowed(
+                f"cannot let user {credentials.uid} do this over the Unix socket: "
+                f"be root, the daemon's user or a member of the group {self._admin_group}, or send an API key"
+            )
+        raise NeedsKey(
+            "cannot do this without an API key: send `Authorization: Bearer KEY` or `x-api-key: KEY`. "
+            "Make one with `heliosctl keys add NAME` on the daemon's machine"
+        )
+
+    def _is_admin(self, credentials: Credentials) -> bool:
+        return credentials.uid in (0, os.geteuid()) or self._admin_gid in credentials.gids
+
+
+def _secret(headers: Mapping[str, str]) -> str | None:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key") or None
+
+
+def _credentials(request: web.Request) -> Credentials | None:
+    sock = request.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return Credentials(uid, frozenset({gid, *_groups(sock)}))
+
+
+def _groups(sock: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups of the process when it connected; none where the kernel does not tell."""
+    size = struct.calcsize("I")
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, size * _MAX_GROUPS)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(raw) // size}I", raw)
+
+
+def _gid(group: str) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None

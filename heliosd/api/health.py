@@ -1,0 +1,81 @@
+"""What machines ask: does it live, may it get requests, how much of everything."""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from heliosd.api.parts import Parts, Stored
+from heliosd.api.routes import Answer, Route, Scope
+from heliosd.errors import Unavailable
+from heliosd.telemetry.metrics import CONTENT_TYPE, Scrape
+
+
+async def alive(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return web.Response(text="ok\n")
+
+
+async def ready(request: web.Request, parts: Parts) -> web.StreamResponse:
+    if not parts.node.accepting:
+        draining = parts.node.snapshot().draining
+        raise Unavailable(
+            f"cannot take requests: the node is {'draining' if draining else 'starting'}",
+            code="draining" if draining else "starting",
+        )
+    return web.Response(text="ready\n")
+
+
+async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
+    snapshot = parts.node.snapshot()
+    engines = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas]
+    stored = await parts.store.models()
+    written = await parts.journal.read(limit=1)
+    scrape = Scrape(
+        snapshot=snapshot,
+        version=parts.identity.version,
+        models=len(stored),
+        store_bytes=await asyncio.to_thread(_blob_bytes, stored),
+        journal_entries=written[-1].id if written else 0,
+        engines=[(replica, engine.metrics()) for replica, engine in engines if engine is not None],
+    )
+    body = await asyncio.to_thread(parts.metrics.render, scrape)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+def _blob_bytes(stored: Sequence[Stored]) -> int:
+    blobs = {file.digest: file.size_bytes for model in stored for file in model.manifest.files}
+    return sum(blobs.values())
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/healthz",
+        alive,
+        Scope.OPEN,
+        "200 as long as the daemon's event loop lives.",
+        Answer("`ok`", media="text/plain"),
+        group="machines",
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        ready,
+        Scope.OPEN,
+        "200 when requests are taken, 503 while starting or draining.",
+        Answer("`ready`", media="text/plain"),
+        group="machines",
+        errors=("starting", "draining"),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        Scope.OPEN,
+        "Metrics of Helios and of its engines, for Prometheus.",
+        Answer(
+            "`helios_*`, and the engines' `vllm:*` with the label `replica` added", media="text/plain; version=0.0.4"
+        ),
+        group="machines",
+    ),
+)

@@ -1,0 +1,258 @@
+"""Models: /helios/v1/models to look after them, /v1/models as OpenAI's and Anthropic's clients list them."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from heliosd.api.asked import body_of, flag_of, json_of, ref_of
+from heliosd.api.errors import error_body
+from heliosd.api.parts import Parts, Progress, Stored
+from heliosd.api.routes import Answer, Parameter, Route, Scope
+from heliosd.api.sse import EventStream, event_stream, frame
+from heliosd.api.views import estimate_view, model_detail, model_view, peer_model_view
+from heliosd.core.lifecycle import State
+from heliosd.core.names import ModelRef
+from heliosd.core.units import format_bytes
+from heliosd.errors import Conflict, HeliosError, NotFound
+from heliosd.store.stored import Addition
+from heliosd.wire import AddModel, ErrorBody, ModelDetail, ModelList, ModelView, ProgressView, Removed
+
+_PROGRESS_S = 0.1
+
+
+async def list_models(request: web.Request, parts: Parts) -> web.StreamResponse:
+    stored = await parts.store.models()
+    replicas = parts.node.snapshot().replicas
+    views = [model_view(model, replicas) for model in stored]
+    if not flag_of(request, "local"):
+        views += [peer_model_view(ref, peer) for ref, peer in _at_peers(parts, stored).items()]
+    return json_of(ModelList(models=views))
+
+
+async def show_model(request: web.Request, parts: Parts) -> web.StreamResponse:
+    stored = await _find(parts, ref_of(request.match_info["ref"]))
+    try:
+        estimate = estimate_view(await parts.node.judge(stored.ref))
+    except HeliosError:  # a model can be shown without it; `estimate` tells why there is none
+        estimate = None
+    replicas = parts.node.snapshot().replicas
+    return json_of(model_detail(stored, replicas, parts.settings(stored.ref), estimate))
+
+
+async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse:
+    ref = ref_of(request.match_info["ref"])
+    stored = await parts.store.find(ref)
+    target = ref if stored is None else stored.ref  # the store also gives up a download that was interrupted
+    users = [
+        replica.id
+        for replica in parts.node.snapshot().replicas
+        if replica.model == str(target) and replica.state not in (State.STOPPED, State.FAILED)
+    ]
+    if users:
+        raise Conflict(
+            f"cannot remove {target}: {', '.join(users)} uses it; stop it first with `heliosctl stop {target}`",
+            code="model_in_use",
+        )
+    freed_bytes = await parts.store.remove(target)
+    await parts.store_changed()
+    parts.journal.note("model", f"{target} was removed, {format_bytes(freed_bytes)} are free", model=str(target))
+    return json_of(Removed(ref=str(target), freed_bytes=freed_bytes))
+
+
+async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
+    """Bring a model in while somebody watches; who asks again goes on where it stopped."""
+    asked = await body_of(request, AddModel)
+    wanted = Addition(
+        source=asked.source,
+        location=asked.location,
+        ref=ref_of(asked.ref) if asked.ref else None,
+        revision=asked.revision,
+        alias=asked.alias,
+        allow_pickle=asked.allow_pickle,
+    )
+    async with event_stream(request) as (stream, response):
+        outcome = await _bring(parts, wanted, stream)
+        if isinstance(outcome, HeliosError):
+            await stream.send(frame("error", error_body(outcome)))
+        else:
+            await parts.store_changed()
+            parts.journal.note("model", f"{outcome.ref} was added from {outcome.source}", model=str(outcome.ref))
+            await stream.send(frame("done", model_view(outcome, parts.node.snapshot().replicas)))
+    return response
+
+
+async def _bring(parts: Parts, wanted: Addition, stream: EventStream) -> Stored | HeliosError:
+    """Add the model, sending what is told meanwhile, at most some ten times a second, and the last of it at the end."""
+    latest = _Latest()
+    async with asyncio.TaskGroup() as tasks:
+        background = [tasks.create_task(latest.send_all(stream)), tasks.create_task(stream.keep_alive())]
+        outcome: Stored | HeliosError
+        try:
+            outcome = await parts.store.add(wanted, latest.tell)
+        except HeliosError as error:
+            outcome = error
+        finally:
+            for task in background:
+                task.cancel()
+    await latest.send_waiting(stream)
+    return outcome
+
+
+class _Latest:
+    """Where progress waits for its turn to be sent: only the last of each phase is kept."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, ProgressView] = {}
+        self._there = asyncio.Event()
+
+    def tell(self, progress: Progress) -> None:
+        self._waiting[progress.phase] = ProgressView(
+            phase=progress.phase,
+            item=progress.item,
+            done_bytes=progress.done_bytes,
+            total_bytes=progress.total_bytes,
+        )
+        self._there.set()
+
+    async def send_all(self, stream: EventStream) -> None:
+        while True:
+            await self._there.wait()
+            await self.send_waiting(stream)
+            await asyncio.sleep(_PROGRESS_S)
+
+    async def send_waiting(self, stream: EventStream) -> None:
+        self._there.clear()
+        views, self._waiting = self._waiting, {}
+        for view in views.values():
+            await stream.send(frame("progress", view))
+
+
+async def list_for_clients(request: web.Request, parts: Parts) -> web.StreamResponse:
+    stored = await parts.store.models()
+    rows = [_client_row(request, model) for model in stored]
+    rows += [_peer_row(request, ref, peer) for ref, peer in _at_peers(parts, stored).items()]
+    if _anthropic(request):
+        ends = {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]} if rows else {"first_id": None, "last_id": None}
+        return web.json_response({"data": rows, "has_more": False, **ends})
+    return web.json_response({"object": "list", "data": rows})
+
+
+async def show_for_clients(request: web.Request, parts: Parts) -> web.StreamResponse:
+    ref = request.match_info["id"]
+    stored = await parts.store.find(ref_of(ref))
+    if stored is None:
+        peer = _at_peers(parts, ()).get(ref)
+        if peer is None:
+            raise _unknown(ref)
+        return web.json_response(_peer_row(request, ref, peer))
+    return web.json_response(_client_row(request, stored) | {"id": ref})
+
+
+def _client_row(request: web.Request, stored: Stored) -> dict[str, Any]:
+    row = _row(request, str(stored.ref), stored.created_at, "helios")
+    if stored.profile.max_model_len is not None and not _anthropic(request):
+        row["max_model_len"] = stored.profile.max_model_len
+    return row
+
+
+def _peer_row(request: web.Request, ref: str, peer: str) -> dict[str, Any]:
+    return _row(request, ref, 0.0, peer)
+
+
+def _row(request: web.Request, ref: str, created_at: float, owner: str) -> dict[str, Any]:
+    if _anthropic(request):
+        created = datetime.fromtimestamp(created_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {"type": "model", "id": ref, "display_name": ref, "created_at": created}
+    return {"id": ref, "object": "model", "created": int(created_at), "owned_by": owner}
+
+
+def _anthropic(request: web.Request) -> bool:
+    return "anthropic-version" in request.headers
+
+
+def _at_peers(parts: Parts, stored: Iterable[Stored]) -> dict[str, str]:
+    """What only living peers hold, and which of them."""
+    here = {name for model in stored for name in (str(model.ref), *model.aliases)}
+    return {
+        ref: peer for peer, models in sorted(parts.peers.holds.items()) for ref in sorted(models) if ref not in here
+    }
+
+
+async def _find(parts: Parts, ref: ModelRef) -> Stored:
+    stored = await parts.store.find(ref)
+    if stored is None:
+        raise _unknown(str(ref))
+    return stored
+
+
+def _unknown(ref: str) -> NotFound:
+    return NotFound(
+        f"cannot find the model {ref}: it is not in the store; `heliosctl ls` lists what is", code="model_not_found"
+    )
+
+
+_EVENTS = (("progress", ProgressView), ("done", ModelView), ("error", ErrorBody))
+
+ROUTES = (
+    Route(
+        "GET",
+        "/helios/v1/models",
+        list_models,
+        Scope.PEERS,
+        "The models in the store, and those that only peers hold.",
+        Answer("models", ModelList),
+        parameters=(Parameter("local", "boolean", "only this node's own"),),
+    ),
+    Route(
+        "POST",
+        "/helios/v1/models",
+        add_model,
+        Scope.ADMIN,
+        "Bring a model into the store, with its progress as events.",
+        Answer("progress, then `done` or `error`", events=_EVENTS, media="text/event-stream"),
+        body=AddModel,
+        detail="Adding goes on while the answer is read. Close the connection to stop it; ask again to go on where "
+        "it stopped.",
+        errors=("source_failed", "corrupt_data", "not_allowed", "conflict"),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/models/{ref:.+}",
+        show_model,
+        Scope.ADMIN,
+        "All about one model.",
+        Answer("the model", ModelDetail),
+        errors=("model_not_found",),
+    ),
+    Route(
+        "DELETE",
+        "/helios/v1/models/{ref:.+}",
+        remove_model,
+        Scope.ADMIN,
+        "Remove a model from the store.",
+        Answer("what became free", Removed),
+        errors=("model_not_found", "model_in_use"),
+    ),
+    Route(
+        "GET",
+        "/v1/models",
+        list_for_clients,
+        Scope.USE,
+        "The models that can be asked for.",
+        Answer("OpenAI's list; Anthropic's when the request has the header `anthropic-version`"),
+        group="inference",
+    ),
+    Route(
+        "GET",
+        "/v1/models/{id:.+}",
+        show_for_clients,
+        Scope.USE,
+        "One of them; aliases are found too.",
+        Answer("OpenAI's or Anthropic's model object"),
+        group="inference",
+        errors=("model_not_found",),
+    ),
+)

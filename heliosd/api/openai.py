@@ -1,0 +1,149 @@
+"""The inference paths of OpenAI and Anthropic: finds the model, gets a lease, and steps out of the way.
+
+Refuses to know what is in a request besides `model`; engines validate and answer.
+"""
+
+import logging
+
+from aiohttp import web
+
+from heliosd.api.model_field import model_of
+from heliosd.api.parts import Parts
+from heliosd.api.reply import ClientReply
+from heliosd.api.routes import Answer, Route, Scope
+from heliosd.api.trace import TRACE
+from heliosd.cluster.forward import FORWARDED_HEADER
+from heliosd.cluster.identity import PEER_HEADER
+from heliosd.core.lifecycle import State
+from heliosd.core.names import ModelRef, Ticket, parse_ref
+from heliosd.engines.engine import Request
+from heliosd.errors import HeliosError, NotFound
+from heliosd.lease import LocalLease, PeerLease
+
+log = logging.getLogger("heliosd.api")
+
+# What is between the client and Helios, or was undone when the body was read.
+_NOT_PASSED = frozenset(
+    {"authorization", "x-api-key", "cookie", "x-request-id", "connection", "keep-alive", "upgrade", "te", "expect"}
+    | {"transfer-encoding", "content-length", "content-encoding", "accept-encoding", PEER_HEADER, FORWARDED_HEADER}
+)
+
+_PATHS = {
+    "/v1/chat/completions": "Chat.",
+    "/v1/chat/completions/batch": "Several chats in one request.",
+    "/v1/completions": "Complete text.",
+    "/v1/responses": "OpenAI's responses.",
+    "/v1/messages": "Anthropic's messages.",
+    "/v1/messages/count_tokens": "Count the tokens of Anthropic messages.",
+    "/v1/embeddings": "Embed texts.",
+    "/v2/embed": "Embed, as Cohere does.",
+    "/v1/rerank": "Order documents by how well they fit a query.",
+    "/v2/rerank": "Order documents, as Cohere does.",
+    "/rerank": "The same as /v1/rerank.",
+    "/v1/score": "Score pairs of texts.",
+    "/score": "The same as /v1/score.",
+    "/v1/pooling": "A pooling model's raw output.",
+    "/pooling": "The same as /v1/pooling.",
+    "/v1/classify": "Classify texts.",
+    "/classify": "The same as /v1/classify.",
+    "/v1/tokenize": "Turn text into tokens.",
+    "/tokenize": "The same as /v1/tokenize.",
+    "/v1/detokenize": "Turn tokens into text.",
+    "/detokenize": "The same as /v1/detokenize.",
+    "/v1/audio/transcriptions": "Transcribe speech.",
+    "/v1/audio/translations": "Translate speech.",
+}
+
+# Paths that vLLM serves without the version only.
+_ENGINE_PATHS = {f"/v1/{name}": f"/{name}" for name in ("pooling", "classify", "tokenize", "detokenize")}
+
+
+async def infer(request: web.Request, parts: Parts) -> web.StreamResponse:
+    """Answer one inference request."""
+    ref, body = model_of(await request.read(), request.headers.get("Content-Type", ""))
+    reply = ClientReply(request)
+    failure = await _serve(request, parts, reply, ticket=request[TRACE].ticket, ref=ref, body=body)
+    return await (reply.fail(failure) if failure else reply.finish())
+
+
+async def earlier_response(request: web.Request, parts: Parts) -> web.StreamResponse:
+    """Fetch or cancel a response by its id: whichever ready engine made it knows it."""
+    body = await request.read()
+    ready = (replica for replica in parts.node.snapshot().replicas if replica.state is State.READY)
+    for model in dict.fromkeys(replica.model for replica in ready):
+        reply = ClientReply(request)
+        ticket = parts.node.new_ticket()
+        failure = await _serve(request, parts, reply, ticket=ticket, ref=parse_ref(model), body=body)
+        if failure is not None:
+            return await reply.fail(failure)
+        if reply.status != 404:  # a refusal is held back until `finish`: another engine may still be asked
+            return await reply.finish()
+    raise NotFound(
+        f"cannot find the response {request.match_info['id']!r}: no running engine has it", code="response_not_found"
+    )
+
+
+async def _serve(
+    request: web.Request, parts: Parts, reply: ClientReply, *, ticket: Ticket, ref: ModelRef, body: bytes
+) -> HeliosError | None:
+    """Let an engine or a peer answer. Returns what went wrong after the answer had begun, raises what did before."""
+    trace = request[TRACE]
+    trace.model = str(ref)
+    forwarded = trace.peer is not None or FORWARDED_HEADER in request.headers
+    try:
+        async with parts.node.lease(ticket, ref, forwarded=forwarded) as lease:
+            trace.model = lease.model
+            match lease:
+                case LocalLease():
+                    trace.replica = lease.replica
+                    path = _ENGINE_PATHS.get(request.path, request.rel_url.raw_path)
+                    await lease.engine.frontend.handle(_passed(request, ticket, path, body), reply)
+                case PeerLease():
+                    trace.served_by = lease.peer
+                    passed = _passed(request, ticket, request.rel_url.raw_path, body)
+                    await parts.peers.forward(lease.peer, passed, reply)
+    except ConnectionResetError:  # the client is gone
+        raise
+    except Exception as error:
+        if not reply.begun:
+            raise
+        return _told(error, ticket)
+    return None
+
+
+def _told(error: Exception, ticket: Ticket) -> HeliosError:
+    if isinstance(error, HeliosError):
+        return error
+    log.exception("answer broke off", exc_info=error)
+    return HeliosError(
+        f"cannot finish the answer: heliosd itself failed; its log has the details under ticket={ticket}"
+    )
+
+
+def _passed(request: web.Request, ticket: Ticket, path: str, body: bytes) -> Request:
+    # aiohttp reads header bytes as UTF-8, ASGI wants them as latin-1: the bytes stay the same.
+    headers = tuple(
+        (name, value.encode("utf-8", "surrogateescape").decode("latin-1"))
+        for name, value in request.headers.items()
+        if name.lower() not in _NOT_PASSED
+    )
+    return Request(ticket, request.method, path, request.rel_url.raw_query_string, headers, body)
+
+
+def _passed_on(method: str, path: str, summary: str) -> Route:
+    return Route(
+        method,
+        path,
+        earlier_response if "{id}" in path else infer,
+        Scope.USE,
+        summary,
+        Answer("What vLLM answers: JSON, or an event stream when `stream` is true.", media="*/*"),
+        group="inference",
+    )
+
+
+ROUTES = (
+    *(_passed_on("POST", path, summary) for path, summary in _PATHS.items()),
+    _passed_on("GET", "/v1/responses/{id}", "An earlier response, where the engine keeps them."),
+    _passed_on("POST", "/v1/responses/{id}/cancel", "Cancel a response that runs in the background."),
+)

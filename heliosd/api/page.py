@@ -1,0 +1,157 @@
+"""Writes docs/api.md, the API for people, from the same routes as openapi.json."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from heliosd.api.openapi import document, plain_path
+from heliosd.api.routes import Route
+
+_INTRODUCTION = """# The HTTP API
+
+*Made by `python -m heliosd.api.openapi` from the routes and models in the code; a test keeps it true. The same as
+OpenAPI 3.1 is at `/openapi.json`.*
+
+Helios listens on TCP (`http://127.0.0.1:8484` unless configured otherwise) and on a Unix socket; both answer the same
+paths.
+
+- **Keys.** On the Unix socket root, the daemon's own user and members of the group `helios` may do everything: the
+  kernel says who they are. Over TCP send `Authorization: Bearer KEY` or `x-api-key: KEY`. `/helios/v1/*` needs an
+  admin key. `/v1/*` needs any key once one exists or when the port can be reached from other machines; until then it
+  is open to this machine. `/healthz`, `/readyz`, `/metrics` and `/openapi.json` are open.
+- **Tickets.** Every answer carries the header `x-request-id`: the request's ticket, which is also in the logs and the
+  journal. `GET /helios/v1/explain/TICKET` tells what happened to it.
+- **Errors** have OpenAI's shape, `{"error": {"message", "type", "code", "param", "cause"}}`; below `/v1/messages`
+  Anthropic's. `code` is stable; `cause` has an engine's own words. 503 carries `Retry-After`. An error in the middle
+  of an event stream is an event with the same body.
+- **Bytes** are integers named `…_bytes`, seconds are numbers named `…_s`, moments are seconds since the epoch.
+"""
+
+_CODES = (
+    ("missing_api_key", 401, "a key is needed and none was sent"),
+    ("invalid_api_key", 401, "the key is not known"),
+    ("invalid_peer_token", 401, "another node's signature is wrong or out of date"),
+    ("admin_key_needed", 403, "the key is known and is no admin key"),
+    ("not_allowed", 403, "the operator did not allow this"),
+    ("unknown_path", 404, "there is no such path"),
+    ("method_not_allowed", 405, "the path is there, and answers to other methods"),
+    ("malformed_json", 400, "the body is no JSON object"),
+    ("malformed_form", 400, "the multipart form cannot be read"),
+    ("bad_request", 400, "a field is wrong; `param` names it"),
+    ("bad_model_name", 400, "what was sent cannot be a model's name"),
+    ("missing_model", 400, "the request names no model"),
+    ("body_too_large", 413, "the body is longer than `api.max_body_bytes`"),
+    ("model_not_found", 404, "neither this node nor a peer has the model"),
+    ("model_cannot_fit", 422, "no device here could ever hold it; the message has the arithmetic"),
+    ("context_length_exceeded", 400, "the prompt is longer than the model's context"),
+    ("invalid_request", 400, "the engine refuses the request; its message says why"),
+    ("not_supported", 404, "the model cannot do what the path asks for"),
+    ("engine_failed", 502, "an engine died or would not start; `cause` has its words"),
+    ("engine_error", 500, "the engine lives, and failed at this request"),
+    ("source_failed", 502, "a hub, peer or folder did not deliver"),
+    ("corrupt_data", 502, "bytes are not what their name says"),
+    ("starting", 503, "the node is not ready yet"),
+    ("draining", 503, "the node is going down"),
+    ("queue_full", 503, "too many requests wait already"),
+    ("queue_timeout", 503, "the request waited for as long as it may"),
+    ("peer_unreachable", 503, "the node that holds the model does not answer"),
+    ("peer_refused", 503, "the node that holds the model does not trust this one"),
+    ("conflict", 409, "the thing is in use, or already so"),
+    ("model_in_use", 409, "a replica uses the model"),
+    ("key_exists", 409, "the name is taken"),
+    ("key_not_found", 404, "no key has this name"),
+    ("replica_not_found", 404, "no replica runs under that name"),
+    ("disk_full", 503, "there is no room for the model's files"),
+    ("response_not_found", 404, "no running engine made this response"),
+    ("not_found", 404, "the thing is not here"),
+    ("internal_error", 500, "a fault of Helios; the log has it under the ticket"),
+)
+
+_PASSED_ON = """\
+OpenAI's API and Anthropic's messages, answered by vLLM's own handlers: what they accept and answer is what vLLM
+documents. Helios reads `model`, finds or starts a replica of it (here or on a peer), and passes the request on. Closing
+the connection frees the sequence. `model` is a ref (`org/name`, `name`, either with `@revision`) or an alias. A model
+that cannot do what a path asks for is answered with 404 `not_supported`.
+"""
+
+
+def page(routes: Iterable[Route]) -> str:
+    """docs/api.md."""
+    routes = tuple(routes)
+    parts = [_INTRODUCTION, _inference(route for route in routes if route.group == "inference")]
+    for group, title in (("admin", "Administration: /helios/v1"), ("machines", "For machines")):
+        parts += [f"## {title}\n", *(_section(route) for route in routes if route.group == group)]
+    parts += ["## Bodies\n", *_bodies(routes), _codes()]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _inference(routes: Iterable[Route]) -> str:
+    rows = [f"| `{route.method} {plain_path(route)}` | {route.summary} |" for route in routes]
+    return "\n".join(
+        [
+            "## Inference: /v1\n",
+            _PASSED_ON,
+            "| path | |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _section(route: Route) -> str:
+    lines = [f"### {route.method} {plain_path(route)}\n", route.summary]
+    lines += [route.detail] if route.detail else []
+    lines += ["", *(f"- `?{p.name}=` {p.kind}: {p.text}" for p in route.parameters)]
+    if route.body is not None:
+        lines.append(f"- body: {_link(route.body)}")
+    answer = route.answer
+    if answer.model is not None:
+        lines.append(f"- answer: {_link(answer.model)}, {answer.text}")
+    elif not answer.events:
+        lines.append(f"- answer: {answer.text}")
+    if answer.events:
+        events = ", ".join(f"`{name}` {_link(model)}" for name, model in answer.events)
+        lines.append(f"- events: {events}")
+    if route.errors:
+        lines.append("- errors: " + ", ".join(f"`{code}`" for code in route.errors))
+    lines.append("")
+    return "\n".join(lines)
+
+
+def _bodies(routes: tuple[Route, ...]) -> Iterable[str]:
+    schemas: dict[str, Any] = document(routes)["components"]["schemas"]
+    for name, schema in sorted(schemas.items()):
+        lines = [f"### {name}\n"]
+        lines += [schema["description"], ""] if "description" in schema else []
+        required = schema.get("required", [])
+        lines += ["| field | type | |", "|---|---|---|"]
+        for field, what in schema.get("properties", {}).items():
+            mark = f"`{field}`" if field in required else f"`{field}`?"
+            lines.append(f"| {mark} | {_type(what)} | {what.get('description', '')} |")
+        yield "\n".join([*lines, ""])
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_type(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"map to {_type(schema['additionalProperties'])}"
+    return str(schema.get("type", "anything"))
+
+
+def _codes() -> str:
+    rows = [f"| `{code}` | {status} | {text} |" for code, status, text in _CODES]
+    return "\n".join(["## Error codes\n", "| code | status | means |", "|---|---|---|", *rows, ""])
+
+
+def _link(model: type[BaseModel]) -> str:
+    return f"[{model.__name__}](#{model.__name__.lower()})"

@@ -1,0 +1,196 @@
+"""What the API needs from the rest of the daemon, as it is handed in by the wiring. Builds nothing itself."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from heliosd.cluster.member import Member
+from heliosd.core.manifest import Manifest
+from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
+from heliosd.core.profile import ModelProfile
+from heliosd.core.snapshot import Snapshot
+from heliosd.engines.engine import Engine, Reply, Request
+from heliosd.lease import Judgement, Lease
+from heliosd.logs import RecentLog, recent_log
+from heliosd.state.keys import Keys
+from heliosd.store.stored import Addition
+from heliosd.telemetry.metrics import Metrics
+from heliosd.wire import CheckView
+
+
+class Kind(Protocol):
+    """How a kind of engine does; `version` and `detail` None: not known, nothing to tell."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def version(self) -> str | None: ...
+    @property
+    def detail(self) -> str | None: ...
+
+
+class TheNode(Protocol):
+    """What the API asks of `heliosd.node.Node`."""
+
+    @property
+    def accepting(self) -> bool: ...
+
+    def new_ticket(self) -> Ticket: ...
+
+    def lease(
+        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+    ) -> AbstractAsyncContextManager[Lease]: ...
+
+    async def load(self, ref: ModelRef) -> ReplicaId: ...
+
+    async def stop(self, subject: str) -> tuple[ReplicaId, ...]: ...
+
+    async def judge(
+        self,
+        ref: ModelRef,
+        *,
+        kv_cache_bytes: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+    ) -> Judgement: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def engine(self, replica: ReplicaId) -> Engine | None: ...
+
+    def log_file(self, replica: ReplicaId) -> Path: ...
+
+    async def changed(self, since: int) -> int: ...
+
+
+class Entry(Protocol):
+    """A line of the journal."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def ticket(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def replica(self) -> str | None: ...
+    @property
+    def detail(self) -> Mapping[str, Any]: ...
+
+
+class TheJournal(Protocol):
+    """What the API asks of `heliosd.state.journal.Journal`."""
+
+    async def read(self, *, after: int = 0, limit: int = 500, subject: str | None = None) -> Sequence[Entry]: ...
+
+    def follow(self) -> AsyncIterator[Entry]: ...
+
+    def note(self, kind: str, message: str, *, model: str | None = None) -> None: ...
+
+
+class Stored(Protocol):
+    """A model as the store lists it."""
+
+    @property
+    def ref(self) -> ModelRef: ...
+    @property
+    def revision(self) -> Digest: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+    @property
+    def profile(self) -> ModelProfile: ...
+
+
+class Progress(Protocol):
+    """How far an addition is; told on the event loop."""
+
+    @property
+    def phase(self) -> str: ...
+    @property
+    def item(self) -> str | None: ...
+    @property
+    def done_bytes(self) -> int: ...
+    @property
+    def total_bytes(self) -> int | None: ...
+
+
+class TheStore(Protocol):
+    """What the API asks of `heliosd.store.store.Store`."""
+
+    async def models(self) -> Sequence[Stored]: ...
+
+    async def find(self, ref: ModelRef) -> Stored | None: ...
+
+    async def add(self, wanted: Addition, progress: Callable[[Progress], None]) -> Stored: ...
+
+    async def remove(self, ref: ModelRef) -> int: ...
+
+
+class ThePeers(Protocol):
+    """What the API asks of `heliosd.cluster.peers.Peers`."""
+
+    @property
+    def holds(self) -> Mapping[PeerName, frozenset[str]]: ...
+
+    def members(self) -> tuple[Member, ...]: ...
+
+    async def forward(self, peer: PeerName, request: Request, reply: Reply) -> None: ...
+
+    def verify(self, token: str, method: str, target: str) -> PeerName | None: ...
+
+
+Check = Callable[[], Awaitable[Sequence[CheckView]]]
+"""One question of `heliosctl doctor`; may raise HeliosError, which is then the finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the daemon says of itself."""
+
+    name: str
+    version: str
+    started_at: float
+    """Seconds since the epoch."""
+    state_dir: Path
+    config_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the API is built from."""
+
+    identity: Identity
+    node: TheNode
+    journal: TheJournal
+    store: TheStore
+    keys: Keys
+    metrics: Metrics
+    peers: ThePeers
+    engine_kinds: Callable[[], Mapping[str, Kind]]
+    """How each kind of engine does, by its name."""
+    store_changed: Callable[[], Awaitable[None]]
+    """A model was added or removed: whoever relies on the list is told."""
+    checks: tuple[Check, ...] = ()
+    warnings: Callable[[], Sequence[str]] = tuple
+    """What the operator should know now, one sentence each."""
+    settings: Callable[[ModelRef], Mapping[str, Any]] = lambda ref: {}
+    """What the operator configured for a model."""
+    log: RecentLog = field(default_factory=recent_log)
+    """The daemon's own log."""
+    max_body_bytes: int = 64 * 1024**2
+    admin_group: str = "helios"
+    """Members may do everything over the Unix socket."""

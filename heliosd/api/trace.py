@@ -1,0 +1,28 @@
+"""What is noted about a request on its way, for its one log line and for the metrics."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from heliosd.core.names import PeerName, Ticket
+
+
+@dataclass(slots=True)
+class Trace:
+    ticket: Ticket
+    started: float
+    """On the event loop's clock."""
+    peer: PeerName | None = None
+    """The node that passed the request on for its own client."""
+    model: str | None = None
+    replica: str | None = None
+    served_by: PeerName | None = None
+    """The node the request was passed on to."""
+    code: str = ""
+    """Of the error, if it became one."""
+    first_byte_s: float | None = None
+    response: web.StreamResponse | None = None
+    """Set once its head was written: from then on no other answer can be given."""
+
+
+TRACE = web.RequestKey("trace", Trace)

@@ -1,0 +1,210 @@
+"""Turns what the core and the store know into what crosses the wire. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from heliosd.api.parts import Entry, Identity, Kind, Stored
+from heliosd.cluster.member import Member
+from heliosd.core.lifecycle import State
+from heliosd.core.messages import Footprint
+from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
+from heliosd.engines.engine import Engine
+from heliosd.lease import Judgement
+from heliosd.wire import (
+    DeviceView,
+    EngineKindView,
+    EstimateView,
+    EventView,
+    FileView,
+    FootprintView,
+    MemberView,
+    ModelDetail,
+    ModelView,
+    NodeView,
+    QueueView,
+    ReplicaView,
+)
+
+# Of several replicas of a model, the state worth telling is the first of these.
+_BEST_FIRST = (State.READY, State.WAKING, State.STARTING, State.FETCHING, State.PLANNED, State.SLEEPING, State.ASLEEP)
+
+
+def footprint_view(footprint: Footprint) -> FootprintView:
+    return FootprintView(
+        weights_bytes=footprint.weights_bytes,
+        kv_cache_bytes=footprint.kv_cache_bytes,
+        overhead_bytes=footprint.overhead_bytes,
+        total_bytes=footprint.total_bytes,
+    )
+
+
+def device_view(account: DeviceAccount) -> DeviceView:
+    device, reading = account.device, account.reading
+    capability = device.compute_capability
+    return DeviceView(
+        id=device.id,
+        kind=device.kind,
+        name=device.name,
+        capacity_bytes=device.capacity_bytes,
+        foreign_bytes=account.foreign_bytes,
+        safety_bytes=account.safety_bytes,
+        promised_bytes=account.promised.total_bytes,
+        measured_bytes=account.measured_bytes,
+        free_bytes=account.free_bytes,
+        weights_bytes=account.promised.weights_bytes,
+        kv_cache_bytes=account.promised.kv_cache_bytes,
+        used_bytes=reading.used_bytes if reading else 0,
+        utilization_ratio=reading.utilization_ratio if reading else None,
+        temperature_c=reading.temperature_c if reading else None,
+        power_w=reading.power_w if reading else None,
+        power_limit_w=reading.power_limit_w if reading else None,
+        ecc_errors=reading.ecc_errors if reading else None,
+        fault=reading.fault if reading else None,
+        parent=device.parent,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
+        driver_version=device.driver_version,
+        numa_node=device.numa_node,
+        links={str(other): str(link) for other, link in device.links},
+    )
+
+
+def replica_view(
+    replica: ReplicaStatus, engine: Engine | None, log_file: Path | None, *, at: float, now: float
+) -> ReplicaView:
+    """`at` is the snapshot's time on the node's clock, `now` the same moment in seconds since the epoch."""
+    return ReplicaView(
+        id=replica.id,
+        model=replica.model,
+        revision=replica.revision,
+        state=replica.state,
+        devices=list(replica.devices),
+        leases=len(replica.leases),
+        predicted=footprint_view(replica.promised),
+        measured=footprint_view(replica.measured) if replica.measured else None,
+        phases=dict(engine.phases) if engine else {},
+        started_at=now - (at - replica.started_at),
+        idle_s=0.0 if replica.idle_since is None else max(0.0, at - replica.idle_since),
+        keep_alive_s=None if math.isinf(replica.keep_alive_s) else replica.keep_alive_s,
+        max_model_len=engine.max_model_len if engine else None,
+        tasks=list(engine.tasks) if engine else [],
+        pids=sorted(engine.pids) if engine else [],
+        log_file=str(log_file) if log_file else None,
+        failure=replica.failure,
+    )
+
+
+def engine_kind_view(name: str, kind: Kind) -> EngineKindView:
+    return EngineKindView(kind=name, version=kind.version, state=kind.state, detail=kind.detail)
+
+
+def member_view(member: Member, models: Iterable[str]) -> MemberView:
+    return MemberView(
+        name=member.name,
+        state=member.state,
+        address=member.address,
+        api_url=member.api_url,
+        version=member.version or None,
+        models=sorted(models),
+    )
+
+
+def queue_view(waiting: Waiting, *, at: float) -> QueueView:
+    return QueueView(
+        ticket=waiting.ticket, model=waiting.model, waiting_s=max(0.0, at - waiting.since), reason=waiting.reason
+    )
+
+
+def node_view(
+    identity: Identity,
+    snapshot: Snapshot,
+    *,
+    accepting: bool,
+    engines: Sequence[EngineKindView],
+    warnings: Sequence[str],
+    pid: int,
+    now: float,
+) -> NodeView:
+    return NodeView(
+        name=identity.name,
+        version=identity.version,
+        state="draining" if snapshot.draining else "running" if accepting else "starting",
+        started_at=identity.started_at,
+        uptime_s=max(0.0, now - identity.started_at),
+        pid=pid,
+        engines=list(engines),
+        config_files=list(identity.config_files),
+        state_dir=str(identity.state_dir),
+        warnings=list(warnings),
+    )
+
+
+def model_view(stored: Stored, replicas: Iterable[ReplicaStatus]) -> ModelView:
+    return ModelView(**_model_fields(stored, replicas))
+
+
+def model_detail(
+    stored: Stored,
+    replicas: Iterable[ReplicaStatus],
+    settings: Mapping[str, Any],
+    estimate: EstimateView | None,
+) -> ModelDetail:
+    return ModelDetail(
+        **_model_fields(stored, replicas),
+        files=[
+            FileView(path=file.path, digest=file.digest, size_bytes=file.size_bytes) for file in stored.manifest.files
+        ],
+        dtype=stored.profile.dtype,
+        kv_bytes_per_token=estimate.kv_bytes_per_token if estimate else None,
+        settings=dict(settings),
+        estimate=estimate,
+    )
+
+
+def peer_model_view(ref: str, peer: str) -> ModelView:
+    """A model that only a peer holds; what else is known of it, the peer knows."""
+    return ModelView(ref=ref, revision="", size_bytes=0, source=f"peer {peer}", created_at=0.0, peer=peer)
+
+
+def estimate_view(judgement: Judgement) -> EstimateView:
+    return EstimateView(
+        model=judgement.model,
+        per_device=footprint_view(judgement.per_device),
+        device_count=judgement.device_count,
+        max_model_len=judgement.max_model_len,
+        kv_tokens=judgement.kv_tokens,
+        kv_bytes_per_token=judgement.kv_bytes_per_token,
+        verdict=cast(Literal["ready", "fits", "must_wait", "never_fits"], judgement.verdict),
+        reason=judgement.reason,
+        notes=list(judgement.notes),
+    )
+
+
+def event_view(entry: Entry) -> EventView:
+    return EventView(
+        id=entry.id,
+        at=entry.at,
+        kind=entry.kind,
+        message=entry.message,
+        ticket=entry.ticket,
+        model=entry.model,
+        replica=entry.replica,
+        detail=dict(entry.detail),
+    )
+
+
+def _model_fields(stored: Stored, replicas: Iterable[ReplicaStatus]) -> dict[str, Any]:
+    states = {replica.state for replica in replicas if replica.model == str(stored.ref)}
+    return {
+        "ref": str(stored.ref),
+        "revision": stored.revision,
+        "size_bytes": stored.manifest.size_bytes,
+        "source": stored.source,
+        "created_at": stored.created_at,
+        "aliases": list(stored.aliases),
+        "state": next((state for state in _BEST_FIRST if state in states), "stored"),
+        "architecture": stored.profile.architecture,
+        "parameters": stored.profile.parameters,
+        "max_model_len": stored.profile.max_model_len,
+    }

@@ -1,0 +1,224 @@
+"""vLLM's engine as Helios uses it: its configuration, its start from the zygote, its own metrics.
+
+With `adapter_openai` the only module that knows vLLM's insides; when vLLM moves something, it moves here. Import
+it in a thread: vllm and torch take ten seconds.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+# Before vllm is imported: it would send its log lines to the daemon's standard output. The zygote has its own.
+os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
+
+import prometheus_client
+import vllm.v1.engine.utils as engine_utils
+import vllm.v1.utils as v1_utils
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+from heliosd.core.hardware import DeviceKind
+from heliosd.engines.changed import changed
+from heliosd.engines.engine import LaunchSpec
+from heliosd.engines.worker import NAMES as OUR_WORKERS
+from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote
+from heliosd.errors import EngineFailed
+
+logging.getLogger("vllm").setLevel(logging.ERROR)
+# It calls every stop an engine's death; what an engine died of is ours to tell, with the cause.
+logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
+
+OURS = frozenset({"model", "served_model_name", "kv_cache_memory_bytes", "max_num_seqs", "device_ids", "worker_cls"})
+"""Arguments the launch spec decides: the ledger has promised memory by them."""
+
+_ENGINE_FIELDS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs))
+_configuring = threading.Lock()
+
+
+class Launch:
+    """One engine's start: where it is forked from and logs to, what it has got, and whether it was called off."""
+
+    def __init__(self, zygote: Zygote, spec: LaunchSpec) -> None:
+        self._folder = tempfile.mkdtemp(prefix="e-", dir=zygote.folder)
+        self._sockets = itertools.count()
+        self.context = ForkContext(
+            zygote, spec.log_file, {"VLLM_RPC_BASE_PATH": self._folder, **_child_environment(spec)}
+        )
+        self.marks: list[tuple[str, float]] = [("", time.monotonic())]
+        self._called_off = False
+        self._lock = threading.Lock()
+
+    def mark(self, step: str) -> None:
+        self.marks.append((step, time.monotonic()))
+
+    @property
+    def processes(self) -> list[ForkedProcess]:
+        return self.context.started
+
+    def admit(self) -> ForkContext:
+        """Called by vLLM, in its thread, when it wants to start processes. Raises when the start was called off."""
+        with self._lock:
+            if self._called_off:
+                raise EngineFailed("cannot go on: the start was called off")
+            self.mark("prepare")
+            return self.context
+
+    def socket_address(self) -> str:
+        """Where vLLM's two halves talk. In a folder of ours: vLLM leaves the sockets lying about."""
+        return f"ipc://{self._folder}/{next(self._sockets)}"
+
+    def clear_away(self) -> None:
+        """Remove what the engine left in the file system. For when it has ended."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def call_off(self) -> None:
+        """Kill what was started, and let nothing more start. vLLM's thread then fails by itself."""
+        with self._lock:
+            self._called_off = True
+        for process in self.processes:
+            if process.pid is not None:
+                process.kill()
+
+
+_launch: ContextVar[Launch | None] = ContextVar("helios_launch", default=None)
+
+
+def install() -> None:
+    """Let vLLM start the engines that are ours in our way, and all others as it always does."""
+    _replace(engine_utils, "get_mp_context", Launch.admit)
+    _replace(engine_utils, "get_open_zmq_ipc_path", Launch.socket_address)
+    _replace(v1_utils, "get_open_zmq_ipc_path", Launch.socket_address)
+
+
+def _replace(module: Any, name: str, ours: Callable[[Launch], Any]) -> None:
+    theirs = getattr(module, name, None)
+    if not callable(theirs):
+        raise changed(f"{module.__name__}.{name}")
+    if hasattr(theirs, "helios"):
+        return
+
+    def chosen() -> Any:
+        launch = _launch.get()
+        return theirs() if launch is None else ours(launch)
+
+    chosen.helios = True  # type: ignore[attr-defined]
+    setattr(module, name, chosen)
+
+
+def engine_config(spec: LaunchSpec) -> Any:
+    """vLLM's configuration for this start. Blocks. Raises EngineFailed for arguments nobody knows or may set."""
+    args = dict(spec.engine_args)
+    if refused := sorted(OURS & args.keys()):
+        raise EngineFailed(f"cannot start {spec.served_names[0]}: Helios itself sets {', '.join(refused)}")
+    args = {name: value for name, value in args.items() if name in _ENGINE_FIELDS}
+    kinds = {device.kind for device in spec.devices}
+    on_host = DeviceKind.HOST in kinds
+    if on_host:
+        args.setdefault("enforce_eager", True)
+    if spec.max_model_len is not None:
+        args.setdefault("max_model_len", spec.max_model_len)
+    if kinds == {DeviceKind.CUDA}:
+        args["device_ids"] = [device.index for device in spec.devices]
+    if not on_host and len(spec.devices) > 1 and args.get("pipeline_parallel_size", 1) == 1:
+        args.setdefault("tensor_parallel_size", len(spec.devices))
+    args.setdefault("dtype", spec.dtype)
+    engine_args = AsyncEngineArgs(
+        model=str(spec.directory),
+        served_model_name=list(spec.served_names),
+        kv_cache_memory_bytes=spec.kv_cache_bytes,
+        max_num_seqs=spec.max_num_seqs,
+        trust_remote_code=args.pop("trust_remote_code", spec.trust_remote_code),
+        **args,
+    )
+    with _configuring:
+        # On the CPU vLLM writes what its workers need into our environment; the zygote has that already.
+        before = dict(os.environ)
+        try:
+            config = engine_args.create_engine_config()
+        finally:
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
+    parallel = config.parallel_config
+    parallel.worker_cls = OUR_WORKERS.get(parallel.worker_cls, parallel.worker_cls)
+    if parallel.world_size == 1 and "distributed_executor_backend" not in args:
+        # vLLM asks for a worker process of its own on the CPU, for the sake of thread settings; ours are the
+        # zygote's. One process less is a fork, a handshake and 70 MB less.
+        parallel.distributed_executor_backend = "uni"
+    return config
+
+
+def start_engine(config: Any, launch: Launch, registry: "Registry") -> AsyncLLM:
+    """Start the engine and wait until it is ready. Blocks; its processes end when `launch` is called off."""
+    token = _launch.set(launch)
+    try:
+        return AsyncLLM.from_vllm_config(config, stat_loggers=[_metrics_logger(registry)], disable_log_stats=True)
+    finally:
+        _launch.reset(token)
+
+
+def unknown_arguments(names: Mapping[str, Any], more_known: frozenset[str]) -> str | None:
+    """What is wrong with the names of the operator's arguments, with the nearest known one."""
+    known = _ENGINE_FIELDS | more_known
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            return f"vLLM has no argument {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return None
+
+
+class Registry(prometheus_client.CollectorRegistry):
+    """One engine's own metrics.
+
+    vLLM keeps them in the process's global registry and first removes what an earlier engine put there: with two
+    engines in one process the first would go silent.
+    """
+
+    def text(self, **labels: str) -> str:
+        """In Prometheus text format, each series with `labels` added: two engines may serve one model."""
+        return prometheus_client.generate_latest(_Labelled(self, labels)).decode()
+
+
+class _Labelled:
+    def __init__(self, registry: Registry, labels: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._labels = labels
+
+    def collect(self) -> Iterator[Any]:
+        for family in self._registry.collect():
+            family.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in family.samples]
+            yield family
+
+
+def _metrics_logger(registry: Registry) -> type[PrometheusStatLogger]:
+    """vLLM's own logger of metrics, writing to `registry`."""
+    kinds: dict[str, Any] = {
+        "_gauge_cls": partial(prometheus_client.Gauge, registry=registry),
+        "_counter_cls": partial(prometheus_client.Counter, registry=registry),
+        "_histogram_cls": partial(prometheus_client.Histogram, registry=registry),
+    }
+    body = dict(kinds)
+    for name in ("_spec_decoding_cls", "_kv_connector_cls", "_ec_connector_cls", "_perf_metrics_cls"):
+        part = getattr(PrometheusStatLogger, name, None)
+        if part is None:
+            raise changed(f"PrometheusStatLogger.{name}")
+        own = {kind: made for kind, made in kinds.items() if hasattr(part, kind)}
+        body[name] = type(f"Separate{part.__name__}", (part,), own)
+    return type("SeparatePrometheusStatLogger", (PrometheusStatLogger,), body)
+
+
+def _child_environment(spec: LaunchSpec) -> dict[str, str]:
+    """A MIG slice can be chosen only by its UUID, in the environment, before CUDA is first touched."""
+    slices = [device.id for device in spec.devices if device.kind is DeviceKind.MIG]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(slices)} if slices else {}

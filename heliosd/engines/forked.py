@@ -1,0 +1,140 @@
+"""What runs on the far side of a fork: in the zygote itself, and first thing in each engine forked from it.
+
+Kept free of heavy imports, because the zygote reads this file before it preloads anything.
+"""
+
+import ctypes
+import importlib
+import os
+import pickle
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+READY = b"ready"
+
+_tracker_fds: list[int] = []
+"""Where engines report shared memory to, so that it is freed after a kill. The zygote's own: it keeps quiet."""
+
+_PR_SET_PDEATHSIG = 1
+_LAST_WORDS_BYTES = 32 * 1024
+
+born_at = 0.0
+"""When this process began, on the system's monotonic clock. Set in every forked engine process."""
+
+
+def serve(listener_fd: int, alive_fd: int, ready_fd: int, preload: str, socket_path: str) -> None:
+    """Be the zygote: import `preload`, tell `ready_fd`, then fork on request until `alive_fd` closes."""
+    code = 1
+    try:
+        with _dies_with(alive_fd):
+            importlib.import_module(preload)
+        os.write(ready_fd, READY)
+        os.close(ready_fd)
+        resource_tracker.ensure_running()
+        _tracker_fds.append(cast(Any, resource_tracker).getfd())
+        forkserver.main(listener_fd, alive_fd, [])
+    except SystemExit:
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # The daemon may be gone by SIGKILL: nobody else would clean up. And with all that is imported here,
+        # an orderly end of the interpreter takes longer than it is worth.
+        shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class _dies_with:  # noqa: N801 - reads as a statement
+    """While the block runs, end this process when the other side of `alive_fd` is closed.
+
+    The preload takes seconds, in which nobody reads the pipe. The thread is gone before the first fork.
+    """
+
+    def __init__(self, alive_fd: int) -> None:
+        self._alive = alive_fd
+        self._done_r, self._done_w = os.pipe()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        readable, _, _ = select.select([self._alive, self._done_r], [], [])
+        if self._alive in readable:
+            os._exit(0)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._done_w)
+        self._thread.join()
+        os.close(self._done_r)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """All that a forked engine process is given; the fork server calls `_bootstrap` on it."""
+
+    zygote_pid: int
+    log_file: str
+    environment: Mapping[str, str]
+    last_words: Connection
+    process: bytes
+    """The pickled process: opened only when its output goes to the log and its failure would be heard."""
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        global born_at  # noqa: PLW0603 - there is one process
+        born_at = time.monotonic()
+        die_with_parent(self.zygote_pid)
+        with Path(self.log_file).open("ab", buffering=0) as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.environ.update(self.environment)
+        cast(Any, resource_tracker)._resource_tracker._fd = _tracker_fds[0]
+        try:
+            process = cast(Any, pickle.loads(self.process))
+        except Exception:
+            return self._report(1)
+        process._target = _Heard(process._target, self)
+        return cast(int, cast(BaseProcess, process)._bootstrap(parent_sentinel=parent_sentinel))  # type: ignore[attr-defined]
+
+    def _report(self, code: int) -> int:
+        traceback.print_exc()
+        text = traceback.format_exc().encode(errors="replace")[-_LAST_WORDS_BYTES:]
+        try:
+            self.last_words.send_bytes(text)
+        except OSError:
+            return code  # the daemon no longer listens; the log has it
+        return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Calls the engine's main function and sends the traceback home when it fails."""
+
+    target: Callable[..., None]
+    arrival: Arrival
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            self.target(*args, **kwargs)
+        except Exception:
+            raise SystemExit(self.arrival._report(1)) from None
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it ended before we asked
+        os._exit(1)

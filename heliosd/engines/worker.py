@@ -1,0 +1,124 @@
+"""vLLM's worker, which also tells how long each step of its start took and what memory it holds.
+
+Named to vLLM as `worker_cls`, its own way to choose a worker; lives in the engine process.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from heliosd.engines import forked
+from heliosd.engines.changed import changed
+
+NAMES = {
+    "vllm.v1.worker.cpu_worker.CPUWorker": "heliosd.engines.worker.CPUWorker",
+    "vllm.v1.worker.gpu_worker.Worker": "heliosd.engines.worker.GPUWorker",
+}
+"""vLLM's workers and ours in their place."""
+
+
+def _measured(base: Any) -> Any:
+    class Measured(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.helios_marks: list[tuple[str, float]] = []
+            self.helios_weights_bytes = 0
+            super().__init__(*args, **kwargs)
+
+        def _helios_mark(self, step: str) -> None:
+            self.helios_marks.append((step, time.monotonic()))
+
+        def init_device(self) -> Any:
+            result = super().init_device()
+            self._helios_mark("device")
+            return result
+
+        def load_model(self, *args: Any, **kwargs: Any) -> Any:
+            with _before_packing(self._helios_weigh):
+                result = super().load_model(*args, **kwargs)
+            self._helios_weigh(self.model_runner.get_model())
+            self._helios_mark("weights")
+            return result
+
+        def _helios_weigh(self, model: Any) -> None:
+            held = _storage_bytes([*model.parameters(), *model.buffers()])
+            self.helios_weights_bytes = max(self.helios_weights_bytes, held)
+
+        def initialize_from_config(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().initialize_from_config(*args, **kwargs)
+            self._helios_mark("kv_cache")
+            return result
+
+        def compile_or_warm_up_model(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().compile_or_warm_up_model(*args, **kwargs)
+            self._helios_mark("warm_up")
+            return result
+
+        def helios_measure(self) -> dict[str, Any]:
+            """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""
+            import torch
+
+            kv_cache = _storage_bytes(getattr(self.model_runner, "kv_caches", []))
+            device = 0
+            if self.device.type == "cuda":
+                free, _ = torch.cuda.mem_get_info(self.device)
+                before = getattr(self, "init_snapshot", None)
+                held = torch.cuda.memory_reserved(self.device)
+                device = held if before is None else max(held, before.free_memory - free)
+            return {
+                "born_at": forked.born_at,
+                "marks": self.helios_marks,
+                "weights_bytes": self.helios_weights_bytes,
+                "kv_cache_bytes": kv_cache,
+                "device_bytes": device,
+            }
+
+    Measured.__name__ = Measured.__qualname__ = f"Measured{base.__name__}"
+    return Measured
+
+
+@contextmanager
+def _before_packing(look: Callable[[Any], None]) -> Iterator[None]:
+    """Have `look` called with the loaded model before vLLM packs weights for its kernels.
+
+    On the CPU they go into a library's own memory then, and the model's parameters are emptied.
+    """
+    import vllm.model_executor.model_loader.base_loader as loader
+
+    pack = getattr(loader, "process_weights_after_loading", None)
+    if pack is None:
+        raise changed("base_loader.process_weights_after_loading")
+
+    def look_and_pack(model: Any, *args: Any, **kwargs: Any) -> Any:
+        look(model)
+        return pack(model, *args, **kwargs)
+
+    loader.process_weights_after_loading = look_and_pack
+    try:
+        yield
+    finally:
+        loader.process_weights_after_loading = pack
+
+
+def _storage_bytes(tensors: Any) -> int:
+    """Bytes of all distinct storages: a tied weight counts once."""
+    return sum({(s.data_ptr(), s.device): s.nbytes() for s in _storages(tensors)}.values())
+
+
+def _storages(tensors: Any) -> Iterator[Any]:
+    for tensor in tensors.values() if isinstance(tensors, dict) else tensors:
+        if hasattr(tensor, "untyped_storage"):
+            yield tensor.untyped_storage()
+        elif isinstance(tensor, list | tuple | dict):
+            yield from _storages(tensor)
+
+
+def __getattr__(name: str) -> Any:
+    """Make the classes when they are asked for: only one of their bases can be imported on a machine."""
+    theirs = {ours.rpartition(".")[2]: theirs for theirs, ours in NAMES.items()}.get(name)
+    if theirs is None:
+        raise AttributeError(name)
+    module, _, cls = theirs.rpartition(".")
+    made = globals()[name] = _measured(getattr(importlib.import_module(module), cls))
+    return made

@@ -1,0 +1,171 @@
+"""One file's bytes under the name of their sha256: verified on the way in, durable once there, never changed.
+
+A blob appears by a rename of complete, synced bytes, so a crash at any instant leaves it whole or absent. What is
+wanted is the catalog's knowledge, not this file's: `delete` removes what it is told, except what is held.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+
+from heliosd.core.names import Digest
+from heliosd.errors import CorruptData
+from heliosd.store.durable import make_directory, sync_directory
+from heliosd.store.layout import Layout
+from heliosd.store.part import Part
+from heliosd.store.threads import Threads
+
+Report = Callable[[int], None]
+"""Told, on the event loop, how many more bytes are done."""
+
+
+class Hold:
+    """Digests that somebody is about to use: as long as they are held nobody deletes them."""
+
+    def __init__(self, deleting: asyncio.Lock) -> None:
+        self._deleting = deleting
+        self.digests: set[Digest] = set()
+
+    async def add(self, digest: Digest) -> None:
+        """Protect `digest` from now on. Waits while a deletion is under way, so what exists after it stays."""
+        async with self._deleting:
+            self.digests.add(digest)
+
+
+class Blobs:
+    def __init__(self, layout: Layout, threads: Threads) -> None:
+        self._layout = layout
+        self._threads = threads
+        self._deleting = asyncio.Lock()
+        self._holds: dict[str, Hold] = {}
+
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """A hold for the length of a `with` block."""
+        name, hold = uuid.uuid4().hex, Hold(self._deleting)
+        self._holds[name] = hold
+        try:
+            yield hold
+        finally:
+            del self._holds[name]
+
+    @property
+    def held(self) -> frozenset[Digest]:
+        return frozenset(digest for hold in self._holds.values() for digest in hold.digests)
+
+    def path(self, digest: Digest) -> Path:
+        return self._layout.blob(digest)
+
+    async def size(self, digest: Digest) -> int | None:
+        """Bytes of the blob, None when it is not here."""
+        return await self._threads.run(_size, self.path(digest))
+
+    async def exists(self, digest: Digest, size_bytes: int | None = None) -> bool:
+        """Whether it is here, with the size that is expected if one is given."""
+        found = await self.size(digest)
+        return found is not None and size_bytes in (None, found)
+
+    async def open_part(self, key: str | None = None, *, git_size_bytes: int | None = None) -> Part:
+        """Begin to write; with a `key` go on with what an earlier attempt left under that key."""
+        path = self._layout.part(key or f"new-{uuid.uuid4().hex}")
+        return await self._threads.run(Part, path, git_size_bytes=git_size_bytes)
+
+    async def ingest(
+        self,
+        source: int,
+        hold: Hold,
+        report: Report,
+        *,
+        digest: Digest | None = None,
+        size_bytes: int | None = None,
+    ) -> tuple[Digest, int]:
+        """Copy the open file `source` into the store; returns what it is. Raises as `commit` does."""
+        part = await self.open_part()
+        try:
+            while count := await self._threads.run(part.copy_from, source):
+                report(count)
+            return await self.commit(part, hold, digest=digest, size_bytes=size_bytes)
+        finally:
+            await self._threads.run(part.discard)
+
+    async def adopt(self, path: Path, hold: Hold, report: Report) -> tuple[Digest, int]:
+        """Take over a file that lies under `incoming/` already, without copying it."""
+        part = await self._threads.run(Part, path)
+        try:
+            while count := await self._threads.run(part.absorb):
+                report(count)
+            return await self.commit(part, hold)
+        finally:
+            await self._threads.run(part.discard)
+
+    async def commit(
+        self, part: Part, hold: Hold, *, digest: Digest | None = None, size_bytes: int | None = None
+    ) -> tuple[Digest, int]:
+        """Verify a complete part and make it a blob; returns digest and size. The part is gone afterwards.
+
+        Raises CorruptData, leaving no part, when it is not what was expected.
+        """
+        if size_bytes not in (None, part.size_bytes) or digest not in (None, part.digest):
+            await self._threads.run(part.discard)
+            raise CorruptData(
+                f"cannot accept {part.path.name}: expected {size_bytes or 'any number of'} bytes "
+                f"with sha256 {digest or 'of any value'}, got {part.size_bytes} with {part.digest}"
+            )
+        await hold.add(part.digest)
+        await self._threads.run(self._commit, part)
+        return part.digest, part.size_bytes
+
+    def _commit(self, part: Part) -> None:
+        target = self.path(part.digest)
+        if _size(target) == part.size_bytes:
+            part.discard()
+        else:
+            make_directory(target.parent)
+            part.finish()
+            part.path.rename(target)
+            part.close()
+        # Also when it was here: another writer's rename may not be durable yet.
+        sync_directory(target.parent)
+
+    async def delete(self, digests: Iterable[Digest], wanted: Callable[[], Awaitable[AbstractSet[str]]]) -> int:
+        """Remove these blobs unless they are held or `wanted` names them; returns the bytes freed.
+
+        The order matters. Who is held now is spared; who was released before now has committed what it wants, so
+        `wanted` is asked after; who comes later waits in `Hold.add` and then sees what is gone.
+        """
+        async with self._deleting:
+            spared = self.held | await wanted()
+            return await self._threads.run(self._delete, set(digests) - spared)
+
+    def _delete(self, digests: set[Digest]) -> int:
+        freed_bytes = 0
+        for digest in digests:
+            path = self.path(digest)
+            size_bytes = _size(path)
+            if size_bytes is not None:
+                path.unlink()
+                freed_bytes += size_bytes
+        return freed_bytes
+
+    async def all(self) -> set[Digest]:
+        """Every blob on the disk."""
+        return await self._threads.run(self._all)
+
+    def _all(self) -> set[Digest]:
+        return {
+            Digest(entry.name)
+            for shard in os.scandir(self._layout.blobs)
+            if shard.is_dir(follow_symlinks=False)
+            for entry in os.scandir(shard.path)
+        }
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,157 @@
+"""What the store knows: refs, aliases, revisions and blobs, as rows of the state database.
+
+A row is written after the bytes are durable and removed before they are unlinked. So a blob without a row is
+rubbish that the next start sweeps up, and a row without a blob is a fault.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlite_utils
+
+from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
+from heliosd.core.names import Digest, ModelRef
+from heliosd.errors import Conflict
+from heliosd.state.database import Database
+from heliosd.store.stored import Record
+
+_WANTED = "select json_extract(value, '$[1]') from revisions, json_each(revisions.manifest)"
+
+
+class Catalog:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def records(self) -> tuple[Record, ...]:
+        """Every ref, by name."""
+        return await self._database.run(lambda db: _records(db, "1", ()))
+
+    async def find(self, ref: ModelRef) -> Record | None:
+        """The ref itself, or what an alias of that name points to."""
+        return await self._database.run(lambda db: _find(db, ref))
+
+    async def manifest(self, revision: Digest) -> Manifest | None:
+        def work(db: sqlite_utils.Database) -> Manifest | None:
+            row = db.execute("select manifest from revisions where id = ?", (revision,)).fetchone()
+            return row and _manifest(row[0])
+
+        return await self._database.run(work)
+
+    async def digests(self) -> frozenset[Digest]:
+        """Every blob the catalog knows."""
+        return await self._database.run(lambda db: frozenset(row[0] for row in db.execute("select digest from blobs")))
+
+    async def revisions(self) -> frozenset[Digest]:
+        return await self._database.run(lambda db: frozenset(row[0] for row in db.execute("select id from revisions")))
+
+    async def check_names(self, ref: ModelRef, alias: str | None) -> None:
+        """Raise Conflict when a model could not be committed under these names: known before anything is fetched."""
+        await self._database.run(lambda db: _check_names(db, ref, alias))
+
+    async def commit(
+        self, ref: ModelRef, manifest: Manifest, origin: Mapping[str, Any], alias: str | None, now: float
+    ) -> frozenset[Digest]:
+        """Let `ref` mean this manifest from now on, in one transaction.
+
+        Returns the blobs that nobody wants any more because the ref meant something else before.
+        Raises Conflict when the alias is the name of a model.
+        """
+        return await self._database.run(
+            lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now)
+        )
+
+    async def remove(self, ref: ModelRef) -> frozenset[Digest]:
+        """Drop the ref, if it is there, with its aliases; returns the blobs nobody wants any more."""
+
+        def work(db: sqlite_utils.Database) -> frozenset[Digest]:
+            key = (ref.name, ref.revision)
+            db.execute("delete from refs where name = ? and label = ?", key)
+            db.execute("delete from aliases where name = ? and label = ?", key)
+            return _drop_unwanted(db)
+
+        return await self._database.run(work)
+
+    async def set_alias(self, alias: str, ref: ModelRef) -> None:
+        """Let `alias` point to `ref`; setting it again moves it. Raises Conflict as `commit` does."""
+        await self._database.run(lambda db: _set_alias(db, alias, ref))
+
+
+def _manifest(text: str) -> Manifest:
+    return manifest_of(ManifestFile(path, Digest(digest), size) for path, digest, size in json.loads(text))
+
+
+def _records(db: sqlite_utils.Database, where: str, values: tuple[str, ...]) -> tuple[Record, ...]:
+    rows = db.execute(
+        "select refs.name, refs.label, revisions.id, manifest, source, created_at,"
+        " (select json_group_array(alias) from aliases where name = refs.name and label = refs.label)"
+        f" from refs join revisions on revisions.id = refs.revision where {where} order by refs.name, refs.label",
+        values,
+    ).fetchall()
+    return tuple(
+        Record(
+            ModelRef(name, label),
+            Digest(revision),
+            _manifest(manifest),
+            json.loads(origin),
+            created_at,
+            tuple(sorted(json.loads(aliases))),
+        )
+        for name, label, revision, manifest, origin, created_at, aliases in rows
+    )
+
+
+def _find(db: sqlite_utils.Database, ref: ModelRef) -> Record | None:
+    by_key = "refs.name = ? and refs.label = ?"
+    found = _records(db, by_key, (ref.name, ref.revision))
+    if not found:
+        target = db.execute("select name, label from aliases where alias = ?", (str(ref),)).fetchone()
+        found = _records(db, by_key, (target[0], target[1])) if target else ()
+    return found[0] if found else None
+
+
+def _commit(
+    db: sqlite_utils.Database,
+    ref: ModelRef,
+    *,
+    manifest: Manifest,
+    origin: Mapping[str, Any],
+    alias: str | None,
+    now: float,
+) -> frozenset[Digest]:
+    _check_names(db, ref, alias)
+    for file in manifest.files:
+        db.execute("insert or ignore into blobs values (?, ?, ?)", (file.digest, file.size_bytes, now))
+    rows = [[file.path, file.digest, file.size_bytes] for file in manifest.files]
+    # The newest origin counts: it says whether pickles are allowed.
+    db.execute(
+        "insert into revisions (id, manifest, source, size_bytes, created_at) values (?, ?, ?, ?, ?)"
+        " on conflict (id) do update set source = excluded.source",
+        (manifest.digest, json.dumps(rows), json.dumps(dict(origin)), manifest.size_bytes, now),
+    )
+    db.execute("insert or replace into refs values (?, ?, ?, ?)", (ref.name, ref.revision, manifest.digest, now))
+    if alias is not None:
+        _set_alias(db, alias, ref)
+    return _drop_unwanted(db)
+
+
+def _check_names(db: sqlite_utils.Database, ref: ModelRef, alias: str | None) -> None:
+    if db.execute("select 1 from aliases where alias = ?", (str(ref),)).fetchone():
+        raise Conflict(f"cannot call a model {ref}: that is an alias of another; choose another name")
+    names = (str(ModelRef(name, label)) for name, label in db.execute("select name, label from refs"))
+    if alias is not None and alias in names:
+        raise Conflict(f"cannot use {alias} as an alias: a model has that name")
+
+
+def _set_alias(db: sqlite_utils.Database, alias: str, ref: ModelRef) -> None:
+    _check_names(db, ref, alias)
+    db.execute("insert or replace into aliases values (?, ?, ?)", (alias, ref.name, ref.revision))
+
+
+def _drop_unwanted(db: sqlite_utils.Database) -> frozenset[Digest]:
+    """Forget revisions without a ref and blobs without a revision; returns the blobs forgotten."""
+    db.execute("delete from revisions where id not in (select revision from refs)")
+    unwanted = [row[0] for row in db.execute(f"select digest from blobs where digest not in ({_WANTED})")]
+    for digest in unwanted:
+        db.execute("delete from blobs where digest = ?", (digest,))
+    return frozenset(Digest(digest) for digest in unwanted)

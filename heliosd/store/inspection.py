@@ -1,0 +1,81 @@
+"""Reads a revision's own words out of its blobs: every safetensors header, the index, the configuration.
+
+Used on the way in, where anything absurd is refused, and later to tell a model's profile. Synchronous; call in a
+thread. A header takes some 15 ms per MiB, most of it inside the JSON reader, and is capped at 16 MiB.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from heliosd.core.manifest import Manifest
+from heliosd.core.names import Digest
+from heliosd.core.profile import ModelProfile
+from heliosd.core.units import MiB
+from heliosd.errors import CorruptData
+from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, parse_header
+from heliosd.estimation.profile import read_profile
+from heliosd.store.selection import PICKLES
+
+MAX_JSON_BYTES = 64 * MiB
+_INDEX = "model.safetensors.index.json"
+
+
+def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> ModelProfile:
+    """Check a revision whose blobs are here and tell its profile.
+
+    Raises CorruptData, naming the file, for a bad header, an unreadable configuration or a shard that the index
+    names and the revision lacks.
+    """
+    paths = {file.path: blob(file.digest) for file in manifest.files}
+    config = _json(paths, "config.json")
+    if _INDEX in paths:
+        _check_index(_json(paths, _INDEX), manifest)
+    headers = [
+        read_header(paths[file.path], file.path) for file in manifest.files if file.path.endswith(".safetensors")
+    ]
+    pickles = [file for file in manifest.files if file.path.endswith(PICKLES)]
+    profile = read_profile(config, headers, pickled=bool(pickles))
+    if headers or not pickles:
+        return profile
+    # Pickles are not opened: their files' sizes stand for their tensors'.
+    return replace(profile, weights_bytes=sum(file.size_bytes for file in pickles))
+
+
+def read_header(path: Path, name: str) -> Header:
+    """The header of the safetensors file at `path`. Raises CorruptData, naming it `name`."""
+    try:
+        with path.open("rb") as file:
+            size_bytes = path.stat().st_size
+            first = file.read(LENGTH_BYTES)
+            rest = file.read(header_length(first, size_bytes) - LENGTH_BYTES)
+        return parse_header(first + rest, size_bytes)
+    except CorruptData as error:
+        raise CorruptData(f"cannot accept {name}: in its header, {error.cause}", cause=error.cause) from error
+    except OSError as error:
+        raise CorruptData(f"cannot read {name}: {error}") from error
+
+
+def _json(paths: dict[str, Path], name: str) -> dict[str, Any]:
+    try:
+        if paths[name].stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES} bytes")
+        content = json.loads(paths[name].read_bytes())
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise CorruptData(f"cannot read {name}: {error}") from error
+    if not isinstance(content, dict):
+        raise CorruptData(f"cannot read {name}: it is no JSON object")
+    return content
+
+
+def _check_index(index: dict[str, Any], manifest: Manifest) -> None:
+    named = index.get("weight_map")
+    shards = set(named.values()) if isinstance(named, dict) else set()
+    missing = sorted(str(shard) for shard in shards if manifest.file(str(shard)) is None)
+    if missing:
+        raise CorruptData(
+            f"cannot accept the model: its index names {len(shards)} files of weights and {len(missing)} of them "
+            f"are missing, such as {missing[0]}"
+        )

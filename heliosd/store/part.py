@@ -1,0 +1,94 @@
+"""One file being written, with its hashes kept up to date. Synchronous: belongs to one thread at a time."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Self
+
+from heliosd.core.names import Digest
+from heliosd.core.units import MiB
+
+CHUNK_BYTES = 4 * MiB
+
+
+class Part:
+    """An unfinished file under `incoming/`. What it already holds is read through `absorb` before writing on.
+
+    With `git_size_bytes` it also keeps the id that git gives a blob of that size.
+    """
+
+    def __init__(self, path: Path, *, git_size_bytes: int | None = None) -> None:
+        self.path = path
+        self._git_size_bytes = git_size_bytes
+        # A link planted here must not make us write somewhere else.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
+        self._start()
+
+    def _start(self) -> None:
+        self.size_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self._sha1.update(b"blob %d\0" % (self._git_size_bytes or 0))
+
+    def absorb(self, limit_bytes: int = CHUNK_BYTES) -> int:
+        """Hash the next bytes that an earlier process wrote; returns how many, 0 at their end."""
+        data = os.pread(self._file, limit_bytes, self.size_bytes)
+        self._take(data)
+        return len(data)
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError, with the position unchanged, when the disk does not take all of it."""
+        rest, position = memoryview(data), self.size_bytes
+        while rest:
+            written = os.pwrite(self._file, rest, position)
+            rest, position = rest[written:], position + written
+        self._take(data)
+
+    def copy_from(self, source: int, limit_bytes: int = CHUNK_BYTES) -> int:
+        """Append the next bytes of the open file `source`; returns how many, 0 at its end."""
+        data = os.read(source, limit_bytes)
+        self.write(data)
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        self._sha256.update(data)
+        if self._git_size_bytes is not None:
+            self._sha1.update(data)
+        self.size_bytes += len(data)
+
+    def restart(self) -> None:
+        """Throw away what was written."""
+        os.ftruncate(self._file, 0)
+        self._start()
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._sha256.hexdigest())
+
+    @property
+    def git_sha1(self) -> str:
+        return self._sha1.hexdigest()
+
+    def finish(self) -> None:
+        """Make the bytes durable and read-only. Bytes behind the position, if any, are cut off."""
+        os.ftruncate(self._file, self.size_bytes)
+        os.fchmod(self._file, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def discard(self) -> None:
+        """Close and remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,255 @@
+"""The store: models by ref, their files as blobs, verified on the way in. What the rest of Helios asks.
+
+It decides nothing about memory or use: whether a model may be removed while a replica has it is the node's matter.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from heliosd.core.names import Digest, ModelRef
+from heliosd.core.profile import ModelProfile
+from heliosd.errors import Conflict, CorruptData, HeliosError, NotFound, SourceFailed, Unavailable
+from heliosd.state.database import Database
+from heliosd.store.adding import Adding
+from heliosd.store.blobs import Blobs
+from heliosd.store.catalog import Catalog
+from heliosd.store.claims import Claims
+from heliosd.store.durable import make_directory
+from heliosd.store.inspection import inspect
+from heliosd.store.layout import Layout
+from heliosd.store.revisions import Revisions
+from heliosd.store.sources.directory import DirectorySource
+from heliosd.store.sources.fetch import Fetcher
+from heliosd.store.sources.gguf import GgufSource
+from heliosd.store.sources.hub import HubAccess, HubSource
+from heliosd.store.sources.source import Source, Tell
+from heliosd.store.sources.transfer import Patience
+from heliosd.store.stored import Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
+from heliosd.store.sweep import Swept, sweep
+from heliosd.store.threads import Threads
+
+log = logging.getLogger("heliosd.store")
+
+THREADS = 6
+
+
+class Store:
+    """The models of this machine. One daemon per root; `open` before use, `close` at the end.
+
+    `database` must be open and outlive the store.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        database: Database,
+        *,
+        hub: HubAccess | None = None,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._layout = Layout(root)
+        self._hub = hub or HubAccess()
+        self._clock = clock
+        self._threads = Threads(THREADS)
+        self._blobs = Blobs(self._layout, self._threads)
+        self._revisions = Revisions(self._layout, self._threads)
+        self._catalog = Catalog(database)
+        self._claims = Claims(self._layout, self._threads)
+        self._fetcher = Fetcher(self._layout, self._blobs, self._threads, patience or Patience())
+        self._adding = Adding(
+            layout=self._layout,
+            blobs=self._blobs,
+            revisions=self._revisions,
+            catalog=self._catalog,
+            claims=self._claims,
+            threads=self._threads,
+            clock=clock,
+        )
+        self._busy: set[ModelRef] = set()
+        self._profiles: dict[Digest, ModelProfile] = {}
+        self._lock: int | None = None
+
+    async def open(self) -> Swept:
+        """Make the folders, take the lock, and sweep up after a crash.
+
+        Raises Conflict when another daemon uses this root, HeliosError when it cannot be written.
+        """
+        await self._threads.run(self._prepare)
+        return await sweep(
+            layout=self._layout,
+            blobs=self._blobs,
+            revisions=self._revisions,
+            catalog=self._catalog,
+            claims=self._claims,
+            threads=self._threads,
+            now=self._clock(),
+        )
+
+    def _prepare(self) -> None:
+        try:
+            for folder in (self._layout.blobs, self._layout.incoming, self._layout.revisions):
+                make_directory(folder)
+            lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HeliosError(f"cannot use the store at {self._layout.root}: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise Conflict(f"cannot use the store at {self._layout.root}: another daemon has it") from error
+        self._lock = lock
+
+    async def close(self) -> None:
+        """Close connections, end the threads, let go of the root."""
+        await self._fetcher.close()
+        self._threads.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def models(self) -> tuple[StoredModel, ...]:
+        """Every ref, by name."""
+        return tuple([await self._stored(record) for record in await self._catalog.records()])
+
+    async def find(self, ref: ModelRef) -> StoredModel | None:
+        """The model of that ref or alias."""
+        record = await self._catalog.find(ref)
+        return await self._stored(record) if record else None
+
+    async def _stored(self, record: Record) -> StoredModel:
+        return StoredModel(
+            record.ref,
+            record.revision,
+            record.manifest,
+            describe_origin(record.origin),
+            record.created_at,
+            record.aliases,
+            await self._profile(record),
+        )
+
+    async def _profile(self, record: Record) -> ModelProfile:
+        profile = self._profiles.get(record.revision)
+        if profile is None:
+            try:
+                profile = await self._threads.run(inspect, record.manifest, self._blobs.path)
+            except CorruptData as error:
+                # It is still listed, so that it can be seen and removed; `directory` refuses it with the reason.
+                log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
+                return _unknown(record.manifest.size_bytes)
+            self._profiles[record.revision] = profile
+        return profile
+
+    async def directory(self, revision: Digest) -> Path:
+        """The revision as a directory that an engine loads from, its links and the blobs' sizes just checked.
+
+        Raises NotFound for a revision that is not here, CorruptData when a blob is gone or cut.
+        """
+        manifest = await self._catalog.manifest(revision)
+        if manifest is None:
+            raise NotFound(f"cannot present revision {revision}: the store does not have it")
+        return await self._revisions.present(manifest)
+
+    async def add(self, wanted: Addition, progress: Tell) -> StoredModel:
+        """Bring a model in and return it. `progress` is called on the event loop.
+
+        A ref that exists means the new revision afterwards. Raises Conflict when the same ref is being added or
+        removed, and what the source or the verification found wrong. Cancelled, it leaves nothing but what the next
+        attempt goes on with.
+        """
+        ref = wanted.ref or default_ref(wanted)
+        if wanted.alias is not None and checked_alias(wanted.alias) == str(ref):
+            wanted = replace(wanted, alias=None)
+        with self._alone(ref), _disk_errors(wanted.location):
+            await self._catalog.check_names(ref, wanted.alias)
+            before = await self._catalog.find(ref)
+            profile = await self._adding.run(wanted, ref, self._source(wanted), progress)
+            if before is not None:
+                await self._drop_directory(before.revision)
+        found = await self._catalog.find(ref)
+        if found is None:
+            raise Conflict(f"cannot show {ref}: it was removed just after it was added")
+        self._profiles[found.revision] = profile
+        log.info("model added", extra={"model": str(ref), "revision": found.revision})
+        return await self._stored(found)
+
+    @contextmanager
+    def _alone(self, ref: ModelRef) -> Iterator[None]:
+        """One addition or removal of a ref at a time."""
+        if ref in self._busy:
+            raise Conflict(f"cannot change {ref}: it is being added or removed just now; wait until that is done")
+        self._busy.add(ref)
+        try:
+            yield
+        finally:
+            self._busy.discard(ref)
+
+    def _source(self, wanted: Addition) -> Source:
+        match wanted.source:
+            case "hub":
+                return HubSource(wanted.location, wanted.revision, self._hub, self._fetcher)
+            case "directory":
+                return DirectorySource(Path(wanted.location), self._blobs, self._threads)
+            case "gguf":
+                return GgufSource(Path(wanted.location), self._layout, self._blobs, self._threads)
+
+    async def remove(self, ref: ModelRef) -> int:
+        """Forget a ref, and the files nobody else has; returns the bytes freed.
+
+        Also gives up a download that was interrupted. An alias stands for its model. Raises NotFound, or Conflict
+        while it is being added.
+        """
+        record = await self._catalog.find(ref)
+        target = record.ref if record else ref
+        with self._alone(target):
+            now = self._clock()
+            claim = next((claim for claim in await self._claims.all(now) if claim.ref == str(target)), None)
+            if record is None and claim is None:
+                raise NotFound(f"cannot remove {ref}: the store does not have it", code="model_not_found")
+            unwanted = await self._catalog.remove(target)
+            freed_bytes = await self._claims.give_up(claim, now) if claim else 0
+            claimed = {digest for digest in await self._blobs.all() if claim and digest in claim.keys}
+            freed_bytes += await self._blobs.delete(unwanted | claimed, self._adding.wanted)
+            if record is not None:
+                await self._drop_directory(record.revision)
+        log.info("model removed", extra={"model": str(target), "freed_bytes": freed_bytes})
+        return freed_bytes
+
+    async def _drop_directory(self, revision: Digest) -> None:
+        """Remove the links of a revision that no ref means any more."""
+        if await self._catalog.manifest(revision) is None:
+            await self._revisions.remove(revision)
+            self._profiles.pop(revision, None)
+
+    async def set_alias(self, alias: str, ref: ModelRef) -> None:
+        """Let `alias` mean `ref`; an alias that exists moves. Raises NotFound, BadRequest or Conflict."""
+        record = await self._catalog.find(ref)
+        if record is None:
+            raise NotFound(f"cannot set the alias {alias}: the store does not have {ref}", code="model_not_found")
+        await self._catalog.set_alias(checked_alias(alias), record.ref)
+
+
+def _unknown(weights_bytes: int) -> ModelProfile:
+    return ModelProfile(None, weights_bytes, *(None,) * 8)
+
+
+@contextmanager
+def _disk_errors(what: str) -> Iterator[None]:
+    """What the operating system refuses becomes an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable(
+                f"cannot add {what}: the disk is full; remove models or move the store to a larger disk",
+                code="disk_full",
+                retry_after_s=60.0,
+            ) from error
+        raise SourceFailed(f"cannot add {what}: {error}", cause=str(error)) from error

@@ -1,0 +1,94 @@
+"""The values that go into the store and come out of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from heliosd.core.manifest import Manifest
+from heliosd.core.names import DEFAULT_REVISION, Digest, ModelRef, parse_ref
+from heliosd.core.profile import ModelProfile
+from heliosd.errors import BadRequest
+
+SourceName = Literal["hub", "directory", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A wish to bring a model in."""
+
+    source: SourceName
+    location: str
+    """A hub repository, or an absolute path on this machine."""
+    ref: ModelRef | None = None
+    """None: named after the repository, the folder or the file."""
+    revision: str | None = None
+    """Hub only: branch, tag or commit."""
+    alias: str | None = None
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One ref as the catalog has it."""
+
+    ref: ModelRef
+    revision: Digest
+    manifest: Manifest
+    origin: Mapping[str, Any]
+    """`kind`, `location`, for the hub also `commit`; `allow_pickle` if pickles were allowed."""
+    created_at: float
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A ref, what it means now, and the facts read from its files."""
+
+    ref: ModelRef
+    revision: Digest
+    manifest: Manifest
+    source: str
+    """For people: `hub org/name at 1a2b3c4d`, `directory /models/x`, `gguf /models/x.gguf`."""
+    created_at: float
+    """Seconds since the epoch."""
+    aliases: tuple[str, ...]
+    profile: ModelProfile
+
+
+def describe_origin(origin: Mapping[str, Any]) -> str:
+    """Say for a person where a revision came from."""
+    text = f"{origin.get('kind', 'unknown')} {origin.get('location', '')}".rstrip()
+    commit = origin.get("commit")
+    return f"{text} at {str(commit)[:12]}" if commit else text
+
+
+def default_ref(wanted: Addition) -> ModelRef:
+    """What a model is called when nobody says: its repository, its folder, its GGUF file without the ending.
+
+    Raises BadRequest when that is no name for a model.
+    """
+    path = PurePosixPath(wanted.location)
+    match wanted.source:
+        case "hub":
+            name = wanted.location if wanted.revision is None else f"{wanted.location}@{wanted.revision}"
+        case "directory":
+            name = path.name
+        case "gguf":
+            name = path.name.removesuffix(".gguf")
+    try:
+        ref = parse_ref(name)
+    except ValueError as error:
+        raise BadRequest(f"cannot name the model after {wanted.location}: {error}; give it a name") from error
+    return ModelRef(ref.name, wanted.revision or DEFAULT_REVISION) if wanted.source == "hub" else ref
+
+
+def checked_alias(alias: str) -> str:
+    """Return `alias` if it can be one: the name of a model, without a revision. Raises BadRequest otherwise."""
+    try:
+        ref = parse_ref(alias)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    if "@" in alias:
+        raise BadRequest(f"cannot use {alias} as an alias: leave out the revision {ref.revision}")
+    return alias

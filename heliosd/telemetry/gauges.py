@@ -1,0 +1,89 @@
+"""What a snapshot says, as Prometheus families. Pure: values in, families out."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from heliosd.core.hardware import DeviceReading
+from heliosd.core.lifecycle import State
+from heliosd.core.snapshot import DeviceAccount, Snapshot
+
+
+def gauges(
+    snapshot: Snapshot, *, version: str, models: int, store_bytes: int, journal_entries: int
+) -> Iterator[Metric]:
+    """All gauges of one scrape. Bytes are bytes, seconds are seconds, ratios are 0 to 1."""
+    yield _labelled("helios_build_info", "The version that runs.", ["version"], [([version], 1)])
+    yield GaugeMetricFamily("helios_draining", "1 while the node takes no new requests.", snapshot.draining)
+    yield from _devices(snapshot.devices)
+    yield from _replicas(snapshot)
+    yield GaugeMetricFamily("helios_models", "Models in the store.", models)
+    yield GaugeMetricFamily("helios_store_bytes", "Bytes of all blobs in the store.", store_bytes)
+    yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
+
+
+def _replicas(snapshot: Snapshot) -> Iterator[Metric]:
+    states = dict.fromkeys(State, 0)
+    for replica in snapshot.replicas:
+        states[replica.state] += 1
+    yield _labelled(
+        "helios_replicas", "Replicas by state.", ["state"], [([state], count) for state, count in states.items()]
+    )
+    leases = sum(len(replica.leases) for replica in snapshot.replicas)
+    yield GaugeMetricFamily("helios_leases", "Requests being served by replicas of this node.", leases)
+    yield GaugeMetricFamily("helios_queue_length", "Requests that wait for a replica.", len(snapshot.waiting))
+    oldest = max((snapshot.at - waiting.since for waiting in snapshot.waiting), default=0.0)
+    yield GaugeMetricFamily("helios_queue_oldest_seconds", "How long the oldest of them waits.", oldest)
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[DeviceAccount], float]]] = {
+    "capacity_bytes": ("Memory that could ever be used.", lambda a: a.device.capacity_bytes),
+    "foreign_bytes": ("Held by processes that are not ours.", lambda a: a.foreign_bytes),
+    "safety_bytes": ("Promised to nobody.", lambda a: a.safety_bytes),
+    "measured_bytes": ("What our replicas were measured to hold.", lambda a: a.measured_bytes),
+    "free_bytes": ("What may still be promised.", lambda a: a.free_bytes),
+}
+_READINGS: dict[str, tuple[str, Callable[[DeviceReading], float | None]]] = {
+    "used_bytes": ("All processes together, as the device says.", lambda r: r.used_bytes),
+    "utilization_ratio": ("Share of time it was busy.", lambda r: r.utilization_ratio),
+    "temperature_celsius": ("Its temperature.", lambda r: r.temperature_c),
+    "power_watts": ("Power drawn.", lambda r: r.power_w),
+    "ecc_errors": ("Uncorrected, since the driver started.", lambda r: r.ecc_errors),
+    "fault": ("1 when it cannot be used.", lambda r: int(r.fault is not None)),
+}
+
+
+def _devices(accounts: tuple[DeviceAccount, ...]) -> Iterator[Metric]:
+    yield _labelled(
+        "helios_device_info",
+        "What a device is.",
+        ["device", "kind", "name"],
+        [([account.device.id, account.device.kind, account.device.name], 1) for account in accounts],
+    )
+    for name, (text, column) in _COLUMNS.items():
+        rows = [([str(account.device.id)], column(account)) for account in accounts]
+        yield _labelled(f"helios_device_{name}", text, ["device"], rows)
+    readings = [account.reading for account in accounts if account.reading is not None]
+    for name, (text, value) in _READINGS.items():
+        numbers = [(str(reading.device), value(reading)) for reading in readings]
+        known = [([device], number) for device, number in numbers if number is not None]
+        yield _labelled(f"helios_device_{name}", text, ["device"], known)
+    promised = [
+        ([account.device.id, part], number)
+        for account in accounts
+        for part, number in (
+            ("weights", account.promised.weights_bytes),
+            ("kv_cache", account.promised.kv_cache_bytes),
+            ("overhead", account.promised.overhead_bytes),
+        )
+    ]
+    yield _labelled("helios_device_promised_bytes", "Promised to replicas.", ["device", "part"], promised)
+
+
+def _labelled(
+    name: str, text: str, labels: list[str], rows: Sequence[tuple[Sequence[str], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family

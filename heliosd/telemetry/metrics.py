@@ -1,0 +1,126 @@
+"""What Helios counts and measures, as Prometheus reads it. Is told what happened; looks nothing up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from heliosd.core.snapshot import Snapshot
+from heliosd.telemetry.gauges import gauges
+from heliosd.telemetry.merge import merge_texts
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The state of the daemon at the moment of a scrape."""
+
+    snapshot: Snapshot
+    version: str
+    models: int
+    store_bytes: int
+    """Each blob once."""
+    journal_entries: int
+    """Written since the journal began."""
+    engines: Sequence[tuple[str, str]]
+    """`(replica, its own metrics as text)`."""
+
+
+class Metrics:
+    """Counters and histograms of one daemon, in a registry of their own: engines keep theirs."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "helios_requests", "Requests answered.", ["route", "status", "code"], registry=registry
+        )
+        self._request_s = Histogram(
+            "helios_request_seconds",
+            "From the request's arrival to the end of its answer.",
+            ["route"],
+            buckets=_FAST,
+            registry=registry,
+        )
+        self._first_byte_s = Histogram(
+            "helios_time_to_first_byte_seconds",
+            "From an inference request's arrival to the first byte of its answer.",
+            ["route"],
+            buckets=_FAST,
+            registry=registry,
+        )
+        self._wait_s = Histogram(
+            "helios_queue_wait_seconds",
+            "From asking for a replica to getting one, starts included.",
+            buckets=_FAST,
+            registry=registry,
+        )
+        self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
+        self._start_s = Counter(
+            "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
+        )
+        self._failures = Counter(
+            "helios_replica_failures", "Replicas that would not start or died.", ["model"], registry=registry
+        )
+        self._lag_s = Histogram(
+            "helios_event_loop_lag_seconds",
+            "How late the event loop ran what was due.",
+            buckets=_LAG,
+            registry=registry,
+        )
+
+    def request_answered(
+        self, route: str, status: int, code: str, *, seconds: float, first_byte_s: float | None = None
+    ) -> None:
+        """Count an answer; `code` is the error's, or empty."""
+        self._requests.labels(route, str(status), code).inc()
+        self._request_s.labels(route).observe(seconds)
+        if first_byte_s is not None:
+            self._first_byte_s.labels(route).observe(first_byte_s)
+
+    def lease_granted(self, waited_s: float) -> None:
+        self._wait_s.observe(waited_s)
+
+    def replica_started(self, model: str, phases: Mapping[str, float]) -> None:
+        """Count a start with the seconds of its phases."""
+        self._starts.labels(model).inc()
+        for phase, seconds in phases.items():
+            self._start_s.labels(phase).inc(seconds)
+
+    def replica_failed(self, model: str) -> None:
+        self._failures.labels(model).inc()
+
+    def loop_was_late(self, lag_s: float) -> None:
+        self._lag_s.observe(lag_s)
+
+    def render(self, scrape: Scrape) -> bytes:
+        """Everything as Prometheus text. Takes milliseconds with many engines: call it in a thread."""
+        ours = generate_latest(_AllOf(self._registry, scrape))
+        return ours + merge_texts(scrape.engines).encode()
+
+
+class _AllOf(Collector):
+    """The registry's families without their creation times, and what is read off the scrape."""
+
+    def __init__(self, registry: CollectorRegistry, scrape: Scrape) -> None:
+        self._registry = registry
+        self._scrape = scrape
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+        scrape = self._scrape
+        yield from gauges(
+            scrape.snapshot,
+            version=scrape.version,
+            models=scrape.models,
+            store_bytes=scrape.store_bytes,
+            journal_entries=scrape.journal_entries,
+        )

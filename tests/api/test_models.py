@@ -1,0 +1,123 @@
+"""Models: listed for everybody's client, added with progress, removed when nobody uses them."""
+
+import asyncio
+import json
+from typing import Any
+
+import anthropic
+import openai
+
+from heliosd.errors import SourceFailed
+from heliosd.store.sources.source import Progress
+from heliosd.wire import ModelDetail, ModelList, ModelView
+from tests.api.world import World, stored
+
+WANTED = {"source": "directory", "location": "/models/x"}
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    pairs = [block.split("\n", 1) for block in blocks]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
+
+
+async def test_the_openai_client_lists_models(it: World) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none") as client:
+        listed = [model async for model in client.models.list()]
+        one = await client.models.retrieve("org/other")
+        alias = await client.models.retrieve("smol")
+    assert [(model.id, model.object, model.owned_by) for model in listed] == [
+        ("tiny", "model", "helios"),
+        ("org/other", "model", "helios"),
+        ("far", "model", "east"),
+    ]
+    assert (one.id, one.created) == ("org/other", 1_700_000_000)
+    assert alias.id == "smol"
+
+
+async def test_the_anthropic_client_lists_models(it: World) -> None:
+    async with anthropic.AsyncAnthropic(base_url=it.url, api_key="none") as client:
+        listed = [model async for model in client.models.list()]
+        one = await client.models.retrieve("tiny")
+    assert [model.id for model in listed] == ["tiny", "org/other", "far"]
+    assert (one.type, one.display_name, one.created_at.year) == ("model", "tiny", 2023)
+
+
+async def test_an_unknown_model_is_not_found(it: World) -> None:
+    async with it.http.get("/v1/models/nobody") as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_the_admin_list_has_states_and_what_peers_hold(it: World) -> None:
+    async with it.local.get("/helios/v1/models") as response:
+        models = ModelList.model_validate(await response.json()).models
+    assert [(model.ref, model.state, model.peer) for model in models] == [
+        ("tiny", "ready", None),
+        ("org/other", "stored", None),
+        ("far", "stored", "east"),
+    ]
+
+
+async def test_one_model_by_ref_quoted_ref_and_alias(it: World) -> None:
+    for path in ("org/other", "org%2Fother"):
+        async with it.local.get(f"/helios/v1/models/{path}") as response:
+            shown = ModelDetail.model_validate(await response.json())
+        assert (shown.ref, shown.estimate) == ("org/other", None)
+    async with it.local.get("/helios/v1/models/smol") as response:
+        shown = ModelDetail.model_validate(await response.json())
+    assert shown.ref == "tiny"
+    assert [file.path for file in shown.files] == ["config.json"]
+    assert shown.estimate is not None
+    assert shown.kv_bytes_per_token == shown.estimate.kv_bytes_per_token == 23_040
+
+
+async def test_a_model_in_use_is_not_removed(it: World) -> None:
+    async with it.local.delete("/helios/v1/models/smol") as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (409, "model_in_use")
+    async with it.local.delete("/helios/v1/models/org/other") as response:
+        assert await response.json() == {"ref": "org/other", "freed_bytes": 700}
+
+
+async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
+    it.store.steps = [Progress("list"), Progress("fetch", "a", 1, 9), Progress("fetch", "a", 9, 9)]
+    it.store.outcome = stored("x")
+    async with it.local.post("/helios/v1/models", json=WANTED | {"ref": "x", "alias": "y"}) as response:
+        assert response.content_type == "text/event-stream"
+        told = events(await response.text())
+    assert [name for name, _ in told] == ["progress", "progress", "done"]
+    assert told[1][1] == {"phase": "fetch", "item": "a", "done_bytes": 9, "total_bytes": 9}
+    assert ModelView.model_validate(told[2][1]).ref == "x"
+    assert it.node.version == 2, "the node was told that the store has changed"
+    [wanted] = it.store.wanted
+    assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
+
+
+async def test_progress_comes_while_the_work_goes_on(it: World) -> None:
+    it.store.steps = [Progress("fetch", "a", 1, 9)]
+    it.store.go.clear()
+    async with it.local.post("/helios/v1/models", json=WANTED) as response:
+        while b"event: progress" not in await asyncio.wait_for(response.content.readline(), 5):
+            pass
+        it.store.go.set()
+        assert "event: done" in await response.text()
+
+
+async def test_what_goes_wrong_is_the_last_event(it: World) -> None:
+    it.store.outcome = SourceFailed("cannot read /models/x: no config.json")
+    async with it.local.post("/helios/v1/models", json=WANTED) as response:
+        [(name, body)] = events(await response.text())
+    assert (name, body["error"]["code"]) == ("error", "source_failed")
+
+
+async def test_leaving_stops_the_work(it: World) -> None:
+    it.store.go.clear()
+    response = await it.local.post("/helios/v1/models", json=WANTED)
+    await response.content.readline()
+    response.close()
+    await asyncio.wait_for(it.store.cancelled.wait(), 5)
+
+
+async def test_a_wish_that_cannot_be_is_refused_at_once(it: World) -> None:
+    async with it.local.post("/helios/v1/models", json={"source": "ftp", "location": "x"}) as response:
+        assert (response.status, (await response.json())["error"]["param"]) == (400, "source")
+    assert it.store.wanted == []

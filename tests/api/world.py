@@ -1,0 +1,316 @@
+"""A node in memory for the API to stand on: real keys, database, metrics and sockets; models and engines as told."""
+
+import asyncio
+import itertools
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from heliosd.api.app import build_app
+from heliosd.api.listen import Listening, listen
+from heliosd.api.parts import Identity, Parts, Progress
+from heliosd.cluster.member import Member, MemberState
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.lifecycle import State
+from heliosd.core.manifest import ManifestFile, manifest_of
+from heliosd.core.messages import Footprint
+from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
+from heliosd.core.profile import ModelProfile
+from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
+from heliosd.engines.engine import Reply, Request
+from heliosd.errors import HeliosError, NotFound
+from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
+from heliosd.state.database import Database
+from heliosd.state.journal import Journal
+from heliosd.state.keys import Keys
+from heliosd.store.stored import Addition, StoredModel
+from heliosd.telemetry.metrics import Metrics
+
+MIB = 1024**2
+FOOTPRINT = Footprint(256 * MIB, 1024 * MIB, 300 * MIB)
+PROFILE = ModelProfile("LlamaForCausalLM", 256 * MIB, 135_000_000, "bfloat16", 30, 3, 64, 576, 49152, 8192)
+
+Answer = Callable[[Request, Reply], Awaitable[None]]
+
+
+def stored(name: str, *aliases: str) -> StoredModel:
+    manifest = manifest_of([ManifestFile("config.json", Digest("a" * 64), 700)])
+    return StoredModel(ModelRef(name), manifest.digest, manifest, f"hub {name}", 1_700_000_000.0, aliases, PROFILE)
+
+
+async def say_hello(request: Request, reply: Reply) -> None:
+    """Answer a chat as vLLM does, streamed or not."""
+    body = json.loads(request.body)
+    if not body.get("stream"):
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "hello there"},
+            "finish_reason": "stop",
+        }
+        whole = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
+        data = json.dumps(whole).encode()
+        await reply.start(200, [("content-type", "application/json"), ("content-length", str(len(data)))])
+        await reply.write(data)
+        return
+    await reply.start(200, [("content-type", "text/event-stream; charset=utf-8")])
+    for word in ("hello", " there"):
+        await reply.write(chunk(body["model"], word))
+    await reply.write(b"data: [DONE]\n\n")
+
+
+def chunk(model: str, word: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+    part = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+    return b"data: " + json.dumps(part).encode() + b"\n\n"
+
+
+@dataclass
+class MemoryEngine:
+    """Answers with the function the test sets."""
+
+    answer: Answer = say_hello
+    seen: list[Request] = field(default_factory=list)
+    text: str = ""
+
+    pids = frozenset({4711})
+    footprint = FOOTPRINT
+    phases: Mapping[str, float] = field(default_factory=lambda: {"fork": 0.1, "load": 1.2})
+    max_model_len = 8192
+    tasks = ("generate",)
+
+    @property
+    def frontend(self) -> "MemoryEngine":
+        return self
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        self.seen.append(request)
+        await self.answer(request, reply)
+
+    def metrics(self) -> str:
+        return self.text
+
+    async def wait_dead(self) -> str:
+        return str(await asyncio.Event().wait())
+
+    async def stop(self) -> None:
+        return None
+
+
+class MemoryNode:
+    """Knows replicas by model; everything else is refused with the error the test sets."""
+
+    def __init__(self) -> None:
+        self.accepting = True
+        self.draining = False
+        self.engines: dict[str, MemoryEngine] = {"tiny": MemoryEngine()}
+        self.at_peers: dict[str, PeerName] = {}
+        self.refusal: HeliosError | None = None
+        self.leases: list[tuple[Ticket, ModelRef, bool]] = []
+        self.released: list[Ticket] = []
+        self.release = asyncio.Event()
+        self.waiting: tuple[Waiting, ...] = ()
+        self.logs = Path("/nonexistent")
+        self.version = 1
+        self._moved = asyncio.Condition()
+        self._numbers = itertools.count(1)
+
+    def new_ticket(self) -> Ticket:
+        return Ticket(f"t-{next(self._numbers)}")
+
+    @asynccontextmanager
+    async def lease(
+        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+    ) -> AsyncIterator[Lease]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.leases.append((ticket, ref, forwarded))
+        try:
+            name = str(ref)
+            if name in self.at_peers:
+                yield PeerLease(ticket, name, self.at_peers[name])
+            elif name in self.engines:
+                yield LocalLease(ticket, name, ReplicaId(f"r-{name}"), self.engines[name])
+            else:
+                raise NotFound(f"cannot serve {name}: no such model here", code="model_not_found")
+        finally:
+            self.released.append(ticket)
+            self.release.set()
+
+    async def load(self, ref: ModelRef) -> ReplicaId:
+        if str(ref) not in self.engines:
+            raise NotFound(f"cannot load {ref}: no such model here", code="model_not_found")
+        return ReplicaId(f"r-{ref}")
+
+    async def stop(self, subject: str) -> tuple[ReplicaId, ...]:
+        name = subject.removeprefix("r-")
+        if self.engines.pop(name, None) is None:
+            raise NotFound(f"cannot stop {subject}: nothing of that name runs")
+        return (ReplicaId(f"r-{name}"),)
+
+    async def judge(
+        self,
+        ref: ModelRef,
+        *,
+        kv_cache_bytes: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int | None = None,
+    ) -> Judgement:
+        if str(ref) not in self.engines:
+            raise NotFound(f"cannot estimate {ref}: no such model here", code="model_not_found")
+        footprint = Footprint(256 * MIB, kv_cache_bytes or 1024 * MIB, 300 * MIB)
+        return Judgement(str(ref), footprint, 1, max_model_len or 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
+
+    def snapshot(self) -> Snapshot:
+        device = Device(DeviceId("g0"), DeviceKind.SIMULATED, "H100", 80 * 1024 * MIB)
+        reading = DeviceReading(device.id, 2048 * MIB, 78 * 1024 * MIB, utilization_ratio=0.5)
+        replicas = tuple(
+            ReplicaStatus(
+                ReplicaId(f"r-{name}"), name, "b" * 64, State.READY, (device.id,), frozenset(), FOOTPRINT, FOOTPRINT,
+                90.0, 95.0, float("inf"), None,
+            )
+            for name in self.engines
+        )  # fmt: skip
+        account = DeviceAccount(device, reading, 0, 1024 * MIB, FOOTPRINT, FOOTPRINT.total_bytes, 70 * 1024 * MIB)
+        return Snapshot(100.0, (account,), replicas, self.waiting, self.draining)
+
+    def engine(self, replica: ReplicaId) -> MemoryEngine | None:
+        return self.engines.get(replica.removeprefix("r-"))
+
+    def log_file(self, replica: ReplicaId) -> Path:
+        return self.logs / f"{replica}.log"
+
+    async def changed(self, since: int) -> int:
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.version != since)
+            return self.version
+
+    async def move(self) -> None:
+        async with self._moved:
+            self.version += 1
+            self._moved.notify_all()
+
+
+class MemoryStore:
+    def __init__(self, *models: StoredModel) -> None:
+        self.held = list(models)
+        self.steps: list[Progress] = []
+        self.outcome: StoredModel | HeliosError = stored("added")
+        self.go = asyncio.Event()
+        self.go.set()
+        self.cancelled = asyncio.Event()
+        self.wanted: list[Addition] = []
+
+    async def models(self) -> Sequence[StoredModel]:
+        return self.held
+
+    async def find(self, ref: ModelRef) -> StoredModel | None:
+        return next((model for model in self.held if model.ref == ref or str(ref) in model.aliases), None)
+
+    async def add(self, wanted: Addition, progress: Callable[[Any], None]) -> StoredModel:
+        self.wanted.append(wanted)
+        for step in self.steps:
+            progress(step)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if isinstance(self.outcome, HeliosError):
+            raise self.outcome
+        return self.outcome
+
+    async def remove(self, ref: ModelRef) -> int:
+        self.held = [model for model in self.held if model.ref != ref]
+        return 700
+
+
+class MemoryPeers:
+    """Trusts the token `good` as the peer `east`, and answers for it."""
+
+    def __init__(self) -> None:
+        self.holds: Mapping[PeerName, frozenset[str]] = {PeerName("east"): frozenset({"tiny", "far"})}
+        self.answer: Answer = say_hello
+        self.passed: list[tuple[PeerName, Request]] = []
+        self.verified: list[tuple[str, str]] = []
+
+    def members(self) -> tuple[Member, ...]:
+        return (
+            Member(PeerName("west"), MemberState.SELF, "10.0.0.1:1", "http://10.0.0.1", "0.1", 1),
+            Member(PeerName("east"), MemberState.ALIVE, "10.0.0.2:1", "http://10.0.0.2", "0.1", 1),
+        )
+
+    async def forward(self, peer: PeerName, request: Request, reply: Reply) -> None:
+        self.passed.append((peer, request))
+        await self.answer(request, reply)
+
+    def verify(self, token: str, method: str, target: str) -> PeerName | None:
+        self.verified.append((method, target))
+        return PeerName("east") if token == "good" else None
+
+
+@dataclass
+class World:
+    parts: Parts
+    node: MemoryNode
+    store: MemoryStore
+    peers: MemoryPeers
+    journal: Journal
+    keys: Keys
+    listening: Listening
+    http: aiohttp.ClientSession
+    """To the TCP port."""
+    local: aiohttp.ClientSession
+    """To the Unix socket."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.listening.port}"
+
+    @property
+    def engine(self) -> MemoryEngine:
+        return self.node.engines["tiny"]
+
+
+@asynccontextmanager
+async def world(host: str = "127.0.0.1", max_body_bytes: int = 100_000) -> AsyncIterator[World]:
+    """A whole API on real sockets."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        database = Database(place / "state.db")
+        await database.open()
+        keys = Keys(database)
+        await keys.load()
+        node, peers = MemoryNode(), MemoryPeers()
+        node.logs = place
+        journal, store = Journal(database), MemoryStore(stored("tiny", "smol"), stored("org/other"))
+        parts = Parts(
+            identity=Identity("west", "0.1.0", 1_700_000_000.0, place),
+            node=node,
+            journal=journal,
+            store=store,
+            keys=keys,
+            metrics=Metrics(),
+            peers=peers,
+            engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
+            store_changed=node.move,
+            max_body_bytes=max_body_bytes,
+        )
+        socket_path = place / "heliosd.sock"
+        listening = await listen(build_app(parts), host=host, port=0, socket_path=socket_path)
+        async with (
+            asyncio.TaskGroup() as tasks,
+            aiohttp.ClientSession(f"http://127.0.0.1:{listening.port}") as http,
+            aiohttp.ClientSession("http://unix", connector=aiohttp.UnixConnector(str(socket_path))) as local,
+        ):
+            writing = tasks.create_task(journal.run())
+            yield World(parts, node, store, peers, journal, keys, listening, http, local)
+            await listening.close()
+            writing.cancel()
+        await database.close()

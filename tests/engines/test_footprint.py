@@ -1,0 +1,28 @@
+"""What is made of the workers' reports."""
+
+import os
+
+from heliosd.core.messages import Footprint
+from heliosd.core.units import MiB
+from heliosd.engines.footprint import footprint, proportional_bytes
+
+REPORT = {"weights_bytes": 100, "kv_cache_bytes": 50, "device_bytes": 180}
+
+
+def test_on_a_gpu_overhead_is_what_the_worker_took_beyond_weights_and_cache() -> None:
+    assert footprint([REPORT], []) == Footprint(100, 50, 30)
+
+
+def test_of_several_devices_the_largest_counts() -> None:
+    other = {"weights_bytes": 90, "kv_cache_bytes": 50, "device_bytes": 200}
+    assert footprint([REPORT, other], []) == Footprint(100, 50, 50)
+
+
+def test_on_the_host_overhead_is_the_processes_share_of_memory() -> None:
+    held = footprint([{**REPORT, "device_bytes": 0}], [os.getpid()])
+    assert held.total_bytes > 5 * MiB
+    assert held.weights_bytes == 100
+
+
+def test_a_process_that_is_gone_holds_nothing() -> None:
+    assert proportional_bytes(2**22 - 1) == 0

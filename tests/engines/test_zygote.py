@@ -1,0 +1,152 @@
+"""The zygote by itself, with a preload of a few milliseconds instead of vLLM."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote
+from heliosd.errors import EngineFailed
+from tests.engines.answers import alive
+
+HERE = str(Path(__file__).parents[2])
+
+
+@pytest.fixture
+def zygote(tmp_path: Path) -> Iterator[Zygote]:
+    made = Zygote("decimal", {**os.environ, "HELIOS_TEST_MARK": "zygote", "PYTHONPATH": HERE}, tmp_path / "zygote.log")
+    yield made
+    made.close()
+
+
+def fork(zygote: Zygote, log: Path, target: object, *args: object, **environment: str) -> ForkedProcess:
+    zygote.ensure()
+    process = ForkContext(zygote, log, environment).Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def show(*names: str) -> None:
+    print("preloaded", "decimal" in sys.modules)
+    for name in names:
+        print(name, os.environ.get(name))
+
+
+def fail(words: str) -> None:
+    raise ValueError(words)
+
+
+def test_children_have_the_preload_the_environment_and_their_own_log(zygote: Zygote, tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    process = fork(zygote, log, show, "HELIOS_TEST_MARK", "OWN", OWN="child")
+    process.join(10)
+    assert process.exitcode == 0
+    assert log.read_text().split("\n")[:3] == ["preloaded True", "HELIOS_TEST_MARK zygote", "OWN child"]
+    assert "HELIOS_TEST_MARK" not in os.environ, "the daemon's environment was changed"
+
+
+def test_a_child_that_fails_sends_its_traceback_home(zygote: Zygote, tmp_path: Path) -> None:
+    process = fork(zygote, tmp_path / "child.log", fail, "broken on purpose")
+    process.join(10)
+    assert process.exitcode == 1
+    assert process.last_words is not None
+    assert "ValueError: broken on purpose" in process.last_words
+    assert "broken on purpose" in (tmp_path / "child.log").read_text()
+
+
+def test_a_child_that_cannot_be_unpickled_says_so(zygote: Zygote, tmp_path: Path) -> None:
+    module = tmp_path / "only_here.py"
+    module.write_text("def run(): pass\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import only_here  # type: ignore[import-not-found]
+
+        zygote.ensure()
+        module.unlink()
+        process = fork(zygote, tmp_path / "child.log", only_here.run)
+        process.join(10)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert process.exitcode == 1
+    assert "only_here" in (process.last_words or "")
+
+
+def test_a_kill_is_seen_in_the_exit_code_by_everyone_who_asks(zygote: Zygote, tmp_path: Path) -> None:
+    process = fork(zygote, tmp_path / "child.log", time.sleep, 60)
+    process.kill()
+    process.join(10)
+    assert [process.exitcode, process.exitcode] == [-signal.SIGKILL] * 2
+
+
+def test_a_preload_that_fails_is_an_error_with_the_traceback(tmp_path: Path) -> None:
+    zygote = Zygote("no_such_module_at_all", {"PYTHONPATH": HERE}, tmp_path / "zygote.log")
+    with pytest.raises(EngineFailed) as failed:
+        zygote.ensure()
+    assert "No module named 'no_such_module_at_all'" in failed.value.message
+    assert "Traceback" in (failed.value.cause or "")
+    zygote.close()
+
+
+def test_it_is_started_again_after_it_died_and_its_children_die_with_it(zygote: Zygote, tmp_path: Path) -> None:
+    process = fork(zygote, tmp_path / "child.log", time.sleep, 60)
+    first, folder = zygote.pid, zygote.folder
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    process.join(5)
+    assert process.exitcode == -signal.SIGKILL
+    fork(zygote, tmp_path / "child.log", show).join(10)
+    assert zygote.pid not in (None, first)
+    assert not folder.exists()
+
+
+def test_close_ends_it_and_its_children_and_clears_up(zygote: Zygote, tmp_path: Path) -> None:
+    process = fork(zygote, tmp_path / "child.log", time.sleep, 60)
+    folder = zygote.folder
+    zygote.close()
+    process.join(5)
+    assert not process.is_alive()
+    assert not folder.exists()
+    with pytest.raises(EngineFailed, match="shutting down"):
+        zygote.ensure()
+
+
+@pytest.mark.parametrize("preload", ["decimal", "tests.engines.slow_preload"])
+def test_nothing_outlives_a_killed_owner(tmp_path: Path, preload: str) -> None:
+    """Also when it is killed while the zygote still preloads."""
+    program = f"""
+import os, sys, threading, time
+from pathlib import Path
+from heliosd.engines.zygote import ForkContext, Zygote
+
+zygote = Zygote({preload!r}, dict(os.environ), Path({str(tmp_path)!r}, "zygote.log"))
+threading.Thread(target=zygote.ensure, daemon=True).start()
+while zygote.pid is None:
+    time.sleep(0.01)
+pids = [zygote.pid]
+if {preload!r} == "decimal":
+    zygote.ensure()
+    child = ForkContext(zygote, Path({str(tmp_path)!r}, "child.log"), {{}}).Process(target=time.sleep, args=(60,))
+    child.start()
+    pids.append(child.pid)
+print(*pids, flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": HERE},
+    )
+    assert owner.stdout is not None
+    pids = [int(pid) for pid in owner.stdout.readline().split()]
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 3
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} something lives on"
+        time.sleep(0.01)

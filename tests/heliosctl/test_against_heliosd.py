@@ -1,0 +1,97 @@
+"""The clients against the real daemon with simulated devices and engines: what the stand-in cannot promise."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from heliosctl.exits import Exit
+from tests.heliosctl.conftest import Ended
+
+pytestmark = pytest.mark.slow
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("HELIOS_")}
+
+
+@pytest.fixture
+def heliosd(socket_path: Path, tmp_path: Path) -> Iterator[Path]:
+    """A running daemon with one device of 80 GiB; its socket."""
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text('[[device]]\nname = "g0"\ncapacity = "80GiB"\n')
+    words = [sys.executable, "-m", "heliosd", "--simulate", str(fleet), "--state-dir", str(tmp_path / "state")]
+    words += ["--socket", str(socket_path), "--port", "0"]
+    with subprocess.Popen(words, env=ENV, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not socket_path.exists():
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline, "heliosd opened no socket"
+                time.sleep(0.02)
+            yield socket_path
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def test_a_day_with_one_model(heliosd: Path, ctl: Callable[..., Ended], tiny_dir: Path):
+    def well(*words: str) -> Ended:
+        ended = ctl(*words)
+        assert ended.code == 0, (words, ended.err)
+        return ended
+
+    assert well("import", str(tiny_dir), "--name", "me/tiny", "--alias", "tiny").out == "me/tiny\n"
+    assert well("ls", "-q").out == "me/tiny\n"
+    assert "fits: needs" in well("estimate", "tiny").out
+    assert ctl("rm", "no/such", "-y").code == Exit.NOT_FOUND
+
+    answer = well("run", "tiny", "hello", "--max-tokens", "5", "--verbose")
+    assert len(answer.out.split()) == 5
+    assert "first token" in answer.err and "started in" in answer.err
+    assert "was running already" in well("run", "me/tiny", "hello", "--verbose").err
+
+    (replica,) = json.loads(well("ps", "-o", "json").out)["replicas"]
+    assert "MEASURED" in well("estimate", "me/tiny").out
+    assert "grant" in well("explain", replica["id"]).out
+    assert "g0" in well("gpus", "-o", "wide").out
+    assert "ok   database" in well("doctor").out
+    assert "heliosd" in well("logs", "-n", "5").out
+    assert "self" in well("cluster", "ls").out
+
+    assert ctl("rm", "-y", "tiny").code == Exit.FAILED  # in use
+    assert well("stop", "tiny").out == f"{replica['id']}\n"
+    well("rm", "-y", "tiny")
+    kinds = [event["kind"] for event in json.loads(well("events", "-o", "json").out)["events"]]
+    assert kinds.index("start") < kinds.index("ready") < kinds.index("stop")
+
+    top = subprocess.run(
+        [sys.executable, "-m", "tui", "--once", "--socket", str(heliosd)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=ENV,
+    )
+    assert "DEVICES" in top.stdout and "80.0 GiB" in top.stdout
+
+
+def test_keys_open_the_tcp_port(heliosd: Path, ctl: Callable[..., Ended]):
+    secret = ctl("keys", "add", "ops", "--admin").out.strip()
+    assert ctl("keys", "ls").out.splitlines()[1].split()[:2] == ["ops", "yes"]
+    port = _port(ctl)
+    elsewhere = [sys.executable, "-m", "heliosctl", "ls", "--url", f"http://127.0.0.1:{port}"]
+    allowed = subprocess.run([*elsewhere, "--key", secret], capture_output=True, text=True, env=ENV, check=False)
+    assert (allowed.returncode, allowed.stdout.split()[0]) == (0, "MODEL")
+    refused = subprocess.run(elsewhere, capture_output=True, text=True, env=ENV, check=False)
+    assert refused.returncode == Exit.NOT_ALLOWED
+    assert "key" in refused.stderr
+
+
+def _port(ctl: Callable[..., Ended]) -> str:
+    """Which port the daemon found free, from its own log."""
+    for line in ctl("logs").out.splitlines():
+        if "msg=listening" in line:
+            return line.partition("port=")[2].split()[0]
+    raise AssertionError("the daemon's log does not tell its port")

@@ -1,0 +1,76 @@
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from heliosctl.exits import MEANING, Exit, exit_for
+from heliosctl.parser import build_parser
+
+
+def walk(parser, path=()):
+    yield path, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                yield from walk(child, (*path, name))
+
+
+COMMANDS = [(path, parser) for path, parser in walk(build_parser()) if path]
+
+
+def test_all_the_promised_commands_are_there():
+    names = [" ".join(path) for path, _ in COMMANDS]
+    promised = "run, pull, import, ls, show, rm, ps, load, stop, estimate, explain, gpus, logs, events, doctor, top"
+    for name in f"{promised}, version, completion, cluster ls, keys add, keys ls, keys rm".split(", "):
+        assert name in names
+
+
+@pytest.mark.parametrize(("path", "parser"), COMMANDS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_has_help_with_an_example(path, parser):
+    assert parser.description.endswith(".")
+    assert "example" in parser.epilog
+    assert f"heliosctl {path[0]}".replace("devices", "gpus") in parser.epilog
+    for action in parser._actions:
+        assert action.help or isinstance(action, argparse._SubParsersAction), action
+    assert parser.format_help()
+
+
+@pytest.mark.parametrize("words", [["--socket", "/s", "ls"], ["ls", "--socket", "/s"]])
+def test_the_connection_may_stand_before_or_after_the_command(words):
+    assert build_parser().parse_args(words).socket == "/s"
+
+
+def test_a_misspelt_command_is_a_usage_error(ctl):
+    assert ctl("lls").code == Exit.USAGE
+
+
+def test_every_exit_code_has_a_meaning_and_the_help_lists_it(ctl):
+    out = ctl("--help").out
+    for code in Exit:
+        assert f"  {code.value:<4} {MEANING[code]}" in out
+    assert exit_for("model_cannot_fit", 400) is Exit.CANNOT_FIT
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from heliosctl.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pydantic', 'rich', 'aiohttp', 'textual', 'asyncio', 'readline'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_help_answers_in_200_ms():
+    spans_s = []
+    for _ in range(7):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "heliosctl", "--help"], check=True, stdout=subprocess.DEVNULL)
+        spans_s.append(time.perf_counter() - began)
+    assert statistics.median(spans_s) < 0.2

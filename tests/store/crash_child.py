@@ -1,0 +1,62 @@
+"""A daemon's store in a process of its own, made to be killed: `python -m tests.store.crash_child ROOT JOB …`.
+
+Prints a line after everything that must not get lost.
+"""
+
+import asyncio
+import itertools
+import sys
+from pathlib import Path
+
+from heliosd.core.names import parse_ref
+from heliosd.state.database import Database
+from heliosd.store.sources.source import Progress
+from heliosd.store.store import Store
+from heliosd.store.stored import Addition
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+async def fetch(store: Store, repository: str) -> None:
+    """Add one model of the hub that HF_ENDPOINT names."""
+
+    def tell(line: Progress) -> None:
+        if line.phase == "fetch":
+            say("done", line.done_bytes)
+
+    await store.add(Addition("hub", repository), tell)
+    say("added", repository)
+
+
+async def churn(store: Store, *folders: str) -> None:
+    """Add and remove models for ever, two at a time."""
+
+    async def one(folder: str) -> None:
+        for _ in itertools.count():
+            model = await store.add(Addition("directory", folder), lambda _: None)
+            say("added", model.ref)
+            say("removing", model.ref)
+            await store.remove(parse_ref(str(model.ref)))
+            model = await store.add(Addition("directory", folder), lambda _: None)
+            say("added", model.ref)
+
+    async with asyncio.TaskGroup() as group:
+        for folder in folders:
+            group.create_task(one(folder))
+
+
+async def main(root: Path, job: str, *words: str) -> None:
+    database = Database(root / "state.sqlite")
+    await database.open()
+    store = Store(root / "store", database)
+    await store.open()
+    say("open")
+    await {"fetch": fetch, "churn": churn}[job](store, *words)
+    await store.close()
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))

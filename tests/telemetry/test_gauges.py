@@ -1,0 +1,38 @@
+"""A snapshot becomes families; what a device does not say is left out."""
+
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.messages import Footprint
+from heliosd.core.names import DeviceId, Ticket
+from heliosd.core.snapshot import DeviceAccount, Snapshot, Waiting
+from heliosd.telemetry.gauges import gauges
+
+NOTHING = Footprint(0, 0, 0)
+
+
+def values(snapshot: Snapshot) -> dict[str, list[float]]:
+    families = gauges(snapshot, version="1", models=0, store_bytes=0, journal_entries=0)
+    return {family.name: [sample.value for sample in family.samples] for family in families}
+
+
+def test_the_oldest_waiting_request_is_told() -> None:
+    waiting = tuple(Waiting(Ticket(f"t{since}"), "m", float(since), "") for since in (70, 90))
+    found = values(Snapshot(100.0, (), (), waiting, True))
+    assert found["helios_queue_length"] == [2]
+    assert found["helios_queue_oldest_seconds"] == [30.0]
+    assert found["helios_draining"] == [1]
+
+
+def test_a_device_without_a_reading_has_its_ledger_columns_only() -> None:
+    device = Device(DeviceId("host"), DeviceKind.HOST, "RAM", 1000)
+    found = values(Snapshot(0.0, (DeviceAccount(device, None, 1, 2, NOTHING, 3, 4),), (), (), False))
+    assert found["helios_device_free_bytes"] == [4]
+    assert found["helios_device_used_bytes"] == []
+
+
+def test_what_a_device_does_not_offer_is_not_zero() -> None:
+    device = Device(DeviceId("host"), DeviceKind.HOST, "RAM", 1000)
+    reading = DeviceReading(device.id, used_bytes=10, free_bytes=990, fault="lost")
+    found = values(Snapshot(0.0, (DeviceAccount(device, reading, 0, 0, NOTHING, 0, 0),), (), (), False))
+    assert found["helios_device_temperature_celsius"] == []
+    assert found["helios_device_used_bytes"] == [10]
+    assert found["helios_device_fault"] == [1]

@@ -1,0 +1,23 @@
+from tests.heliosctl.stand_in import replica
+from tui.details import details
+
+
+def test_predicted_stands_beside_measured_and_phases_have_bars():
+    lines = details(replica(log_file="/log/r1")).plain.splitlines()
+    assert lines[0] == "org/small"
+    joined = [" ".join(line.split()) for line in lines]
+    assert "overhead 320.0 MiB 300.0 MiB +6.7%" in joined
+    assert "total 1.6 GiB 1.5 GiB +1.3%" in joined
+    assert "started in 1.5 s" in joined
+    assert any(line.startswith("load 1.1 s ████") for line in joined)
+    assert "log /log/r1" in joined
+
+
+def test_before_it_is_ready_nothing_is_claimed():
+    text = details(replica(state="starting", measured=None, phases={})).plain
+    assert "not started yet" in text
+    assert "%" not in text
+
+
+def test_a_failure_is_told():
+    assert "out of luck" in details(replica(state="failed", failure="out of luck")).plain
