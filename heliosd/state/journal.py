@@ -77,7 +77,8 @@ class Journal:
         entries = [item for item in batch if isinstance(item, JournalEntry)]
         waiting = [item for item in batch if not isinstance(item, JournalEntry)]
         if entries:
-            for entry in await self._database.run(lambda db: _insert(db, entries)):
+            # A batch that has left the inbox is written to the end, also when this task is cancelled meanwhile.
+            for entry in await asyncio.shield(self._database.run(lambda db: _insert(db, entries))):
                 self.written += 1
                 self._tell(entry)
         for done in waiting:
