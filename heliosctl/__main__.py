@@ -1,0 +1,33 @@
+"""Runs one command and turns what goes wrong into a message and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from heliosctl.exits import Exit, Failure
+from heliosctl.parser import build_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code, one of `Exit`; usage errors and `--help` leave through SystemExit, as argparse does."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: Exit = args.handler(args)
+        sys.stdout.flush()
+        return int(code)
+    except Failure as failure:
+        print(f"heliosctl: {failure.message}", file=sys.stderr)
+        if failure.cause:
+            print(f"cause: {failure.cause}", file=sys.stderr)
+        return int(failure.exit_code)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # `heliosctl logs -f | head`: the reader has enough. Python would complain again when flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

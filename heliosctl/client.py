@@ -1,0 +1,171 @@
+"""Talks HTTP to one daemon, over its Unix socket or TCP. Knows paths and errors, not what bodies mean.
+
+It stands on http.client alone, because a command line tool is started often and lives briefly.
+"""
+
+import http.client
+import json
+import os
+import socket
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from heliosctl.exits import Exit, Failure, exit_for
+from heliosctl.place import Place, TcpPlace, UnixPlace, find_place
+from heliosctl.sse import SseEvent, SseParser
+
+CONNECT_TIMEOUT_S = 5.0
+Query = Mapping[str, str | int | None]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """One connection per call, closed when the call's answer is read or abandoned."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def get(self, path: str, query: Query | None = None) -> Any:
+        """Return the JSON at `path`. Raises Failure."""
+        return self.call("GET", path, query=query)
+
+    def call(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Any:
+        """Ask and return the JSON answered. Waits as long as the daemon does. Raises Failure."""
+        with self._response(method, path, body, query) as response:
+            try:
+                return json.loads(response.read() or b"null")
+            except ValueError as error:
+                raise Failure(f"cannot read the answer to {method} {path}: it is no JSON") from error
+
+    @contextmanager
+    def stream(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Iterator["Stream"]:
+        """Ask for server-sent events. Leaving the block closes the connection, which tells the daemon to stop."""
+        with self._response(method, path, body, query) as response:
+            yield Stream(response)
+
+    def lines(self, path: str, query: Query | None = None) -> Iterator[str]:
+        """Yield a text's lines as they come."""
+        with self._response("GET", path, None, query) as response:
+            rest = b""
+            for chunk in _chunks(response):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield line.decode(errors="replace")
+            if rest:
+                yield rest.decode(errors="replace")
+
+    @contextmanager
+    def _response(
+        self, method: str, path: str, body: object, query: Query | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection, base = self._connection()
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = base + path + (f"?{urlencode(given)}" if given else "")
+        headers = {"accept": "application/json, text/event-stream, text/plain"}
+        if isinstance(self.place, TcpPlace) and self.place.key:
+            headers["authorization"] = f"Bearer {self.place.key}"
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            headers["content-type"] = "application/json"
+        try:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise unreachable(self.place, error) from error
+            connection.sock.settimeout(None)  # a load or a long queue may take minutes, and that is an answer too
+            connection.request(method, target, payload, headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise failure_from(response.read(), response.status)
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(
+                f"cannot finish {method} {path}: heliosd at {self.place} broke off ({_words(error)}). "
+                "`heliosctl doctor` tells whether it still runs",
+                Exit.UNREACHABLE,
+            ) from error
+        finally:
+            connection.close()
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+        match self.place:
+            case UnixPlace(path):
+                return _UnixConnection(str(path), CONNECT_TIMEOUT_S), ""
+            case TcpPlace(url, _):
+                parts = urlsplit(url)
+                kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+                return kind(parts.netloc, timeout=CONNECT_TIMEOUT_S), parts.path
+
+
+class Stream:
+    """Server-sent events of one answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self.ticket = response.getheader("x-request-id")
+
+    def __iter__(self) -> Iterator[SseEvent]:
+        parser = SseParser()
+        for chunk in _chunks(self._response):
+            yield from parser.feed(chunk)
+
+
+def connect(args: Namespace) -> Client:
+    """The client for what the command line and the environment say. Raises Failure."""
+    return Client(find_place(args.socket, args.url, args.key, os.environ))
+
+
+def quoted(ref: str) -> str:
+    """A model ref as part of a path; the slash stays, as the daemon matches it."""
+    return quote(ref, safe="/@:")
+
+
+def failure_from(body: bytes | str, status: int | None) -> Failure:
+    """Turn an ErrorBody (or whatever came instead of one) into what to tell the person."""
+    try:
+        error = json.loads(body)["error"]
+        message, code, cause = str(error["message"]), error.get("code"), error.get("cause")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = body.decode(errors="replace") if isinstance(body, bytes) else body
+        return Failure(f"heliosd answered {status}: {text.strip()[:500]}", exit_for(None, status), status=status)
+    return Failure(message, exit_for(code, status), cause=cause, status=status)
+
+
+def unreachable(place: Place, error: OSError) -> Failure:
+    """What to do when no connection comes about."""
+    if isinstance(error, PermissionError):
+        return Failure(
+            f"cannot use the socket {place}: permission denied. Become a member of the group `helios` "
+            "(`usermod -aG helios $USER`, then log in again), or use --url with a key",
+            Exit.NOT_ALLOWED,
+        )
+    return Failure(
+        f"cannot reach heliosd at {place}: {_words(error)}. Start it with `heliosd` (or `systemctl start heliosd`), "
+        "or say where it is with --socket or --url",
+        Exit.UNREACHABLE,
+    )
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while chunk := response.read1(65536):
+        yield chunk
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

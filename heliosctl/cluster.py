@@ -1,0 +1,53 @@
+"""Commands about the other nodes: cluster ls."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from heliosctl.client import connect
+from heliosctl.exits import Exit
+from heliosctl.output import Column, show, table
+from heliosd.core.units import format_seconds
+
+if TYPE_CHECKING:
+    from heliosctl.parser import Commands
+    from heliosd.wire import MemberView
+
+_COLUMNS = (
+    Column("NODE"),
+    Column("STATE"),
+    Column("ADDRESS"),
+    Column("ROUND TRIP", right=True),
+    Column("MODELS", right=True),
+    Column("API", wide=True),
+    Column("VERSION", wide=True),
+    Column("HOLDS", wide=True),
+)
+
+
+def add(commands: "Commands") -> None:
+    from heliosctl.parser import Commands as Below
+
+    group = commands.add("cluster", None, "look at the nodes that answer as one", ["heliosctl cluster ls"])
+    Below(group).add("ls", ls, "list the nodes of the cluster", ["heliosctl cluster ls -o wide"], listing=True)
+
+
+def ls(args: Namespace) -> Exit:
+    from heliosd.wire import MemberView
+
+    body = connect(args).get("/helios/v1/cluster")
+    members = [MemberView.model_validate(row) for row in body["members"]]
+    show(args.output, body, lambda wide: table(_COLUMNS, [_row(member) for member in members], wide=wide))
+    return Exit.OK
+
+
+def _row(member: "MemberView") -> tuple[str, ...]:
+    return (
+        member.name,
+        member.state,
+        member.address or "-",
+        "-" if member.round_trip_s is None else format_seconds(member.round_trip_s),
+        str(len(member.models)),
+        member.api_url or "-",
+        member.version or "-",
+        ", ".join(member.models) or "-",
+    )

@@ -1,0 +1,66 @@
+"""How heliosctl ends, as numbers scripts may rely on."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NOT_FOUND = 4
+    NOT_ALLOWED = 5
+    CANNOT_FIT = 6
+    UNAVAILABLE = 7
+    INTERRUPTED = 130
+
+
+MEANING = {
+    Exit.OK: "done",
+    Exit.FAILED: "failed; the message says why",
+    Exit.USAGE: "the command line makes no sense",
+    Exit.UNREACHABLE: "no daemon answers",
+    Exit.NOT_FOUND: "no such model, replica or key",
+    Exit.NOT_ALLOWED: "a (different) key or permission is needed",
+    Exit.CANNOT_FIT: "no device here could ever hold it",
+    Exit.UNAVAILABLE: "not now: draining, full or too slow; try again",
+    Exit.INTERRUPTED: "stopped with Ctrl-C",
+}
+
+_BY_CODE = {
+    "model_cannot_fit": Exit.CANNOT_FIT,
+    "model_not_found": Exit.NOT_FOUND,
+    "not_found": Exit.NOT_FOUND,
+    "not_allowed": Exit.NOT_ALLOWED,
+    "unavailable": Exit.UNAVAILABLE,
+    "draining": Exit.UNAVAILABLE,
+    "queue_full": Exit.UNAVAILABLE,
+    "queue_timeout": Exit.UNAVAILABLE,
+}
+_BY_STATUS = {
+    401: Exit.NOT_ALLOWED,
+    403: Exit.NOT_ALLOWED,
+    404: Exit.NOT_FOUND,
+    422: Exit.CANNOT_FIT,
+    429: Exit.UNAVAILABLE,
+    503: Exit.UNAVAILABLE,
+}
+
+
+class Failure(Exception):
+    """A command cannot be carried out: what to tell the person, and the exit code."""
+
+    def __init__(
+        self, message: str, exit_code: Exit = Exit.FAILED, *, cause: str | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.cause = cause
+        self.status = status
+        """The HTTP status, when the daemon said it."""
+
+
+def exit_for(code: str | None, status: int | None) -> Exit:
+    """What the daemon's error `code`, or else its HTTP status, means as an exit code."""
+    return _BY_CODE.get(code or "") or _BY_STATUS.get(status or 0) or Exit.FAILED

@@ -1,0 +1,245 @@
+"""Commands about the store: pull, import, ls, show, rm."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heliosctl.client import Client, connect, failure_from, quoted
+from heliosctl.exits import Exit, Failure
+from heliosctl.output import Column, pairs, say, show, table, watch
+from heliosctl.place import UnixPlace
+from heliosd.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from heliosctl.parser import Commands
+    from heliosd.wire import AddModel, ModelDetail, ModelView
+
+_COLUMNS = (
+    Column("MODEL"),
+    Column("REVISION"),
+    Column("SIZE", right=True),
+    Column("STATE"),
+    Column("CREATED"),
+    Column("PARAMETERS", wide=True, right=True),
+    Column("CONTEXT", wide=True, right=True),
+    Column("ARCHITECTURE", wide=True),
+    Column("ALIASES", wide=True),
+    Column("SOURCE", wide=True),
+)
+
+
+def add(commands: "Commands") -> None:
+    command = commands.add(
+        "pull",
+        pull,
+        "fetch a model from the hub into the store",
+        ["heliosctl pull org/name", "heliosctl pull org/name@v1.0 --alias name"],
+        about="An interrupted pull goes on where it stopped.",
+        listing=True,
+    )
+    command.add_argument("repository", metavar="REPO[@REV]", help="a hub repository; REV is a branch, tag or commit")
+    _adding(command)
+
+    command = commands.add(
+        "import",
+        import_,
+        "take a model from a directory or a .gguf file of the daemon's machine",
+        ["heliosctl import ./my-model --name me/my-model", "heliosctl import /models/small.gguf --alias small"],
+        listing=True,
+    )
+    command.add_argument("path", metavar="PATH", help="a directory with config.json and weights, or a .gguf file")
+    _adding(command)
+
+    command = commands.add(
+        "ls", ls, "list the models of the store", ["heliosctl ls -o wide"], listing=True, watchable=True
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="names only")
+
+    command = commands.add(
+        "show",
+        detail,
+        "show what is known about a model",
+        ["heliosctl show org/name", "heliosctl show org/name -o json"],
+        listing=True,
+    )
+    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+
+    command = commands.add(
+        "rm", rm, "remove models from the store", ["heliosctl rm org/name", "heliosctl rm -y org/a org/b"], listing=True
+    )
+    command.add_argument("model", metavar="MODEL", nargs="+", help="org/name, org/name@rev or an alias")
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _adding(command: Any) -> None:
+    command.add_argument("--name", metavar="REF", help="what to call it (default: after the repository or folder)")
+    command.add_argument("--alias", metavar="NAME", help="a second, short name")
+    command.add_argument("--allow-pickle", action="store_true", help="accept weights that can run code when loaded")
+
+
+def pull(args: Namespace) -> Exit:
+    from heliosd.wire import AddModel
+
+    location, _, revision = args.repository.partition("@")
+    wanted = AddModel(
+        source="hub",
+        location=location,
+        revision=revision or None,
+        ref=args.name,
+        alias=args.alias,
+        allow_pickle=args.allow_pickle,
+    )
+    return _bring(connect(args), wanted, args.output)
+
+
+def import_(args: Namespace) -> Exit:
+    from heliosd.wire import AddModel
+
+    client = connect(args)
+    path = Path(args.path).expanduser()
+    if isinstance(client.place, UnixPlace):  # elsewhere the path is the other machine's, and it will judge
+        path = path.resolve()
+        if not path.exists():
+            raise Failure(f"cannot import {args.path}: there is no such file or directory", Exit.NOT_FOUND)
+    wanted = AddModel(
+        source="gguf" if path.suffix.lower() == ".gguf" else "directory",
+        location=str(path),
+        ref=args.name,
+        alias=args.alias,
+        allow_pickle=args.allow_pickle,
+    )
+    return _bring(client, wanted, args.output)
+
+
+def _bring(client: Client, wanted: "AddModel", form: str) -> Exit:
+    import json
+
+    from heliosctl.progress import progress
+    from heliosd.wire import ModelView, ProgressView
+
+    with client.stream("POST", "/helios/v1/models", wanted.model_dump(exclude_none=True)) as stream, progress() as bar:
+        for event in stream:
+            match event.kind:
+                case "progress":
+                    bar(ProgressView.model_validate_json(event.data))
+                case "error":
+                    raise failure_from(event.data, None)
+                case "done":
+                    body = json.loads(event.data)
+                    break
+        else:
+            raise Failure(f"cannot add {wanted.location}: heliosd ended the answer early; `heliosctl logs` may say why")
+    model = ModelView.model_validate(body)
+    say(f"{model.ref} is in the store: {format_bytes(model.size_bytes)}, revision {model.revision[:12]}")
+    show(form, body, lambda wide: _models([model], wide) if wide else model.ref)
+    return Exit.OK
+
+
+def ls(args: Namespace) -> Exit:
+    from heliosd.wire import ModelView
+
+    client = connect(args)
+
+    def draw() -> None:
+        body = client.get("/helios/v1/models")
+        models = [ModelView.model_validate(row) for row in body["models"]]
+        if args.quiet:
+            print(*(model.ref for model in models), sep="\n", end="\n" if models else "")
+            return
+        show(args.output, body, lambda wide: _models(models, wide))
+        if not models and args.output in ("table", "wide"):
+            say("the store is empty: `heliosctl pull org/name` or `heliosctl import PATH` bring a model")
+
+    watch(args, client, draw)
+    return Exit.OK
+
+
+def _models(models: "list[ModelView]", wide: bool) -> str:
+    from heliosctl.times import ago
+
+    rows = [
+        (
+            model.ref,
+            model.revision[:12],
+            format_bytes(model.size_bytes),
+            f"on {model.peer}" if model.peer else model.state,
+            ago(model.created_at),
+            _count(model.parameters),
+            str(model.max_model_len or "-"),
+            model.architecture or "-",
+            ", ".join(model.aliases) or "-",
+            model.source,
+        )
+        for model in models
+    ]
+    return table(_COLUMNS, rows, wide=wide)
+
+
+def detail(args: Namespace) -> Exit:
+    from heliosd.wire import ModelDetail
+
+    body = connect(args).get(f"/helios/v1/models/{quoted(args.model)}")
+    show(args.output, body, lambda wide: _detail(ModelDetail.model_validate(body), wide))
+    return Exit.OK
+
+
+def _detail(model: "ModelDetail", wide: bool) -> str:
+    from heliosctl.times import ago
+
+    estimate = model.estimate
+    text = pairs(
+        [
+            ("model", model.ref),
+            ("aliases", ", ".join(model.aliases)),
+            ("state", f"on {model.peer}" if model.peer else model.state),
+            ("revision", model.revision),
+            ("size", f"{format_bytes(model.size_bytes)} in {len(model.files)} files"),
+            ("source", model.source),
+            ("created", ago(model.created_at)),
+            ("architecture", model.architecture or ""),
+            ("parameters", _count(model.parameters) if model.parameters else ""),
+            ("dtype", model.dtype or ""),
+            ("context", f"{model.max_model_len} tokens" if model.max_model_len else ""),
+            ("KV cache", f"{format_bytes(model.kv_bytes_per_token)} per token" if model.kv_bytes_per_token else ""),
+            ("settings", ", ".join(f"{name}={value}" for name, value in model.settings.items())),
+            ("estimate", f"{format_bytes(estimate.per_device.total_bytes)} per device" if estimate else ""),
+            ("verdict", f"{estimate.verdict.replace('_', ' ')}: {estimate.reason}" if estimate else ""),
+        ]
+    )
+    if not wide:
+        return text
+    columns = (Column("FILE"), Column("SIZE", right=True), Column("SHA256"))
+    return text + "\n\n" + table(columns, [(f.path, format_bytes(f.size_bytes), f.digest) for f in model.files])
+
+
+def rm(args: Namespace) -> Exit:
+    from heliosd.wire import Removed
+
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise Failure("cannot ask whether to remove: there is no terminal. Say -y to remove anyway", Exit.USAGE)
+        print(f"Remove {', '.join(args.model)} from the store? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            say("nothing was removed")
+            return Exit.FAILED
+    client = connect(args)
+    bodies = []
+    for ref in args.model:
+        body = client.call("DELETE", f"/helios/v1/models/{quoted(ref)}")
+        removed = Removed.model_validate(body)
+        say(f"{removed.ref} is removed: {format_bytes(removed.freed_bytes)} are free again")
+        bodies.append(body)
+    if args.output in ("json", "yaml"):
+        show(args.output, {"removed": bodies}, lambda wide: "")
+    return Exit.OK
+
+
+def _count(number: int | None) -> str:
+    """135M, 7.2B: parameters are counted in thousands, not in 1024s."""
+    if number is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

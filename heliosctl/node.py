@@ -1,0 +1,191 @@
+"""Commands about this machine: gpus, doctor, top, version, completion."""
+
+import os
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from heliosctl.client import Client, connect
+from heliosctl.exits import Exit, Failure
+from heliosctl.output import Column, pairs, show, table, watch
+from heliosd import __version__
+from heliosd.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from heliosctl.parser import Commands
+    from heliosd.wire import CheckView, DeviceView
+
+_DEVICES = (
+    Column("DEVICE"),
+    Column("NAME"),
+    Column("CAPACITY", right=True),
+    Column("WEIGHTS", right=True),
+    Column("KV CACHE", right=True),
+    Column("OVERHEAD", right=True),
+    Column("FOREIGN", right=True),
+    Column("FREE", right=True),
+    Column("BUSY", right=True),
+    Column("SAFETY", wide=True, right=True),
+    Column("MEASURED", wide=True, right=True),
+    Column("USED", wide=True, right=True),
+    Column("KIND", wide=True),
+    Column("TEMP", wide=True, right=True),
+    Column("POWER", wide=True, right=True),
+    Column("ECC", wide=True, right=True),
+    Column("DRIVER", wide=True),
+)
+
+
+def add(commands: "Commands") -> None:
+    commands.add(
+        "gpus",
+        gpus,
+        "list the devices and who has their memory",
+        ["heliosctl gpus", "heliosctl gpus -o wide"],
+        about="WEIGHTS, KV CACHE and OVERHEAD are promised to replicas; FREE may still be promised.",
+        aliases=["devices"],
+        listing=True,
+        watchable=True,
+    )
+    commands.add(
+        "doctor",
+        doctor,
+        "check the daemon, its engines, devices and store, and say what to do",
+        ["heliosctl doctor"],
+        about="Ends with 1 when a check fails.",
+        listing=True,
+    )
+    command = commands.add("top", top, "watch devices, replicas and events live", ["heliosctl top"])
+    command.add_argument("--once", action="store_true", help="print one frame as text and leave")
+    commands.add(
+        "version",
+        version,
+        "print the versions of heliosctl and the daemon",
+        ["heliosctl version -o json"],
+        listing=True,
+    )
+    command = commands.add(
+        "completion",
+        completion,
+        "print a shell's completion script",
+        [
+            "source <(heliosctl completion bash)",
+            "source <(heliosctl completion zsh)",
+            "heliosctl completion fish > ~/.config/fish/completions/heliosctl.fish",
+        ],
+    )
+    command.add_argument("shell", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+
+
+def gpus(args: Namespace) -> Exit:
+    from heliosd.wire import DeviceView
+
+    client = connect(args)
+
+    def draw() -> None:
+        body = client.get("/helios/v1/devices")
+        devices = [DeviceView.model_validate(row) for row in body["devices"]]
+        show(args.output, body, lambda wide: _devices(devices, wide))
+
+    watch(args, client, draw)
+    return Exit.OK
+
+
+def _devices(devices: "list[DeviceView]", wide: bool) -> str:
+    text = table(_DEVICES, [_row(device) for device in devices], wide=wide)
+    return "\n\n".join([text, *(f"{device.id}: {device.fault}" for device in devices if device.fault)])
+
+
+def _row(device: "DeviceView") -> tuple[str, ...]:
+    return (
+        device.id,
+        device.name,
+        format_bytes(device.capacity_bytes),
+        format_bytes(device.weights_bytes),
+        format_bytes(device.kv_cache_bytes),
+        format_bytes(device.promised_bytes - device.weights_bytes - device.kv_cache_bytes),
+        format_bytes(device.foreign_bytes),
+        format_bytes(device.free_bytes),
+        "-" if device.utilization_ratio is None else f"{device.utilization_ratio:.0%}",
+        format_bytes(device.safety_bytes),
+        format_bytes(device.measured_bytes),
+        format_bytes(device.used_bytes),
+        device.kind,
+        "-" if device.temperature_c is None else f"{device.temperature_c:.0f}°C",
+        "-" if device.power_w is None else f"{device.power_w:.0f} W",
+        "-" if device.ecc_errors is None else str(device.ecc_errors),
+        device.driver_version or "-",
+    )
+
+
+def doctor(args: Namespace) -> Exit:
+    from heliosd.wire import CheckView
+
+    client, found = _first_look(args)
+    body: dict[str, Any] = {"checks": [check.model_dump(mode="json") for check in found]}
+    if client is not None:
+        body["checks"] += client.get("/helios/v1/doctor")["checks"]
+    checks = [CheckView.model_validate(row) for row in body["checks"]]
+    show(args.output, body, lambda wide: "\n".join(_finding(check) for check in checks))
+    if client is None:
+        return Exit.UNREACHABLE
+    return Exit.OK if all(check.ok for check in checks) else Exit.FAILED
+
+
+def _first_look(args: Namespace) -> "tuple[Client | None, list[CheckView]]":
+    """What only the client can tell: whether there is a daemon, and whether it is of the same version."""
+    from heliosd.wire import CheckView, NodeView
+
+    try:
+        client = connect(args)
+        node = NodeView.model_validate(client.get("/helios/v1/node"))
+    except Failure as failure:
+        if failure.exit_code is not Exit.UNREACHABLE:
+            raise
+        return None, [CheckView(name="daemon", ok=False, message=failure.message)]
+    reached = CheckView(
+        name="daemon", ok=True, message=f"{node.name} is {node.state} at {client.place}, pid {node.pid}"
+    )
+    same = node.version == __version__
+    versions = CheckView(
+        name="version",
+        ok=same,
+        message=f"heliosctl {__version__}, heliosd {node.version}",
+        advice=None if same else "restart heliosd after an update, or update heliosctl",
+    )
+    return client, [reached, versions]
+
+
+def _finding(check: "CheckView") -> str:
+    line = f"{'ok  ' if check.ok else 'BAD '} {check.name}: {check.message}"
+    return f"{line}\n     -> {check.advice}" if check.advice else line
+
+
+def top(args: Namespace) -> Exit:
+    # A process of its own: heliosctl never loads the screen's library, which alone takes longer than `--help` may.
+    words = [sys.executable, "-m", "tui"]
+    for flag, value in (("--socket", args.socket), ("--url", args.url), ("--key", args.key)):
+        words += [flag, value] if value else []
+    words += ["--once"] if args.once else []
+    sys.stdout.flush()
+    os.execv(words[0], words)
+
+
+def version(args: Namespace) -> Exit:
+    daemon: str | None = None
+    try:
+        daemon = str(connect(args).get("/helios/v1/node")["version"])
+    except Failure as failure:
+        if failure.exit_code is not Exit.UNREACHABLE:
+            raise
+    body = {"heliosctl": __version__, "heliosd": daemon}
+    show(args.output, body, lambda wide: pairs([("heliosctl", __version__), ("heliosd", daemon or "not running")]))
+    return Exit.OK
+
+
+def completion(args: Namespace) -> Exit:
+    from heliosctl.completion import script
+    from heliosctl.parser import build_parser
+
+    print(script(args.shell, build_parser()), end="")
+    return Exit.OK

@@ -1,0 +1,55 @@
+"""Reads server-sent events from bytes as they come. Does no I/O, so the sync and the async client share it."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+COMMENT = ":"
+"""The kind of a line that is only talk: keep-alives and what a waiting request is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class SseEvent:
+    kind: str
+    """`message` where the server names none."""
+    data: str
+    id: str | None = None
+
+
+class SseParser:
+    """Feed it chunks, cut anywhere; it gives each event once its empty line has come."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+        self._kind = ""
+        self._data: list[str] = []
+        self._id: str | None = None
+
+    def feed(self, chunk: bytes) -> Iterator[SseEvent]:
+        *lines, self._rest = (self._rest + self._decoder.decode(chunk)).split("\n")
+        for line in lines:
+            if (event := self._line(line.removesuffix("\r"))) is not None:
+                yield event
+
+    def _line(self, line: str) -> SseEvent | None:
+        if not line:
+            return self._finish()
+        if line.startswith(":"):
+            return SseEvent(COMMENT, line[1:].strip())
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match name:
+            case "event":
+                self._kind = value
+            case "data":
+                self._data.append(value)
+            case "id":
+                self._id = value
+            case _:
+                pass  # `retry` and unknown fields: the standard says to ignore them
+        return None
+
+    def _finish(self) -> SseEvent | None:
+        kind, data, self._kind, self._data = self._kind, self._data, "", []
+        return SseEvent(kind or "message", "\n".join(data), self._id) if data else None

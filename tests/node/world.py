@@ -1,0 +1,108 @@
+"""A whole node without its API: real database, store, journal and scheduler, simulated devices and engines."""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heliosd.config import Settings
+from heliosd.config_sources import load_settings
+from heliosd.core.hardware import DeviceKind
+from heliosd.core.messages import Event
+from heliosd.core.names import ModelRef, parse_ref
+from heliosd.core.units import GiB
+from heliosd.demands import Demands
+from heliosd.devices.fleet import parse_fleet
+from heliosd.devices.simulated import SimulatedDevices
+from heliosd.engines.pool import Pool
+from heliosd.engines.simulated import Behaviour, SimulatedKind
+from heliosd.node import Node
+from heliosd.state.database import Database
+from heliosd.state.journal import Journal
+from heliosd.state.records import Records
+from heliosd.store.store import Store
+from heliosd.store.stored import Addition
+from heliosd.telemetry.metrics import Metrics
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "torch_dtype": "bfloat16",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "hidden_size": 64,
+    "vocab_size": 1000,
+    "max_position_embeddings": 2048,
+}
+
+
+def write_model(folder: Path, tag: str) -> Path:
+    """A folder with a configuration and a small safetensors file, different for each tag."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "tag": tag}))
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [64, 64], "data_offsets": [0, 8192]}}).encode()
+    data = tag.encode().ljust(8192, b"\0")
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return folder
+
+
+@dataclass
+class World:
+    node: Node
+    store: Store
+    journal: Journal
+    devices: SimulatedDevices
+    settings: Settings
+    folder: Path
+
+    async def add(self, name: str, alias: str | None = None) -> ModelRef:
+        folder = await asyncio.to_thread(write_model, self.folder / name.replace("/", "-"), name)
+        ref = parse_ref(name)
+        await self.store.add(Addition("directory", str(folder), ref, alias=alias), lambda progress: None)
+        self.node.store_changed()
+        return ref
+
+    async def kinds_noted(self, subject: str) -> list[str]:
+        await self.journal.flushed()
+        return [entry.kind for entry in await self.journal.read(subject=subject)]
+
+
+@asynccontextmanager
+async def world(
+    folder: Path,
+    *,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    fleet: str = '[[device]]\nname = "g0"\ncapacity = "80GiB"\n',
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[World]:
+    """`models` are sections of the configuration; simulated engines hold what they were promised and load at once."""
+    flags = {"node.state_dir": str(folder / "state"), "api.socket": str(folder / "s"), **(settings or {})}
+    environ = {"HELIOS_MODELS": json.dumps(models or {}), "HOME": str(folder)}
+    loaded = load_settings(flags, environ)
+    database = Database(folder / "state" / "helios.db")
+    await database.open()
+    store = Store(folder / "store", database)
+    await store.open()
+    devices = SimulatedDevices(parse_fleet(fleet))
+    kind = SimulatedKind(devices, Behaviour(load_s=0.0, tokens_per_s=1e9, overhead_bytes=GiB // 4))
+    inbox: asyncio.Queue[Event] = asyncio.Queue()
+    journal, records = Journal(database), Records(database)
+    now = asyncio.get_running_loop().time
+    pool = Pool({DeviceKind.SIMULATED: kind}, inbox.put_nowait, now=now, start_timeout_s=5.0)
+    demands = Demands(store, records, loaded.settings, lambda kind: "simulated 1")
+    node = Node(store, devices, journal, records, demands, pool, Metrics(), loaded.settings, folder / "logs", inbox)
+    async with asyncio.TaskGroup() as tasks:
+        work = [tasks.create_task(journal.run()), tasks.create_task(node.run())]
+        yield World(node, store, journal, devices, loaded.settings, folder)
+        await node.drain(5.0)
+        for task in reversed(work):
+            task.cancel()
+    await devices.close()
+    await store.close()
+    await database.close()
