@@ -120,11 +120,12 @@ class VllmKind:
         return engine
 
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
-        config = self._adapter.engine_config(spec)
-        launch.mark("configure")
-        registry = self._adapter.Registry()
-        llm = self._adapter.start_engine(config, launch, registry)
-        launch.mark("serving")
+        with self._adapter.started_by(launch):
+            config = self._adapter.engine_config(spec)
+            launch.mark("configure")
+            registry = self._adapter.Registry()
+            llm = self._adapter.start_engine(config, registry)
+            launch.mark("serving")
         return llm, registry
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ Knows nothing of vLLM.
 import io
 import logging
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -18,11 +19,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import connection, context, forkserver, popen_forkserver, process, reduction, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+import cloudpickle
 
 from heliosd.engines import forked
 from heliosd.errors import EngineFailed
@@ -30,6 +33,8 @@ from heliosd.errors import EngineFailed
 log = logging.getLogger("heliosd.engines")
 
 _TAIL_BYTES = 8 * 1024
+
+T = TypeVar("T")
 
 
 class Zygote:
@@ -116,7 +121,12 @@ class Zygote:
     def connect(self, fds: list[int]) -> tuple[int, int]:
         """Ask for a child. Returns a descriptor to read its pid and exit code from, and one to write its data to."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(self._socket_path)
+            try:
+                client.connect(self._socket_path)
+            except (ConnectionError, FileNotFoundError) as error:
+                raise EngineFailed(
+                    "cannot fork an engine: the zygote has just died; the next start replaces it"
+                ) from error
             status_r, status_w = os.pipe()
             data_r, data_w = os.pipe()
             # In the standard server the third descriptor is the pipe that keeps the server alive, and the fourth
@@ -165,6 +175,25 @@ class ForkContext(ForkServerContext):
         made.origin = (self._zygote, self._log_file, self._environment)
         self.started.append(made)
         return made
+
+
+def call_in_fork(zygote: Zygote, log_file: Path, function: Callable[[], T]) -> T:
+    """Call a function (a lambda, too) in a process forked for it, and return what it returned.
+
+    Blocks. Raises RuntimeError with the traceback when it fails there.
+    """
+    answer, told = connection.Pipe(duplex=False)
+    made = ForkContext(zygote, log_file, {}).Process(
+        target=forked.answer_call, args=(cloudpickle.dumps(function), told)
+    )
+    made.start()
+    told.close()
+    with answer:
+        try:
+            return cast(T, pickle.loads(answer.recv_bytes()))
+        except EOFError:
+            made.join()
+            raise RuntimeError(made.last_words or f"its process ended with {made.exitcode}") from None
 
 
 class ForkedProcess(process.BaseProcess):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote
+from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote, call_in_fork
 from heliosd.errors import EngineFailed
 from tests.engines.answers import alive
 
@@ -83,6 +83,15 @@ def test_a_kill_is_seen_in_the_exit_code_by_everyone_who_asks(zygote: Zygote, tm
     assert [process.exitcode, process.exitcode] == [-signal.SIGKILL] * 2
 
 
+def test_a_function_can_be_called_in_a_fork(zygote: Zygote, tmp_path: Path) -> None:
+    zygote.ensure()
+    there = call_in_fork(zygote, tmp_path / "log", lambda: (os.getpid(), "decimal" in sys.modules))
+    assert there[0] != os.getpid()
+    assert there[1]
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        call_in_fork(zygote, tmp_path / "log", lambda: fail("broken on purpose"))
+
+
 def test_a_preload_that_fails_is_an_error_with_the_traceback(tmp_path: Path) -> None:
     zygote = Zygote("no_such_module_at_all", {"PYTHONPATH": HERE}, tmp_path / "zygote.log")
     with pytest.raises(EngineFailed) as failed:
@@ -99,6 +108,9 @@ def test_it_is_started_again_after_it_died_and_its_children_die_with_it(zygote: 
     os.kill(first, signal.SIGKILL)
     process.join(5)
     assert process.exitcode == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while zygote.pid is not None and time.monotonic() < deadline:
+        time.sleep(0.005)
     fork(zygote, tmp_path / "child.log", show).join(10)
     assert zygote.pid not in (None, first)
     assert not folder.exists()
