@@ -29,7 +29,7 @@ class Commands:
     """Adds commands to a parser, each with its help, an example and the options all commands share."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str = "commands") -> None:
-        self._commands = parser.add_subparsers(title=title, metavar="COMMAND", required=True)
+        self._commands = parser.add_subparsers(title=title, metavar="COMMAND", required=True, parser_class=_Command)
         self._program = parser.prog
 
     def add(
@@ -65,6 +65,24 @@ class Commands:
         if watchable:
             parser.add_argument("-w", "--watch", action="store_true", help="show again after every change")
         return parser
+
+
+class _Command(argparse.ArgumentParser):
+    """Takes options between and after positionals: `run MODEL --seed 1 PROMPT` is how people write."""
+
+    _mixing = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        grouped = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
+        if self._mixing or grouped:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

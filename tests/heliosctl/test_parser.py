@@ -74,3 +74,8 @@ def test_help_answers_in_200_ms():
         subprocess.run([sys.executable, "-m", "heliosctl", "--help"], check=True, stdout=subprocess.DEVNULL)
         spans_s.append(time.perf_counter() - began)
     assert statistics.median(spans_s) < 0.2
+
+
+def test_options_may_stand_between_model_and_prompt() -> None:
+    args = build_parser().parse_args(["run", "m", "--temperature", "0", "two", "words", "--seed", "1"])
+    assert (args.model, args.prompt, args.seed) == ("m", ["two", "words"], 1)
