@@ -26,7 +26,7 @@ _SNAPSHOT_S = 0.5
 
 async def events(request: web.Request, parts: Parts) -> web.StreamResponse:
     """The journal's lines: at once, or as a stream that goes on."""
-    subject = request.query.get("subject")
+    subject = await _subject(parts, request.query.get("subject"))
     after = number_of(request, "after", 0, most=2**62)
     limit = number_of(request, "limit", _DEFAULT, most=_MOST)
     if not flag_of(request, "follow"):
@@ -48,13 +48,21 @@ async def events(request: web.Request, parts: Parts) -> web.StreamResponse:
 async def explain(request: web.Request, parts: Parts) -> web.StreamResponse:
     """All that the journal says about a ticket, a replica or a model."""
     subject = request.match_info["subject"]
-    found = await parts.journal.read(subject=subject, limit=_DEFAULT)
+    found = await parts.journal.read(subject=await _subject(parts, subject), limit=_DEFAULT)
     if not found:
         raise NotFound(
             f"cannot explain {subject}: the journal has nothing on it. Ask for a ticket (the header x-request-id "
             "of an answer), a replica or a model"
         )
     return json_of(Explanation(subject=subject, events=[event_view(entry) for entry in found]))
+
+
+async def _subject(parts: Parts, text: str | None) -> str | None:
+    """What the journal calls it: a model's alias becomes its ref."""
+    for model in await parts.store.models() if text else ():
+        if text in model.aliases:
+            return str(model.ref)
+    return text
 
 
 async def _until_closing(

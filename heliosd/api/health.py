@@ -59,6 +59,15 @@ ROUTES = (
     ),
     Route(
         "GET",
+        "/health",
+        alive,
+        Scope.OPEN,
+        "The same, where vLLM's clients look for it.",
+        Answer("`ok`", media="text/plain"),
+        group="machines",
+    ),
+    Route(
+        "GET",
         "/readyz",
         ready,
         Scope.OPEN,

@@ -166,7 +166,7 @@ def _row(request: web.Request, ref: str, created_at: float, owner: str) -> dict[
     if _anthropic(request):
         created = datetime.fromtimestamp(created_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return {"type": "model", "id": ref, "display_name": ref, "created_at": created}
-    return {"id": ref, "object": "model", "created": int(created_at), "owned_by": owner}
+    return {"id": ref, "object": "model", "created": int(created_at), "owned_by": owner, "root": ref, "parent": None}
 
 
 def _anthropic(request: web.Request) -> bool:
