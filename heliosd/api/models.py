@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from heliosd.core.lifecycle import State
 from heliosd.core.names import ModelRef
 from heliosd.core.units import format_bytes
 from heliosd.errors import Conflict, HeliosError, NotFound
-from heliosd.store.stored import Addition
+from heliosd.store.stored import Addition, default_ref
 from heliosd.wire import AddModel, ErrorBody, ModelDetail, ModelList, ModelView, ProgressView, Removed
 
 _PROGRESS_S = 0.1
@@ -71,8 +72,9 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
         ref=ref_of(asked.ref) if asked.ref else None,
         revision=asked.revision,
         alias=asked.alias,
-        allow_pickle=asked.allow_pickle,
     )
+    allowed = parts.settings(wanted.ref or default_ref(wanted)).get("allow_pickle", False)
+    wanted = replace(wanted, allow_pickle=asked.allow_pickle or allowed)
     async with event_stream(request) as (stream, response):
         outcome = await _bring(parts, wanted, stream)
         if isinstance(outcome, HeliosError):

@@ -92,6 +92,14 @@ async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
     assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
 
 
+async def test_pickles_are_allowed_by_whoever_asks_or_by_the_configuration_of_that_model(it: World) -> None:
+    it.store.outcome = stored("x")
+    for more in ({"ref": "x"}, {"ref": "x", "allow_pickle": True}, {"ref": "trusted"}):
+        async with it.local.post("/helios/v1/models", json=WANTED | more) as response:
+            await response.read()
+    assert [wanted.allow_pickle for wanted in it.store.wanted] == [False, True, True]
+
+
 async def test_progress_comes_while_the_work_goes_on(it: World) -> None:
     it.store.steps = [Progress("fetch", "a", 1, 9)]
     it.store.go.clear()

@@ -300,6 +300,7 @@ async def world(host: str = "127.0.0.1", max_body_bytes: int = 100_000) -> Async
             peers=peers,
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
             store_changed=node.move,
+            settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             max_body_bytes=max_body_bytes,
         )
         socket_path = place / "heliosd.sock"
