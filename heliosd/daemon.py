@@ -89,9 +89,9 @@ class Daemon:
             keys = Keys(database)
             await keys.load()
             store = Store(settings.store.path, database, hub=_hub(settings))
-            swept = await store.open()
+            await store.open()
             ending.push_async_callback(store.close)
-            log.info("store open", extra={"path": str(settings.store.path), "swept": str(swept)})
+            log.info("store open", extra={"path": str(settings.store.path)})
             await self._serve(database, keys, store, ending)
         log.info("stopped")
 

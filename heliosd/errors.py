@@ -85,6 +85,13 @@ class EngineFailed(HeliosError):
     code = "engine_failed"
     status = 502
 
+    def __init__(
+        self, message: str, *, code: str | None = None, cause: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        """`retry_after_s`: when the next start is tried, where that is known."""
+        super().__init__(message, code=code, cause=cause)
+        self.retry_after_s = retry_after_s
+
 
 class SourceFailed(HeliosError):
     """A hub, peer or folder did not deliver what it promised."""

@@ -54,6 +54,9 @@ def refusal_error(refuse: Refuse) -> HeliosError:
         case RefusalCode.CANNOT_FIT:
             return CannotFit(refuse.reason, code=refuse.code)
         case RefusalCode.ENGINE_FAILED:
-            return EngineFailed(refuse.reason, code=refuse.code, cause=refuse.cause)
+            last_words = f": {refuse.cause.strip().rpartition(chr(10))[2]}" if refuse.cause else ""
+            return EngineFailed(
+                refuse.reason + last_words, code=refuse.code, cause=refuse.cause, retry_after_s=refuse.retry_after_s
+            )
         case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE:
             return Unavailable(refuse.reason, code=refuse.code, retry_after_s=refuse.retry_after_s or 1.0)

@@ -253,6 +253,7 @@ class Node:
             devices = await self._probe.devices()
             self._demands.devices = devices
             self._demands.forget()
+            self._scheduler.number_after(await self._journal.last_replica())
             self.post(DevicesFound(self.now(), devices))
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
@@ -304,15 +305,18 @@ class Node:
                 self._answer(ticket, PeerLease(ticket, self._models.get(ticket, ""), peer))
             case Refuse(ticket):
                 self._answer(ticket, refusal_error(command))
-            case StartReplica(replica):
+            case StartReplica(replica, demand, devices, reason):
+                start = {"replica": replica, "model": demand.model, "devices": "+".join(devices), "reason": reason}
+                log.info("start replica", extra=start)
                 self._pool.expect(replica)
                 tasks.create_task(self._launch(command), name=f"replica {replica}")
-            case StopReplica(replica, reason):
-                log.info("stop replica", extra={"replica": replica, "reason": reason})
+            case DrainReplica(replica, reason):
+                log.info("drain replica", extra={"replica": replica, "reason": reason})
+            case StopReplica(replica):
                 self._pool.stop(replica)
             case Note(subject, reason, warning):
                 log.log(logging.WARNING if warning else logging.INFO, reason, extra={"subject": subject})
-            case Hold() | DrainReplica():
+            case Hold():
                 pass
             case _:
                 assert_never(command)

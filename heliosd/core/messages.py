@@ -84,6 +84,14 @@ class ReplicaBecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaDied:
+    """A ready replica's engine ended by itself. It serves nobody any more; `ReplicaExited` follows when all is freed."""
+
+    at: float
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaExited:
     """All its processes are gone and its memory is free."""
 
@@ -147,6 +155,7 @@ Event = (
     RequestArrived
     | RequestReleased
     | ReplicaBecameReady
+    | ReplicaDied
     | ReplicaExited
     | DevicesFound
     | DevicesRead

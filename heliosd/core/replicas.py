@@ -45,7 +45,7 @@ class Replica:
             devices=self.devices,
             per_device=booked,
             ready=self.state is State.READY,
-            leaving=self.state in LEAVING,
+            leaving=self.state in LEAVING or self.state is State.FAILED,
             busy=bool(self.leases),
             last_used=self.last_used,
         )

@@ -36,6 +36,7 @@ from heliosd.core.messages import (
     RefusalCode,
     Refuse,
     ReplicaBecameReady,
+    ReplicaDied,
     ReplicaExited,
     RequestArrived,
     RequestReleased,
@@ -51,6 +52,8 @@ from heliosd.core.snapshot import Snapshot, Waiting
 from heliosd.core.units import format_bytes
 
 LONGEST_BACK_OFF_S = 60.0
+DRIFT_WORTH_TELLING = 0.01
+"""Of what was predicted; less is what the next estimate learns silently."""
 
 
 @dataclass
@@ -88,6 +91,10 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.ledger.safety_ratio = self.limits.safety_ratio
 
+    def number_after(self, last: int) -> None:
+        """Name replicas from `last + 1` on: a name that the journal has already tells of another life."""
+        self._numbers = count(last + 1)
+
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened and say what to do about it."""
         commands: list[Command] = []
@@ -98,6 +105,8 @@ class Scheduler:
                 commands += self._released(event)
             case ReplicaBecameReady():
                 commands += self._became_ready(event)
+            case ReplicaDied(replica=replica):
+                self._died(replica)
             case ReplicaExited():
                 commands += self._exited(event)
             case DevicesFound(devices=devices):
@@ -190,7 +199,7 @@ class Scheduler:
             replica.become(State.READY)
             replica.ready_at = replica.last_used = event.at
         predicted_bytes, measured_bytes = replica.demand.per_device.total_bytes, event.measured.total_bytes
-        if measured_bytes <= predicted_bytes:
+        if measured_bytes <= predicted_bytes * (1 + DRIFT_WORTH_TELLING):
             return []
         drift = (
             f"{replica.id} of {replica.demand.model} holds {format_bytes(measured_bytes)}, "
@@ -198,15 +207,23 @@ class Scheduler:
         )
         return [Note(replica.demand.model, drift, warning=True)]
 
+    def _died(self, replica_id: ReplicaId) -> None:
+        """Who asks from now on gets a fresh replica; its bytes stay booked until it is really gone."""
+        replica = self.replicas[replica_id]
+        if replica.state in (State.READY, State.DRAINING):
+            replica.become(State.FAILED)
+
     def _exited(self, event: ReplicaExited) -> list[Command]:
         replica = self.replicas.pop(event.replica)
         self.ledger.release(replica.id)
         was = replica.state
         if event.cause is None or was is State.STOPPING:
             return []
-        replica.become(State.FAILED)
+        if was is not State.FAILED:
+            replica.become(State.FAILED)
         model = replica.demand.model
-        note = Note(model, f"{replica.id} of {model} died while {was}: {event.cause}", warning=True)
+        doing = "serving" if was is State.FAILED else was
+        note = Note(model, f"{replica.id} of {model} died while {doing}: {event.cause}", warning=True)
         if was is not State.STARTING:
             return [note]
         return [note, *self._start_failed(replica, event.cause, event.at)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from heliosd.core.hardware import DeviceKind
-from heliosd.core.messages import ReplicaBecameReady, ReplicaExited
+from heliosd.core.messages import ReplicaBecameReady, ReplicaDied, ReplicaExited
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.replica import live
@@ -23,7 +23,7 @@ class Pool:
     def __init__(
         self,
         kinds: Mapping[DeviceKind, EngineKind],
-        post: Callable[[ReplicaBecameReady | ReplicaExited], None],
+        post: Callable[[ReplicaBecameReady | ReplicaDied | ReplicaExited], None],
         *,
         now: Callable[[], float],
         start_timeout_s: float,
@@ -79,6 +79,7 @@ class Pool:
                     start_timeout_s=self._start_timeout_s,
                     stop=self._stops[spec.replica],
                     became_ready=became_ready,
+                    died=lambda: self._post(ReplicaDied(self._now(), spec.replica)),
                 )
         except EngineFailed as failure:
             cause = failure.message

@@ -1,8 +1,8 @@
 """Imported once, in the zygote: what every vLLM engine would otherwise import and set up by itself.
 
-Four patches of vLLM are here, three measured to be worth it and one because answers were wrong; each first looks whether vLLM still is as it was
-when it was written, so that a new release is refused with the name of what changed instead of starting slowly or
-wrongly. Never touches CUDA: a process that has cannot be forked.
+Four patches of vLLM are here, three measured to be worth it and one about rounding; each first looks whether vLLM
+still is as it was when it was written, so that a new release is refused with the name of what changed instead of
+starting slowly or wrongly. Never touches CUDA: a process that has cannot be forked.
 """
 
 import gc
@@ -103,10 +103,11 @@ def tokenizer_on_demand() -> None:
 
 
 def attention_without_amx() -> None:
-    """Keep the CPU's attention off AMX tiles: with them SmolLM2 (9 heads over 3, of 64) answers nonsense in bfloat16.
+    """Have attention on the CPU round alike on processors with and without AMX tiles, with vLLM's vector kernel.
 
-    Seen with vLLM 0.32 on a processor with AMX: the vector kernel, float32 and transformers agree with one another,
-    the AMX kernel with none of them. The matrix products outside of attention are right and stay as they are.
+    Both kernels are right: against float32 the logprobs of 805 tokens are off by 0.006 on average with either. But
+    bfloat16 decides near ties by its rounding, and SmolLM2's answer to "What is the capital of France?" begins with
+    one ("The" -1.77, "L" -1.90; with AMX -1.96 and -1.83).
     """
     module: Any = importlib.import_module("vllm.v1.attention.backends.cpu_attn")
     choose = getattr(module, "_get_attn_isa", None)

@@ -18,8 +18,11 @@ async def live(
     start_timeout_s: float,
     stop: Stop,
     became_ready: Callable[[Engine], Awaitable[None]],
+    died: Callable[[], None],
 ) -> str | None:
     """Start the engine, report it ready, keep it until the stop is asked for or it dies, and clean up after it.
+
+    Its death is told at once: cleaning up may take a second, in which nobody should be sent to it.
 
     Returns None when it was told to stop, else the cause in the engine's own words. Cancelling ends the engine too.
     """
@@ -36,7 +39,10 @@ async def live(
         return None
     try:
         await became_ready(engine)
-        return await stop.unless(engine.wait_dead())
+        cause = await stop.unless(engine.wait_dead())
+        if cause is not None:
+            died()
+        return cause
     finally:
         await asyncio.shield(engine.stop())
 

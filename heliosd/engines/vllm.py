@@ -80,10 +80,10 @@ class VllmKind:
                         group.create_task(self._thread(self._zygote.ensure))
                 else:
                     await self._thread(self._zygote.ensure)
-            except* HeliosError as errors:
-                failed = errors.exceptions[0]
+            except* Exception as errors:
+                failed = _first(errors)
                 self.state, self.detail = Warmth.FAILED, str(failed)
-                raise failed from None
+                raise failed from errors
             self.state, self.detail = Warmth.WARM, None
 
     def _import(self) -> None:
@@ -135,6 +135,16 @@ class VllmKind:
 
     async def _thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> EngineFailed:
+    """What went wrong first, as the one error that callers know."""
+    error = errors.exceptions[0]
+    if isinstance(error, ExceptionGroup):
+        return _first(error)
+    if isinstance(error, EngineFailed):
+        return error
+    return EngineFailed(f"cannot prepare vLLM: {type(error).__name__}: {error}", cause=str(error))
 
 
 def _why_not(spec: LaunchSpec, launch: Any, error: Exception) -> EngineFailed:

@@ -25,8 +25,6 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import cloudpickle
-
 from heliosd.engines import forked
 from heliosd.errors import EngineFailed
 
@@ -182,6 +180,8 @@ def call_in_fork(zygote: Zygote, log_file: Path, function: Callable[[], T]) -> T
 
     Blocks. Raises RuntimeError with the traceback when it fails there.
     """
+    import cloudpickle  # comes with vLLM
+
     answer, told = connection.Pipe(duplex=False)
     made = ForkContext(zygote, log_file, {}).Process(
         target=forked.answer_call, args=(cloudpickle.dumps(function), told)

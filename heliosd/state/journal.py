@@ -106,6 +106,12 @@ class Journal:
         )
         return [_entry(row) for row in reversed(rows)]
 
+    async def last_replica(self) -> int:
+        """The greatest number of a replica (`r7`: 7) that is told of; 0 when there is none."""
+        query = "select max(cast(substr(replica, 2) as integer)) from journal where replica like 'r%'"
+        rows = await self._database.run(lambda db: db.execute(query).fetchone())
+        return int(rows[0] or 0)
+
     async def follow(self) -> AsyncIterator[JournalEntry]:
         """Entries from now on, as they are committed; ends when the reader is too slow."""
         mine: asyncio.Queue[JournalEntry | None] = asyncio.Queue(FOLLOWER_BACKLOG)

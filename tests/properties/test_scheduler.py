@@ -29,6 +29,7 @@ from heliosd.core.messages import (
     RefusalCode,
     Refuse,
     ReplicaBecameReady,
+    ReplicaDied,
     ReplicaExited,
     RequestArrived,
     RequestReleased,
@@ -95,6 +96,8 @@ class World:
     def tell(self, event: Event) -> None:
         if isinstance(event, RequestReleased):
             self.held.pop(event.ticket, None)
+        if isinstance(event, ReplicaDied):  # its clients see their answers break off
+            self.held = {ticket: replica for ticket, replica in self.held.items() if replica != event.replica}
         if isinstance(event, ReplicaExited):
             self.running.discard(event.replica)
             lost = [ticket for ticket, replica in self.held.items() if replica == event.replica]
@@ -127,7 +130,9 @@ class World:
                 else:
                     self.at(when, ReplicaBecameReady(0, replica, Footprint(1, 1, 1)))
                     if self.failures and self.random.random() < 0.2:
-                        self.at(when + self.random.uniform(0, 20), ReplicaExited(0, replica, "killed by signal 9"))
+                        died_at = when + self.random.uniform(0, 20)
+                        self.at(died_at, ReplicaDied(0, replica))
+                        self.at(died_at + self.random.uniform(0, STOP_S), ReplicaExited(0, replica, "killed"))
             case StopReplica(replica):
                 assert replica not in self.held.values(), f"{replica} is stopped under a lease"
                 self.at(self.now + self.random.uniform(0, STOP_S), ReplicaExited(0, replica, None))
@@ -167,6 +172,9 @@ class World:
             case ReplicaBecameReady(_, replica, measured):
                 if replica in self.running:
                     self.tell(ReplicaBecameReady(self.now, replica, measured))
+            case ReplicaDied(_, replica):
+                if replica in self.running:
+                    self.tell(ReplicaDied(self.now, replica))
             case ReplicaExited(_, replica, cause):
                 if replica in self.running:
                     self.tell(ReplicaExited(self.now, replica, cause))

@@ -1,0 +1,104 @@
+"""vLLM on a real GPU: exact memory, two engines on one device, and everything given back at the end.
+
+Run by `make test-gpu` on a machine with an NVIDIA GPU and `pip install '.[cuda]'`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from heliosd.core.hardware import Device, DeviceKind
+from heliosd.core.names import DeviceId
+from heliosd.core.units import GiB, MiB
+from heliosd.engines.vllm import VllmKind
+from tests.engines.answers import alive, chat, spec, until
+
+pytestmark = [pytest.mark.gpu, pytest.mark.asyncio(loop_scope="session")]
+
+CACHE_BYTES = 2 * GiB
+SLACK_BYTES = 64 * MiB
+
+
+@pytest.fixture(scope="module")
+def nvml() -> Iterator[object]:
+    pynvml = pytest.importorskip("pynvml")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        pytest.skip("no NVIDIA driver here")
+    yield pynvml
+    pynvml.nvmlShutdown()
+
+
+@pytest.fixture(scope="module")
+def gpu(nvml: object) -> Device:
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)  # type: ignore[attr-defined]
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
+    uuid = nvml.nvmlDeviceGetUUID(handle)  # type: ignore[attr-defined]
+    return Device(DeviceId(uuid), DeviceKind.CUDA, "GPU 0", memory.total, index=0)
+
+
+def used_bytes(nvml: object) -> int:
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)  # type: ignore[attr-defined]
+    return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)  # type: ignore[attr-defined]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmKind]:
+    made = VllmKind(tmp_path_factory.mktemp("vllm"), DeviceKind.CUDA)
+    yield made
+    await made.close()
+
+
+async def test_the_zygote_does_not_touch_the_gpu(kind: VllmKind, nvml: object) -> None:
+    before = used_bytes(nvml)
+    await kind.warm()
+    assert used_bytes(nvml) - before < SLACK_BYTES
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)  # type: ignore[attr-defined]
+    users = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}  # type: ignore[attr-defined]
+    assert kind.zygote_pid not in users
+
+
+async def test_it_answers_and_holds_exactly_the_cache_it_was_given(
+    kind: VllmKind, gpu: Device, nvml: object, smol_dir: Path, tmp_path: Path
+) -> None:
+    before = used_bytes(nvml)
+    engine = await kind.start(spec(smol_dir, tmp_path, devices=(gpu,), kv_cache_bytes=CACHE_BYTES))
+    assert "Paris" in (await chat(engine)).json["choices"][0]["message"]["content"]
+    held = engine.footprint
+    assert CACHE_BYTES - SLACK_BYTES < held.kv_cache_bytes <= CACHE_BYTES
+    assert held.weights_bytes == pytest.approx((smol_dir / "model.safetensors").stat().st_size, rel=0.05)
+    assert held.total_bytes == pytest.approx(used_bytes(nvml) - before, rel=0.1)
+    await engine.stop()
+
+
+async def test_two_engines_share_a_gpu_and_start_at_once(
+    kind: VllmKind, gpu: Device, smol_dir: Path, tmp_path: Path
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        starts = [
+            group.create_task(kind.start(spec(smol_dir, tmp_path, name, devices=(gpu,), kv_cache_bytes=CACHE_BYTES)))
+            for name in ("r1", "r2")
+        ]
+    engines = [start.result() for start in starts]
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(chat(engine)) for engine in engines]
+    assert all("Paris" in answer.result().json["choices"][0]["message"]["content"] for answer in answers)
+    for engine in engines:
+        assert CACHE_BYTES - SLACK_BYTES < engine.footprint.kv_cache_bytes <= CACHE_BYTES
+        await engine.stop()
+
+
+async def test_stop_gives_all_memory_back(
+    kind: VllmKind, gpu: Device, nvml: object, smol_dir: Path, tmp_path: Path
+) -> None:
+    before = used_bytes(nvml)
+    engine = await kind.start(spec(smol_dir, tmp_path, devices=(gpu,), kv_cache_bytes=CACHE_BYTES))
+    pids = engine.pids
+    assert used_bytes(nvml) - before > CACHE_BYTES
+    await engine.stop()
+    assert not any(alive(pid) for pid in pids)
+    await until(lambda: used_bytes(nvml) - before < SLACK_BYTES, 5)
