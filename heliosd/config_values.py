@@ -1,5 +1,6 @@
 """How the configuration reads one value: sizes, spans, shares, paths. Knows no keys and no files."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,11 @@ def _path(value: Any) -> Path:
 
 
 def _words(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as other programs write lists in variables
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError("must be a list such as a,b or [\"a\", \"b\"]") from None
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):

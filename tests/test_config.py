@@ -387,6 +387,11 @@ def test_secrets_are_not_shown(places: Places) -> None:
     assert "# key is set and not shown\n" in show(loaded)
 
 
+@pytest.mark.parametrize("text", ["a:1,b:2", "a:1, b:2", '["a:1", "b:2"]'])
+def test_a_list_in_a_variable_may_be_words_or_json(places: Places, text: str) -> None:
+    assert load(places, {"HELIOS_CLUSTER__SEEDS": text}).settings.cluster.seeds == ("a:1", "b:2")
+
+
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False), st.lists))
 def test_any_value_is_written_as_toml(value: Any) -> None:
     try:
