@@ -162,9 +162,9 @@ def _models(models: "list[ModelView]", wide: bool) -> str:
         (
             model.ref,
             model.revision[:12],
-            format_bytes(model.size_bytes),
+            "-" if model.peer else format_bytes(model.size_bytes),
             f"on {model.peer}" if model.peer else model.state,
-            ago(model.created_at),
+            "-" if model.peer else ago(model.created_at),
             _count(model.parameters),
             str(model.max_model_len or "-"),
             model.architecture or "-",
