@@ -96,6 +96,7 @@ class Daemon:
         log.info("stopped")
 
     async def _serve(self, database: Database, keys: Keys, store: Store, ending: AsyncExitStack) -> None:
+        self._catch_signals()
         settings = self._settings
         journal, metrics = Journal(database), Metrics()
         log_dir = settings.node.state_dir / "logs"
@@ -144,10 +145,9 @@ class Daemon:
                 tasks.create_task(self._reload_when_asked(node), name="reload"),
             ]
             if settings.engines.preload:
-                work.append(tasks.create_task(pool.warm(), name="warm engines"))
+                work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             await self._tell_of_models(store, node, peers)
             self._join(peers, listening, tasks)
-            self._catch_signals()
             log.info("running", extra={"version": __version__, "node": settings.node.name})
             await self._stop.wait()
             await self._go_down(node, peers, listening)
@@ -255,6 +255,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+
+    @staticmethod
+    async def _warm(pool: Pool, node: Node) -> None:
+        """Preload engines, once requests are taken: until then the import would only take time from what is awaited."""
+        version = -1
+        while not node.accepting:
+            version = await node.changed(version)
+        await pool.warm()
 
     async def _reload_when_asked(self, node: Node) -> None:
         """Read the configuration again at each SIGHUP; one that is wrong changes nothing."""

@@ -122,13 +122,16 @@ class Demands:
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """Up to three names that look like `name`, compared without case and organisation too."""
-    by_short = {known.rpartition("/")[2].lower(): known for known in names}
-    by_short |= {known.lower(): known for known in by_short.values()}
+    known: dict[str, list[str]] = {}
+    for each in names:
+        known.setdefault(each.lower(), []).append(each)
+        if "/" in each:
+            known.setdefault(each.rpartition("/")[2].lower(), []).append(each)
     wanted = name.lower()
-    found = difflib.get_close_matches(wanted, by_short, n=3) or difflib.get_close_matches(
-        wanted.rpartition("/")[2], by_short, n=3
+    found = difflib.get_close_matches(wanted, known, n=3) or difflib.get_close_matches(
+        wanted.rpartition("/")[2], known, n=3
     )
-    return list(dict.fromkeys(by_short[each] for each in found))
+    return list(dict.fromkeys(each for near in found for each in known[near]))[:3]
 
 
 def _demand(stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], keep_alive_s: float) -> Demand:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from heliosd.core.gist import gist
 from heliosd.core.messages import Footprint, RefusalCode, Refuse
 from heliosd.core.names import PeerName, ReplicaId, Ticket
 from heliosd.engines.engine import Engine
@@ -54,9 +55,7 @@ def refusal_error(refuse: Refuse) -> HeliosError:
         case RefusalCode.CANNOT_FIT:
             return CannotFit(refuse.reason, code=refuse.code)
         case RefusalCode.ENGINE_FAILED:
-            last_words = f": {refuse.cause.strip().rpartition(chr(10))[2]}" if refuse.cause else ""
-            return EngineFailed(
-                refuse.reason + last_words, code=refuse.code, cause=refuse.cause, retry_after_s=refuse.retry_after_s
-            )
+            message = f"{refuse.reason}: {gist(refuse.cause)}" if refuse.cause else refuse.reason
+            return EngineFailed(message, code=refuse.code, cause=refuse.cause, retry_after_s=refuse.retry_after_s)
         case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE:
             return Unavailable(refuse.reason, code=refuse.code, retry_after_s=refuse.retry_after_s or 1.0)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import assert_never
 
+from heliosd.core.gist import gist
 from heliosd.core.messages import (
     Command,
     DrainReplica,
@@ -32,7 +33,7 @@ def event_entry(journal: Journal, event: Event, scheduler: Scheduler) -> None:
             text = f"{replica} is ready, measured {format_bytes(measured.total_bytes)}"
             journal.note("ready", text, replica=replica, model=model, detail={"measured": asdict(measured)})
         case ReplicaExited(replica=replica, cause=cause):
-            text = f"{replica} ended" if cause is None else f"{replica} died: {last_line(cause)}"
+            text = f"{replica} ended" if cause is None else f"{replica} died: {gist(cause)}"
             detail = {"cause": cause} if cause else {}
             journal.note("exited", text, replica=replica, model=_model(scheduler, replica), detail=detail)
         case RequestReleased(ticket=ticket):
@@ -66,14 +67,10 @@ def command_entry(journal: Journal, command: Command, scheduler: Scheduler, mode
         case StopReplica(replica, reason):
             journal.note("stop", reason, replica=replica, model=_model(scheduler, replica))
         case Note(subject, reason, warning):
-            journal.note("warning" if warning else "note", reason, detail={"subject": subject})
+            model = None if subject in scheduler.ledger.devices else subject
+            journal.note("warning" if warning else "note", reason, model=model, detail={"subject": subject})
         case _:
             assert_never(command)
-
-
-def last_line(text: str) -> str:
-    """The line of a traceback or log that says what went wrong."""
-    return text.strip().rpartition("\n")[2][:500]
 
 
 def _model(scheduler: Scheduler, replica: str) -> str | None:

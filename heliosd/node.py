@@ -25,6 +25,7 @@ from heliosd.core.messages import (
     Hold,
     Limits,
     LimitsChanged,
+    ModelsChanged,
     Note,
     PeersChanged,
     RefusalCode,
@@ -90,14 +91,14 @@ class Node:
         self._read_now = asyncio.Event()
         self._version = 0
         self._bumped = asyncio.Event()
-        self._started = False
+        self._devices_known = asyncio.Event()
 
     # ---- what others ask -------------------------------------------------------
 
     @property
     def accepting(self) -> bool:
         """Devices are known and the node is not on its way down."""
-        return self._started and not self._scheduler.draining
+        return self._devices_known.is_set() and not self._scheduler.draining
 
     def new_ticket(self) -> Ticket:
         return Ticket(f"t-{secrets.token_hex(8)}")
@@ -108,9 +109,12 @@ class Node:
     ) -> AsyncIterator[Lease]:
         """Wait for a replica of `ref`, and give it back however the caller leaves.
 
+        Who asks while the node is still looking for its devices is held, not refused.
+
         Raises NotFound for a model nobody has, CannotFit, EngineFailed with the engine's own words, and Unavailable
         when the node drains, the queue is full or `deadline_s` (default: the queue's) has passed.
         """
+        await self._devices_known.wait()
         appraisal = await self._demands.of(ref)
         model = appraisal.demand.model if appraisal else str(ref)
         answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -157,6 +161,7 @@ class Node:
         max_num_seqs: int | None = None,
     ) -> Judgement:
         """Say what a replica would take and whether it is to be had, without starting anything. Raises NotFound."""
+        await self._devices_known.wait()
         stored = await self._store.find(ref)
         if stored is None:
             raise await self._demands.unknown(ref)
@@ -213,12 +218,16 @@ class Node:
         """Take over settings that may change while running."""
         self._settings = self._demands.settings = settings
         self._demands.forget()
-        self.post(LimitsChanged(self.now(), limits_of(settings)))
+        keep_alives = tuple(
+            (replica.id, settings.for_model(replica.demand.model).keep_alive_s)
+            for replica in self._scheduler.replicas.values()
+        )
+        self.post(LimitsChanged(self.now(), limits_of(settings), keep_alives))
 
     def store_changed(self) -> None:
         """A model was added, removed or renamed."""
         self._demands.forget()
-        self._bump()
+        self.post(ModelsChanged(self.now()))
 
     def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
         """What the live peers hold."""
@@ -278,7 +287,7 @@ class Node:
             command_entry(self._journal, command, self._scheduler, self._models)
             self._perform(command, tasks)
         if isinstance(event, DevicesFound):
-            self._started = True
+            self._devices_known.set()
         if isinstance(event, ReplicaBecameReady | ReplicaExited):
             self._read_now.set()
         self._bump()
@@ -387,6 +396,7 @@ class Node:
     async def _read_devices(self) -> None:
         """Reconcile the ledger with the devices: on a timer, and after whatever changes what is held."""
         while True:
+            self._read_now.clear()
             pids = {replica: tuple(sorted(engine.pids)) for replica, engine in self._pool.engines.items()}
             ours: dict[DeviceId, set[int]] = {}
             for status in self.snapshot().replicas:
@@ -394,7 +404,6 @@ class Node:
                     ours.setdefault(device, set()).update(pids.get(status.id, ()))
             readings = await self._probe.read({device: frozenset(found) for device, found in ours.items()})
             self.post(DevicesRead(self.now(), readings, tuple(pids.items())))
-            self._read_now.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.devices.read_interval_s):
                     await self._read_now.wait()

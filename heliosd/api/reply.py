@@ -10,6 +10,7 @@ from heliosd.api.errors import error_bytes, speaks_anthropic, with_stable_code
 from heliosd.api.trace import TRACE
 from heliosd.errors import EngineFailed, HeliosError
 
+_TELLS_ERROR = (b'data: {"error"', b"event: error")
 _NOT_OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server", "x-request-id"})
 
 
@@ -52,6 +53,8 @@ class ClientReply:
             self._refusal += chunk
             return
         assert self._response is not None, "start() comes before write()"
+        if self._events and chunk.startswith(_TELLS_ERROR):  # a stream breaks off: 200 was already said
+            self._trace.code = _code_of(chunk.partition(b"data: ")[2])
         if self._trace.first_byte_s is None:
             self._trace.first_byte_s = asyncio.get_running_loop().time() - self._trace.started
         await self._response.write(chunk)

@@ -163,10 +163,15 @@ class Gossip:
             raise ConfigError(f"cannot gossip on {settings.bind} as {self._name}: {error}") from error
 
     def _tell(self) -> None:
-        # Closed: the reader of events has said so.
-        with contextlib.suppress(kinship.KinshipClosed):
-            if self._cluster is not None:
-                self._cluster.set_meta(self._meta.tags(), timeout=5.0)
+        if self._cluster is None:
+            return
+        try:
+            self._cluster.set_meta(self._meta.tags(), timeout=5.0)
+        except kinship.KinshipClosed:
+            return  # the reader of events has said so
+        except (TimeoutError, kinship.KinshipError) as error:
+            # Peers learn it with the next change; nothing else of the daemon may stop for it.
+            log.warning("peers not told", extra={"error": str(error)})
 
     def _stop(self) -> None:
         if self._cluster is None:

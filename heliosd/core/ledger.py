@@ -65,9 +65,13 @@ class Ledger:
 
         Foreign memory is what all processes hold minus what ours do. Where the driver does not say which process
         holds what, ours are taken to hold what they were measured to hold, or else what they were promised.
+        While a replica starts, nobody knows how much of its promise it holds already: then what was known to be
+        foreign stays so, at least. A device that fails says nothing.
         """
         for reading in readings:
             self.readings[reading.device] = reading
+            if reading.fault is not None:
+                continue
             said = {use.pid: use.used_bytes for use in reading.processes if use.pid in ours}
             known = {ours[pid] for pid, used in said.items() if used is not None}
             mine = sum(used for used in said.values() if used is not None)
@@ -76,7 +80,12 @@ class Ledger:
                 for replica, (devices, _) in self.promised.items()
                 if reading.device in devices and replica not in known
             )
-            self.foreign[reading.device] = max(0, reading.used_bytes - mine)
+            starting = any(
+                reading.device in devices and replica not in known and replica not in self.measured
+                for replica, (devices, _) in self.promised.items()
+            )
+            floor_bytes = self.foreign.get(reading.device, 0) if starting else 0
+            self.foreign[reading.device] = max(floor_bytes, reading.used_bytes - mine)
 
     def _held(self, replica: ReplicaId) -> int:
         return self.measured.get(replica, self.promised[replica][1]).total_bytes

@@ -85,7 +85,7 @@ class ReplicaBecameReady:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDied:
-    """A ready replica's engine ended by itself. It serves nobody any more; `ReplicaExited` follows when all is freed."""
+    """A ready replica's engine ended by itself. It serves nobody any more; `ReplicaExited` follows."""
 
     at: float
     replica: ReplicaId
@@ -142,6 +142,15 @@ class DrainAsked:
 class LimitsChanged:
     at: float
     limits: "Limits"
+    keep_alives: tuple[tuple[ReplicaId, float], ...] = ()
+    """What is now configured for replicas that run, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsChanged:
+    """The store has other models than before: what failed may not fail again."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ Event = (
     | StopAsked
     | DrainAsked
     | LimitsChanged
+    | ModelsChanged
     | Tick
 )
 

@@ -17,6 +17,8 @@ class Replica:
     demand: Demand
     devices: tuple[DeviceId, ...]
     started_at: float
+    keep_alive_s: float
+    """Of its demand, until the operator changes it."""
     state: State = State.PLANNED
     leases: set[Ticket] = field(default_factory=set)
     ready_at: float | None = None
@@ -36,7 +38,7 @@ class Replica:
     @property
     def expires_at(self) -> float:
         """When it has been idle for its keep-alive; never while it is used or not ready."""
-        return self.last_used + self.demand.keep_alive_s if self.idle else float("inf")
+        return self.last_used + self.keep_alive_s if self.idle else float("inf")
 
     def resident(self, booked: Footprint) -> Resident:
         return Resident(
@@ -46,7 +48,7 @@ class Replica:
             per_device=booked,
             ready=self.state is State.READY,
             leaving=self.state in LEAVING or self.state is State.FAILED,
-            busy=bool(self.leases),
+            busy=bool(self.leases) and self.state is not State.FAILED,
             last_used=self.last_used,
         )
 
@@ -62,6 +64,6 @@ class Replica:
             measured=self.measured,
             started_at=self.started_at,
             idle_since=self.last_used if self.idle else None,
-            keep_alive_s=self.demand.keep_alive_s,
+            keep_alive_s=self.keep_alive_s,
             failure=None,
         )

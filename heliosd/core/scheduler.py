@@ -17,6 +17,7 @@ from typing import assert_never
 
 from heliosd.core import admission
 from heliosd.core.eviction import Resident
+from heliosd.core.gist import gist
 from heliosd.core.ledger import Ledger
 from heliosd.core.lifecycle import COMING, State
 from heliosd.core.messages import (
@@ -31,6 +32,7 @@ from heliosd.core.messages import (
     Hold,
     Limits,
     LimitsChanged,
+    ModelsChanged,
     Note,
     PeersChanged,
     RefusalCode,
@@ -95,7 +97,7 @@ class Scheduler:
         """Name replicas from `last + 1` on: a name that the journal has already tells of another life."""
         self._numbers = count(last + 1)
 
-    def handle(self, event: Event) -> list[Command]:
+    def handle(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
         """Take in what happened and say what to do about it."""
         commands: list[Command] = []
         match event:
@@ -120,9 +122,15 @@ class Scheduler:
                 commands += self._leave(event.replica, "an operator asked for it")
             case DrainAsked():
                 commands += self._drain_all()
-            case LimitsChanged(limits=limits):
+            case LimitsChanged(limits=limits, keep_alives=keep_alives):
                 self.limits = limits
                 self.ledger.safety_ratio = limits.safety_ratio
+                self.failures.clear()
+                for replica, keep_alive_s in keep_alives:
+                    if replica in self.replicas:
+                        self.replicas[replica].keep_alive_s = keep_alive_s
+            case ModelsChanged():
+                self.failures.clear()
             case Tick():
                 pass
             case _:
@@ -132,7 +140,7 @@ class Scheduler:
     @property
     def next_wakeup(self) -> float | None:
         """When `Tick` is due for something that only time brings about; None when nothing is."""
-        times = [replica.expires_at for replica in self.replicas.values()]
+        times = [replica.expires_at for replica in self.replicas.values() if not self._awaited(replica)]
         times += [queued.drain_at for queued in self.queue.values() if queued.drain_at is not None]
         times += [
             queued.request.deadline_at for queued in self.queue.values() if queued.request.deadline_at is not None
@@ -223,7 +231,7 @@ class Scheduler:
             replica.become(State.FAILED)
         model = replica.demand.model
         doing = "serving" if was is State.FAILED else was
-        note = Note(model, f"{replica.id} of {model} died while {doing}: {event.cause}", warning=True)
+        note = Note(model, f"{replica.id} of {model} died while {doing}: {gist(event.cause)}", warning=True)
         if was is not State.STARTING:
             return [note]
         return [note, *self._start_failed(replica, event.cause, event.at)]
@@ -285,11 +293,14 @@ class Scheduler:
                 waited_s = at - queued.request.at
                 reason = f"cannot serve {queued.demand.model} in time: waited {waited_s:.0f} s; {queued.told or ''}"
                 commands.append(Refuse(ticket, RefusalCode.DEADLINE, reason.rstrip("; "), retry_after_s=30.0))
-        wanted = {queued.demand.model for queued in self.queue.values()}
         for replica in list(self.replicas.values()):
-            if at >= replica.expires_at and replica.demand.model not in wanted:
-                commands += self._leave(replica.id, f"idle for {replica.demand.keep_alive_s:.0f} s")
+            if at >= replica.expires_at and not self._awaited(replica):
+                commands += self._leave(replica.id, f"idle for {replica.keep_alive_s:.0f} s")
         return commands
+
+    def _awaited(self, replica: Replica) -> bool:
+        """Whether a waiting request will be served by this very replica."""
+        return any(replica.serves(queued.demand) for queued in self.queue.values())
 
     def _serve_queue(self, at: float) -> list[Command]:
         """Go through the queue in order of arrival; equal models share one answer."""
@@ -362,7 +373,9 @@ class Scheduler:
     def _start(
         self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str
     ) -> tuple[list[Command], str]:
-        replica = Replica(ReplicaId(f"r{next(self._numbers)}"), demand, devices, started_at=at)
+        replica = Replica(
+            ReplicaId(f"r{next(self._numbers)}"), demand, devices, started_at=at, keep_alive_s=demand.keep_alive_s
+        )
         self.ledger.book(replica.id, devices, demand.per_device)
         self.replicas[replica.id] = replica
         replica.become(State.STARTING)

@@ -40,6 +40,8 @@ from heliosd.errors import EngineFailed
 logging.getLogger("vllm").setLevel(logging.ERROR)
 # It calls every stop an engine's death; what an engine died of is ours to tell, with the cause.
 logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
+# It logs what is wrong with a request as an error, with a traceback; the client is told, and the request's line has it.
+logging.getLogger("vllm.entrypoints.anthropic.api_router").setLevel(logging.CRITICAL)
 
 OURS = frozenset({"model", "served_model_name", "kv_cache_memory_bytes", "max_num_seqs", "device_ids", "worker_cls"})
 """Arguments the launch spec decides: the ledger has promised memory by them."""

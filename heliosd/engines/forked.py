@@ -38,7 +38,7 @@ def serve(listener_fd: int, alive_fd: int, ready_fd: int, preload: str, socket_p
     """Be the zygote: import `preload`, tell `ready_fd`, then fork on request until `alive_fd` closes."""
     code = 1
     try:
-        with _dies_with(alive_fd):
+        with _dies_with(alive_fd, Path(socket_path).parent):
             importlib.import_module(preload)
         os.write(ready_fd, READY)
         os.close(ready_fd)
@@ -58,19 +58,21 @@ def serve(listener_fd: int, alive_fd: int, ready_fd: int, preload: str, socket_p
 
 
 class _dies_with:  # noqa: N801 - reads as a statement
-    """While the block runs, end this process when the other side of `alive_fd` is closed.
+    """While the block runs, end this process, and remove `folder`, when the other side of `alive_fd` is closed.
 
     The preload takes seconds, in which nobody reads the pipe. The thread is gone before the first fork.
     """
 
-    def __init__(self, alive_fd: int) -> None:
+    def __init__(self, alive_fd: int, folder: Path) -> None:
         self._alive = alive_fd
+        self._folder = folder
         self._done_r, self._done_w = os.pipe()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         readable, _, _ = select.select([self._alive, self._done_r], [], [])
         if self._alive in readable:
+            shutil.rmtree(self._folder, ignore_errors=True)
             os._exit(0)
 
     def __enter__(self) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 
+from heliosd.core.gist import gist
 from heliosd.engines import asgi
 from heliosd.engines.engine import Reply, Request
 from heliosd.errors import EngineFailed
@@ -43,7 +44,7 @@ class VllmFrontend:
     async def failure(self) -> EngineFailed:
         """The error that names what the engine died of."""
         cause = await self._cause()
-        return EngineFailed(f"cannot answer: the engine of {self._name} died: {cause}", cause=cause)
+        return EngineFailed(f"cannot answer: the engine of {self._name} died: {gist(cause)}", cause=cause)
 
 
 class _Watched:

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+from heliosd.core.gist import SAID_LAST
 from heliosd.engines.zygote import tail
 
 _LINES = 12
@@ -20,4 +21,4 @@ def obituary(exit_code: int, log_file: Path, last_words: str | None = None) -> s
     else:
         how = f"ended with exit code {exit_code}"
     said = last_words or "\n".join(tail(log_file).strip().splitlines()[-_LINES:])
-    return f"{how}; it said last:\n{said}" if said else how
+    return f"{how}{SAID_LAST}{said}" if said else how

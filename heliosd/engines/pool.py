@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
+from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import ReplicaBecameReady, ReplicaDied, ReplicaExited
 from heliosd.core.names import DeviceId, ReplicaId
@@ -71,8 +72,7 @@ class Pool:
 
         try:
             async with locks:
-                for device in sorted(device.id for device in spec.devices):
-                    await locks.enter_async_context(self._starting.setdefault(device, asyncio.Lock()))
+                await self._take_turns(spec, locks)
                 cause = await live(
                     spec,
                     self._kind_for(spec),
@@ -86,8 +86,14 @@ class Pool:
         finally:
             self._engines.pop(spec.replica, None)
             del self._stops[spec.replica]
-            log.info("engine gone", extra={"replica": spec.replica, "cause": cause})
+            log.info("engine gone", extra={"replica": spec.replica, "cause": cause and gist(cause)})
             self._post(ReplicaExited(self._now(), spec.replica, cause))
+
+    async def _take_turns(self, spec: LaunchSpec, locks: AsyncExitStack) -> None:
+        """Wait until nobody else starts on these devices, or the replica is told to stop."""
+        for device in sorted(device.id for device in spec.devices):
+            lock = self._starting.setdefault(device, asyncio.Lock())
+            await self._stops[spec.replica].unless(locks.enter_async_context(lock))
 
     def failed(self, replica: ReplicaId, cause: str) -> None:
         """A replica could not even be launched."""

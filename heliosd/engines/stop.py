@@ -16,6 +16,8 @@ class Stop:
 
     def ask(self) -> None:
         """Interrupt the task now, or at its next wait. Harmless when repeated."""
+        if self.asked:
+            return
         self.asked = True
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import Footprint
 from heliosd.engines.engine import LaunchSpec
@@ -160,8 +161,7 @@ def _why_not(spec: LaunchSpec, launch: Any, error: Exception) -> EngineFailed:
             break
     else:
         words = "".join(traceback.format_exception(error))
-    last = words.strip().rpartition("\n")[2]
-    return EngineFailed(f"cannot start {spec.served_names[0]}: {last}", cause=words)
+    return EngineFailed(f"cannot start {spec.served_names[0]}: {gist(words)}", cause=words)
 
 
 class VllmEngine:

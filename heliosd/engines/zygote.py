@@ -89,7 +89,9 @@ class Zygote:
             call = f"serve({passed[0]}, {passed[1]}, {passed[2]}, {self._preload!r}, {self._socket_path!r})"
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from heliosd.engines.forked import serve; {call}"],
-                env=self._environment | {"PYTHONPATH": _python_path(self._environment)},
+                # vLLM leaves a file in TMPDIR at every start; the folder is removed when the zygote ends.
+                env=self._environment
+                | {"PYTHONPATH": _python_path(self._environment), "TMPDIR": str(self.folder)},
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

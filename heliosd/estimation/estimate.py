@@ -106,9 +106,10 @@ def _kv_cache(
     if wishes.kv_cache_bytes is None:
         share = capacity_bytes // AUTO_SHARE
         if one > share and wishes.max_model_len is None:
+            share = max(share, kv_cache.bytes_for(block, per_token, block))
             fits = kv_cache.tokens_in(share, per_token, block)
             notes.append(f"requests are limited to {fits} of {length} tokens, so that the KV cache fits a device")
-            return share, max(block, fits)
+            return share, fits
         return max(one, min(AUTO_SEQUENCES * one, share)), length
     if wishes.kv_cache_bytes >= one:
         return wishes.kv_cache_bytes, length

@@ -60,3 +60,21 @@ def test_a_promise_that_was_too_small_becomes_what_is_true(ledger: Ledger) -> No
     ledger.measure(R1, gib(20))
     assert ledger.promised_bytes(G0) == 31 * GiB
     assert ledger.account(G0).measured_bytes == 20 * GiB
+
+
+def test_what_was_foreign_stays_so_while_a_replica_starts(ledger: Ledger) -> None:
+    """It holds nothing yet of what it was promised: counting its promise as ours would hide what others hold."""
+    ledger.read([DeviceReading(G0, 20 * GiB, 80 * GiB, (ProcessUse(9, 20 * GiB),))], {})
+    ledger.book(R1, (G0,), gib(30))
+    ledger.read([DeviceReading(G0, 20 * GiB, 80 * GiB, (ProcessUse(9, 20 * GiB),))], {})
+    assert ledger.foreign[G0] == 20 * GiB
+    ledger.measure(R1, gib(30))
+    ledger.read([DeviceReading(G0, 50 * GiB, 50 * GiB, (ProcessUse(9, 20 * GiB), ProcessUse(7, 30 * GiB)))], {7: R1})
+    assert ledger.foreign[G0] == 20 * GiB
+
+
+def test_a_device_that_fails_says_nothing_about_others(ledger: Ledger) -> None:
+    ledger.read([DeviceReading(G0, 20 * GiB, 80 * GiB)], {})
+    ledger.read([DeviceReading(G0, 0, 0, fault="GPU is lost")], {})
+    assert ledger.foreign[G0] == 20 * GiB
+    assert not ledger.healthy(G0)

@@ -40,3 +40,12 @@ async def test_a_timeout_of_the_works_own_is_not_a_stop() -> None:
 
     with pytest.raises(TimeoutError):
         await Stop().unless(too_slow())
+
+
+async def test_asked_twice_is_asked_once() -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    loop.call_soon(stop.ask)
+    loop.call_soon(stop.ask)
+    assert await stop.unless(forever()) is None
+    stop.ask()

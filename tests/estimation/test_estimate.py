@@ -98,3 +98,8 @@ def test_ranks_share_the_weights() -> None:
     predicted = estimate(LLAMA_8B, Wishes(tensor_parallel=4), DeviceKind.CUDA, 80 * GiB)
     assert predicted.device_count == 4
     assert predicted.per_device.weights_bytes == 4 * GiB
+
+
+def test_a_share_too_small_for_one_block_is_not_taken() -> None:
+    predicted = estimate(LLAMA_8B, Wishes(), DeviceKind.HOST, 32 * MiB)
+    assert predicted.kv_tokens >= predicted.max_model_len > 0

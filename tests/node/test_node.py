@@ -187,3 +187,30 @@ async def test_an_engine_that_dies_is_replaced_by_the_next_request(tmp_path: Pat
             version = await here.node.changed(version)
         assert await ask(here, ref) == "r2"
         assert "exited" in await here.kinds_noted("r1")
+
+
+async def test_who_asks_before_the_devices_are_known_is_held(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        ref = await here.add("org/one")
+        here.node._devices_known.clear()
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(ask(here, ref))
+            await asyncio.sleep(0)
+            assert not asking.done()
+            here.node._devices_known.set()
+        assert asking.result() == "r1"
+
+
+async def test_a_replica_that_waits_for_its_turn_to_start_can_be_stopped(tmp_path: Path) -> None:
+    never = {"engine_args": {"never_ready": True}}
+    async with world(tmp_path, models={"org/slow": never}) as here:
+        slow, other = await here.add("org/slow"), await here.add("org/other")
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(ask(here, ref)) for ref in (slow, other)]
+            version = -1
+            while len(here.node.snapshot().replicas) < 2:
+                version = await here.node.changed(version)
+            for task in asking:
+                task.cancel()
+        assert await here.node.stop("org/other") == ("r2",)
+        assert [replica.model for replica in here.node.snapshot().replicas] == ["org/slow"]
