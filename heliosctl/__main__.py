@@ -23,10 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return int(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # `heliosctl logs -f | head`: the reader has enough. Python would complain again when flushing at exit.
+    except OSError as error:
+        # Python would complain again when flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(Exit.OK)
+        if isinstance(error, BrokenPipeError):  # `heliosctl logs -f | head`: the reader has enough
+            return int(Exit.OK)
+        print(f"heliosctl: cannot go on: {error.strerror or error}", file=sys.stderr)
+        return int(Exit.FAILED)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any
 
 from heliosctl.client import Client, Stream, failure_from
 from heliosctl.exits import Exit, Failure
-from heliosctl.sse import COMMENT
 
 Message = Mapping[str, str]
 
@@ -52,8 +51,6 @@ class Listener:
     words: Callable[[str], None]
     thoughts: Callable[[str], None]
     """What a reasoning model says to itself."""
-    news: Callable[[str], None]
-    """What the daemon says while the request waits."""
 
 
 def ask(
@@ -105,9 +102,6 @@ def _read(stream: Stream, asked_at: float, listener: Listener, *, chat: bool) ->
     first_s: float | None = None
     tokens, finish_reason, whole = 0, None, False
     for event in stream:
-        if event.kind == COMMENT:
-            listener.news(event.data)
-            continue
         if event.data == "[DONE]":
             whole = True
             break

@@ -45,8 +45,10 @@ class Client:
     def call(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Any:
         """Ask and return the JSON answered. Waits as long as the daemon does. Raises Failure."""
         with self._response(method, path, body, query) as response:
+            with self._reading(method, path):
+                text = response.read()
             try:
-                return json.loads(response.read() or b"null")
+                return json.loads(text or b"null")
             except ValueError as error:
                 raise Failure(f"cannot read the answer to {method} {path}: it is no JSON") from error
 
@@ -54,13 +56,13 @@ class Client:
     def stream(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Iterator["Stream"]:
         """Ask for server-sent events. Leaving the block closes the connection, which tells the daemon to stop."""
         with self._response(method, path, body, query) as response:
-            yield Stream(response)
+            yield Stream(response.getheader("x-request-id"), self._chunks(response, method, path))
 
     def lines(self, path: str, query: Query | None = None) -> Iterator[str]:
         """Yield a text's lines as they come."""
         with self._response("GET", path, None, query) as response:
             rest = b""
-            for chunk in _chunks(response):
+            for chunk in self._chunks(response, "GET", path):
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
                     yield line.decode(errors="replace")
@@ -86,20 +88,36 @@ class Client:
                 connection.connect()
             except OSError as error:
                 raise unreachable(self.place, error) from error
-            connection.sock.settimeout(None)  # a load or a long queue may take minutes, and that is an answer too
-            connection.request(method, target, payload, headers)
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise failure_from(response.read(), response.status)
+            with self._reading(method, path):
+                connection.sock.settimeout(None)  # a load or a long queue may take minutes, and is an answer too
+                connection.request(method, target, payload, headers)
+                response = connection.getresponse()
+                refusal = response.read() if response.status >= 400 else None
+            if refusal is not None:
+                raise failure_from(refusal, response.status)
             yield response
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _reading(self, method: str, path: str) -> Iterator[None]:
+        """Around what the daemon may break off; not around what is done with its answer, such as printing."""
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             raise Failure(
                 f"cannot finish {method} {path}: heliosd at {self.place} broke off ({_words(error)}). "
                 "`heliosctl doctor` tells whether it still runs",
                 Exit.UNREACHABLE,
             ) from error
-        finally:
-            connection.close()
+
+    def _chunks(self, response: http.client.HTTPResponse, method: str, path: str) -> Iterator[bytes]:
+        while True:
+            with self._reading(method, path):
+                chunk = response.read1(65536)
+            if not chunk:
+                return
+            yield chunk
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         match self.place:
@@ -114,13 +132,13 @@ class Client:
 class Stream:
     """Server-sent events of one answer."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._response = response
-        self.ticket = response.getheader("x-request-id")
+    def __init__(self, ticket: str | None, chunks: Iterator[bytes]) -> None:
+        self.ticket = ticket
+        self._chunks = chunks
 
     def __iter__(self) -> Iterator[SseEvent]:
         parser = SseParser()
-        for chunk in _chunks(self._response):
+        for chunk in self._chunks:
             yield from parser.feed(chunk)
 
 
@@ -141,7 +159,12 @@ def failure_from(body: bytes | str, status: int | None) -> Failure:
         message, code, cause = str(error["message"]), error.get("code"), error.get("cause")
     except (ValueError, KeyError, TypeError, AttributeError):
         text = body.decode(errors="replace") if isinstance(body, bytes) else body
-        return Failure(f"heliosd answered {status}: {text.strip()[:500]}", exit_for(None, status), status=status)
+        said = f"cannot understand the answer {status or ''}".rstrip()
+        return Failure(
+            f"{said}: {text.strip()[:500] or 'it is empty'}. Something else may listen there; look at --url",
+            exit_for(None, status),
+            status=status,
+        )
     return Failure(message, exit_for(code, status), cause=cause, status=status)
 
 
@@ -158,11 +181,6 @@ def unreachable(place: Place, error: OSError) -> Failure:
         "or say where it is with --socket or --url",
         Exit.UNREACHABLE,
     )
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while chunk := response.read1(65536):
-        yield chunk
 
 
 def _words(error: Exception) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from heliosctl.client import connect
 from heliosctl.exits import Exit
 from heliosctl.output import Column, show, table
-from heliosd.core.units import format_seconds
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
@@ -16,7 +15,6 @@ _COLUMNS = (
     Column("NODE"),
     Column("STATE"),
     Column("ADDRESS"),
-    Column("ROUND TRIP", right=True),
     Column("MODELS", right=True),
     Column("API", wide=True),
     Column("VERSION", wide=True),
@@ -45,7 +43,6 @@ def _row(member: "MemberView") -> tuple[str, ...]:
         member.name,
         member.state,
         member.address or "-",
-        "-" if member.round_trip_s is None else format_seconds(member.round_trip_s),
         str(len(member.models)),
         member.api_url or "-",
         member.version or "-",

@@ -27,16 +27,17 @@ MEANING = {
     Exit.INTERRUPTED: "stopped with Ctrl-C",
 }
 
-_BY_CODE = {
-    "model_cannot_fit": Exit.CANNOT_FIT,
-    "model_not_found": Exit.NOT_FOUND,
-    "not_found": Exit.NOT_FOUND,
-    "not_allowed": Exit.NOT_ALLOWED,
-    "unavailable": Exit.UNAVAILABLE,
-    "draining": Exit.UNAVAILABLE,
-    "queue_full": Exit.UNAVAILABLE,
-    "queue_timeout": Exit.UNAVAILABLE,
+# An error in the middle of a stream has no status of its own, only its code.
+_CODES = {
+    Exit.CANNOT_FIT: "model_cannot_fit",
+    Exit.NOT_FOUND: "alias_not_found file_not_found key_not_found model_not_found not_found not_supported "
+    "replica_not_found repository_not_found response_not_found revision_not_found unknown_path",
+    Exit.NOT_ALLOWED: "admin_key_needed gated_model host_not_allowed invalid_api_key invalid_peer_token "
+    "missing_api_key not_allowed pickle_refused repository_disabled",
+    Exit.UNAVAILABLE: "disk_full draining gpus_unreadable memory_full overloaded peer_refused peer_unreachable "
+    "queue_full queue_timeout starting unavailable",
 }
+_BY_CODE = {code: exit_code for exit_code, codes in _CODES.items() for code in codes.split()}
 _BY_STATUS = {
     401: Exit.NOT_ALLOWED,
     403: Exit.NOT_ALLOWED,

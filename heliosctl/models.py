@@ -1,4 +1,4 @@
-"""Commands about the store: pull, import, ls, show, rm."""
+"""Commands about the store: pull, import, ls, show, alias, rm."""
 
 import sys
 from argparse import Namespace
@@ -64,6 +64,18 @@ def add(commands: "Commands") -> None:
         listing=True,
     )
     command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+
+    command = commands.add(
+        "alias",
+        alias,
+        "give a model of the store a further name, or take it back",
+        ["heliosctl alias best org/name", "heliosctl alias --rm best"],
+        about="An alias that exists moves. It works at once, also while the model runs.",
+        listing=True,
+    )
+    command.add_argument("alias", metavar="NAME", help="the further name")
+    command.add_argument("model", metavar="MODEL", nargs="?", help="what it shall mean")
+    command.add_argument("--rm", action="store_true", help="take the name back; the model stays")
 
     command = commands.add(
         "rm", rm, "remove models from the store", ["heliosctl rm org/name", "heliosctl rm -y org/a org/b"], listing=True
@@ -211,6 +223,19 @@ def _detail(model: "ModelDetail", wide: bool) -> str:
         return text
     columns = (Column("FILE"), Column("SIZE", right=True), Column("SHA256"))
     return text + "\n\n" + table(columns, [(f.path, format_bytes(f.size_bytes), f.digest) for f in model.files])
+
+
+def alias(args: Namespace) -> Exit:
+    from heliosd.wire import AliasView, SetAlias
+
+    if args.rm == bool(args.model):
+        raise Failure(f"cannot tell what {args.alias} shall mean: name a model or say --rm (not both)", Exit.USAGE)
+    client, path = connect(args), f"/helios/v1/aliases/{quoted(args.alias)}"
+    body = client.call("DELETE", path) if args.rm else client.call("PUT", path, SetAlias(ref=args.model).model_dump())
+    done = AliasView.model_validate(body)
+    say(f"{done.alias} {'no longer means' if args.rm else 'means'} {done.ref}")
+    show(args.output, body, lambda wide: done.alias)
+    return Exit.OK
 
 
 def rm(args: Namespace) -> Exit:

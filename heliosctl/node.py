@@ -32,6 +32,7 @@ _DEVICES = (
     Column("TEMP", wide=True, right=True),
     Column("POWER", wide=True, right=True),
     Column("ECC", wide=True, right=True),
+    Column("PCIE", wide=True),
     Column("DRIVER", wide=True),
 )
 
@@ -114,6 +115,7 @@ def _row(device: "DeviceView") -> tuple[str, ...]:
         "-" if device.temperature_c is None else f"{device.temperature_c:.0f}°C",
         "-" if device.power_w is None else f"{device.power_w:.0f} W",
         "-" if device.ecc_errors is None else str(device.ecc_errors),
+        device.pcie or "-",
         device.driver_version or "-",
     )
 

@@ -86,8 +86,7 @@ def _running(replicas: "list[ReplicaView]", queue: "list[QueueView]", wide: bool
     if queue:
         rows = [(entry.model, entry.ticket, format_seconds(entry.waiting_s), entry.reason) for entry in queue]
         text += "\n\n" + table(_QUEUE, rows)
-    failures = [f"{replica.id}: {replica.failure}" for replica in replicas if replica.failure]
-    return "\n\n".join([text, *failures])
+    return text
 
 
 def _row(replica: "ReplicaView") -> tuple[str, ...]:

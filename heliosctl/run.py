@@ -69,9 +69,8 @@ def run(args: Namespace) -> Exit:
 
 
 def answer_aloud(client: Client, model: str, talk: list[Message], wishes: Wishes, *, chat: bool) -> Answer:
-    """Print the answer as it comes; what the daemon says meanwhile goes to stderr, on one line of a terminal."""
-    line = _StatusLine()
-    line.show(f"asking {model} …")
+    """Print the answer as it comes; that it is waited for is said on a line of the terminal that goes away."""
+    line = _StatusLine(f"asking {model} …")
 
     def words(text: str) -> None:
         line.clear()
@@ -84,7 +83,7 @@ def answer_aloud(client: Client, model: str, talk: list[Message], wishes: Wishes
         sys.stderr.flush()
 
     try:
-        answer = ask(client, model, talk, wishes, Listener(words, thoughts, line.show), chat=chat)
+        answer = ask(client, model, talk, wishes, Listener(words, thoughts), chat=chat)
     finally:
         line.clear()
     if not answer.text.endswith("\n"):
@@ -94,21 +93,14 @@ def answer_aloud(client: Client, model: str, talk: list[Message], wishes: Wishes
     return answer
 
 
-_SMALL_TALK = frozenset({"", "stream", "keep-alive"})
-"""Comments that only keep a connection open."""
-
-
 class _StatusLine:
     """One line on a terminal's stderr that is wiped before anything else is said. Silent elsewhere."""
 
-    def __init__(self) -> None:
-        self._shown = False
-
-    def show(self, text: str) -> None:
-        if sys.stderr.isatty() and text not in _SMALL_TALK:
+    def __init__(self, text: str) -> None:
+        self._shown = sys.stderr.isatty()
+        if self._shown:
             sys.stderr.write(f"\r\x1b[K{text[:160]}")
             sys.stderr.flush()
-            self._shown = True
 
     def clear(self) -> None:
         if self._shown:

@@ -4,9 +4,6 @@ import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-COMMENT = ":"
-"""The kind of a line that is only talk: keep-alives and what a waiting request is told."""
-
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
@@ -36,7 +33,7 @@ class SseParser:
         if not line:
             return self._finish()
         if line.startswith(":"):
-            return SseEvent(COMMENT, line[1:].strip())
+            return None  # a comment keeps the connection alive and says nothing
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         match name:

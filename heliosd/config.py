@@ -28,25 +28,13 @@ from heliosd.config_values import (
     Text,
     Words,
 )
+from heliosd.core.booked_arguments import refusal
 from heliosd.core.names import parse_ref
 from heliosd.core.units import MiB
 
 _LONGEST_SOCKET_PATH_BYTES = 107
 """The kernel's `sun_path` has 108 bytes with the closing zero."""
 _SHORTEST_KEY = 16
-
-_OWN_ENGINE_ARGS = {
-    "model": "the request",
-    "served_model_name": "the model's ref",
-    "kv_cache_memory_bytes": "kv_cache",
-    "gpu_memory_utilization": "kv_cache",
-    "max_model_len": "max_model_len",
-    "max_num_seqs": "max_num_seqs",
-    "dtype": "dtype",
-    "tensor_parallel_size": "tensor_parallel",
-    "trust_remote_code": "trust_remote_code",
-}
-"""What the ledger relies on, and where the operator sets it instead."""
 
 
 def _reloadable(default: Any, description: str, **limits: Any) -> Any:
@@ -82,8 +70,8 @@ def _ref(text: str) -> str:
 
 def _engine_args(given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
-        if owner := _OWN_ENGINE_ARGS.get(name.replace("-", "_")):
-            raise ValueError(f"must not set {name}: Helios sets it from {owner}, so that the memory it books is right")
+        if why := refusal(name):
+            raise ValueError(why)
     return given
 
 
@@ -261,16 +249,12 @@ class ModelSettings:
     max_model_len: int | None
     """None: what the model's configuration says."""
     max_num_seqs: int | None
-    """None: as suits the device, see `seqs_on`."""
+    """None: as suits the device."""
     dtype: str
     tensor_parallel: int
     trust_remote_code: bool
     allow_pickle: bool
     engine_args: Mapping[str, Any]
-
-    def seqs_on(self, *, host: bool) -> int:
-        """Sequences an engine on such a device works on at once."""
-        return self.max_num_seqs or (32 if host else 256)
 
 
 class Settings(BaseSettings):

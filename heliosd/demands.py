@@ -4,15 +4,17 @@ The core never estimates; the node puts the answer from here into the event.
 """
 
 import difflib
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from heliosd.config import Settings
+from heliosd.config import ModelSettings, Settings
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand
 from heliosd.core.names import ModelRef
 from heliosd.errors import NotFound
-from heliosd.estimation.estimate import Estimate, Wishes, estimate
+from heliosd.estimation.estimate import Estimate, Wishes, estimate, sequences
 from heliosd.state.records import Records
 from heliosd.store.store import Store
 from heliosd.store.stored import StoredModel
@@ -93,14 +95,12 @@ class Demands:
             if not devices:
                 continue
             largest = max(devices, key=lambda device: device.capacity_bytes)
-            predicted = estimate(
-                stored.profile,
-                wishes,
-                largest.kind,
-                largest.capacity_bytes,
-                await self._records.overhead_bytes(stored.revision, self.engine_name(largest.kind), largest.kind),
-            )
-            appraisal = Appraisal(stored, predicted, _demand(stored, predicted, family, settings.keep_alive_s))
+            arguments = arguments_of(settings, sequences(wishes, largest.kind))
+            engine = self.engine_name(largest.kind)
+            measured = await self._records.overhead_bytes(stored.revision, engine, largest.kind, arguments)
+            predicted = estimate(stored.profile, wishes, largest.kind, largest.capacity_bytes, measured)
+            demand = _demand(stored, predicted, family, settings.keep_alive_s, arguments)
+            appraisal = Appraisal(stored, predicted, demand)
             if predicted.per_device.total_bytes <= largest.capacity_bytes * (1 - self.settings.devices.safety_ratio):
                 return appraisal
             fallback = fallback or appraisal
@@ -110,7 +110,7 @@ class Demands:
     def _nowhere(stored: StoredModel, wishes: Wishes, keep_alive_s: float) -> Appraisal:
         """No device at all: still say what it would take, so that the refusal has its arithmetic."""
         predicted = estimate(stored.profile, wishes, DeviceKind.HOST, stored.profile.weights_bytes * 4)
-        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), keep_alive_s))
+        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), keep_alive_s, ""))
 
     async def unknown(self, ref: ModelRef) -> NotFound:
         """The error for a model that nobody has, with the nearest that somebody does."""
@@ -134,7 +134,21 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(each for near in found for each in known[near]))[:3]
 
 
-def _demand(stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], keep_alive_s: float) -> Demand:
+def arguments_of(settings: ModelSettings, max_num_seqs: int) -> str:
+    """What measurements are kept under besides the revision: with other settings an engine has another overhead."""
+    engine_args = json.dumps(dict(settings.engine_args), sort_keys=True, default=str).encode()
+    said = {
+        "dtype": settings.dtype,
+        "engine_args": hashlib.sha256(engine_args).hexdigest()[:16],
+        "max_num_seqs": max_num_seqs,
+        "tensor_parallel": settings.tensor_parallel,
+    }
+    return json.dumps(said, separators=(",", ":"))
+
+
+def _demand(
+    stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], keep_alive_s: float, arguments: str
+) -> Demand:
     return Demand(
         model=str(stored.ref),
         revision=stored.revision,
@@ -143,5 +157,7 @@ def _demand(stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKi
         kinds=family,
         max_model_len=predicted.max_model_len,
         max_num_seqs=predicted.max_num_seqs,
+        arguments=arguments,
+        remote_code=stored.profile.remote_code,
         keep_alive_s=keep_alive_s,
     )

@@ -6,8 +6,9 @@ Slow work (a launch, a reading, a measurement to be kept) runs in the node's own
 import asyncio
 import logging
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -39,7 +40,7 @@ from heliosd.core.messages import (
     StopReplica,
     Tick,
 )
-from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket, parse_ref
+from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
@@ -201,8 +202,12 @@ class Node:
 
     @property
     def engine_kinds(self) -> Mapping[str, EngineKind]:
-        """The engines this node can start, by name."""
-        return {type(kind).__module__.rpartition(".")[2]: kind for kind in self._pool.kinds.values()}
+        """The engines this node can start, by name: `vllm cuda`, `simulated`. GPUs and their slices share one."""
+        named: dict[EngineKind, str] = {}
+        for device, kind in self._pool.kinds.items():
+            module = type(kind).__module__.rpartition(".")[2]
+            named.setdefault(kind, " ".join(dict.fromkeys((module, str(device)))))
+        return {name: kind for kind, name in named.items()}
 
     def log_file(self, replica: ReplicaId) -> Path:
         """Where a replica's own output goes, also after its end."""
@@ -351,28 +356,29 @@ class Node:
         demand = command.demand
         settings = self._settings.for_model(demand.model)
         ledger = self._scheduler.ledger
-        try:
-            stored = await self._demands.of(parse_ref(demand.model))
-            directory = await self._store.directory(Digest(demand.revision))
-        except HeliosError as error:
-            self._pool.failed(command.replica, error.message)
-            return
-        aliases = stored.stored.aliases if stored else ()
-        await self._pool.run(
-            LaunchSpec(
-                replica=command.replica,
-                served_names=(demand.model, *aliases),
-                directory=directory,
-                devices=tuple(ledger.devices[device] for device in command.devices),
-                kv_cache_bytes=demand.per_device.kv_cache_bytes,
-                max_model_len=demand.max_model_len,
-                max_num_seqs=demand.max_num_seqs,
-                log_file=self.log_file(command.replica),
-                dtype=settings.dtype,
-                trust_remote_code=settings.trust_remote_code,
-                engine_args=settings.engine_args,
+        # Held to the end of the engine: it may read files late, and its ref may mean something else by then.
+        async with AsyncExitStack() as used:
+            try:
+                directory = await used.enter_async_context(self._store.hold(Digest(demand.revision)))
+            except (HeliosError, OSError, sqlite3.Error) as error:
+                self._pool.failed(command.replica, str(error))
+                return
+            await self._pool.run(
+                LaunchSpec(
+                    replica=command.replica,
+                    served_names=(demand.model,),
+                    directory=directory,
+                    devices=tuple(ledger.devices[device] for device in command.devices),
+                    kv_cache_bytes=demand.per_device.kv_cache_bytes,
+                    max_model_len=demand.max_model_len,
+                    max_num_seqs=demand.max_num_seqs,
+                    log_file=self.log_file(command.replica),
+                    dtype=settings.dtype,
+                    trust_remote_code=settings.trust_remote_code,
+                    remote_code=demand.remote_code,
+                    engine_args=settings.engine_args,
+                )
             )
-        )
 
     async def _keep_measurement(self, event: ReplicaBecameReady) -> None:
         replica = self._scheduler.replicas.get(event.replica)
@@ -386,6 +392,7 @@ class Node:
                 revision=replica.demand.revision,
                 engine=self._demands.engine_name(kind),
                 device_kind=kind,
+                arguments=replica.demand.arguments,
                 predicted=replica.demand.per_device,
                 measured=event.measured,
                 phases=engine.phases,

@@ -38,11 +38,6 @@ class Notifier:
         """As the service manager asked in NOTIFY_SOCKET and WATCHDOG_USEC."""
         return cls(environ.get("NOTIFY_SOCKET"), watchdog_interval_s(environ))
 
-    @property
-    def listening(self) -> bool:
-        """Whether there is a service manager at all."""
-        return self._socket is not None
-
     def ready(self, status: str = "") -> None:
         """The API answers. Also ends `reloading`."""
         self._send("READY=1", *_status(status))

@@ -71,6 +71,7 @@ class DeviceView(Wire):
     compute_capability: str | None = None
     driver_version: str | None = None
     numa_node: int | None = None
+    pcie: str | None = Field(None, description="generation and width of the link, such as gen5 x16")
     links: dict[str, str] = {}
 
 
@@ -118,6 +119,17 @@ class AddModel(Asked):
     allow_pickle: bool = False
 
 
+class SetAlias(Asked):
+    """Let an alias mean a model."""
+
+    ref: str = Field(description="a model of this node's store, or another alias of it")
+
+
+class AliasView(Wire):
+    alias: str
+    ref: str = Field(description="the model itself")
+
+
 class ProgressView(Wire):
     """One line of a long operation, as an SSE `progress` event."""
 
@@ -152,7 +164,6 @@ class ReplicaView(Wire):
     tasks: list[str] = []
     pids: list[int] = []
     log_file: str | None = None
-    failure: str | None = None
 
 
 class LoadModel(Asked):
@@ -243,7 +254,6 @@ class MemberView(Wire):
     api_url: str | None = None
     version: str | None = None
     models: list[str] = []
-    round_trip_s: float | None = None
 
 
 class Snapshot(Wire):

@@ -13,8 +13,6 @@ def details(replica: ReplicaView) -> Text:
     text = Text()
     text.append(f"{replica.model}\n", "bold")
     text.append(f"{replica.id} · {replica.state} · {replica.leases} leases · on {', '.join(replica.devices)}\n")
-    if replica.failure:
-        text.append(f"{replica.failure}\n", "bold red")
     text.append("\n")
     text.append_text(_memory(replica))
     text.append("\n")

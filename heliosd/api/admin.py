@@ -43,7 +43,9 @@ async def doctor(request: web.Request, parts: Parts) -> web.StreamResponse:
     """All checks at once; one that fails or hangs is a finding, not an error of the request."""
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(_look(check)) for check in parts.checks]
-    return json_of(CheckList(checks=[found for task in asked for found in task.result()]))
+    found = [each for task in asked for each in task.result()]
+    found += [CheckView(name="warning", ok=False, message=text) for text in parts.warnings()]
+    return json_of(CheckList(checks=found))
 
 
 async def _look(check: Check) -> list[CheckView]:

@@ -27,7 +27,7 @@ Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_app(parts: Parts) -> web.Application:
     """The application; `api.listen` gives it sockets. Needs `parts.keys` loaded."""
-    auth = Auth(parts.keys, parts.peers, admin_group=parts.admin_group)
+    auth = Auth(parts.keys, parts.peers, admin_group=parts.admin_group, hosts=parts.hosts)
     app = web.Application(client_max_size=parts.max_body_bytes, middlewares=[_around(parts)])
     app[AUTH] = auth
     closing = app[CLOSING] = asyncio.Event()

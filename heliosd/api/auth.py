@@ -1,6 +1,7 @@
 """Who may do what: keys over TCP, the kernel's word on the Unix socket, signatures between peers."""
 
 import grp
+import ipaddress
 import os
 import socket
 import struct
@@ -37,12 +38,14 @@ class Auth:
         peers: ThePeers,
         *,
         admin_group: str,
+        hosts: frozenset[str] = frozenset(),
         exposed: bool = False,
     ) -> None:
         self._keys = keys
         self._peers = peers
         self._admin_group = admin_group
         self._admin_gid = _gid(admin_group)
+        self._hosts = frozenset(host.lower() for host in hosts if host) | {"localhost"}
         self.exposed = exposed
         """Set by who listens: the TCP port can be reached from other machines."""
 
@@ -51,13 +54,15 @@ class Auth:
 
         Returns the peer's name when it is a peer that asks, on behalf of its own clients.
         """
-        if scope is Scope.OPEN:
-            return None
         credentials = _credentials(request)
+        if scope is Scope.OPEN:
+            self._know_host(request, credentials)
+            return None
         if credentials is not None and self._is_admin(credentials):
             return None
         if token := request.headers.get(PEER_HEADER):
             return self._peer(token, request, scope)
+        self._know_host(request, credentials)
         self._need_key(_secret(request.headers), scope, credentials)
         return None
 
@@ -71,6 +76,33 @@ class Auth:
         if scope is Scope.ADMIN:
             raise NotAllowed(f"cannot let node {peer} do this: peers may use models and list them, no more")
         return peer
+
+    def _know_host(self, request: web.Request, credentials: Credentials | None) -> None:
+        """Who needs no key is at this machine; so must be the name he asks for.
+
+        A web page elsewhere can give its own name this machine's address and then ask in the user's browser, as if it
+        came from here (DNS rebinding). The browser still says the page's name in `Host`, and knows no key.
+        """
+        host = request.headers.get("Host")
+        if credentials is not None or self.exposed or host is None or self._is_own(host):
+            return
+        secret = _secret(request.headers)
+        if secret is None or self._keys.find(secret) is None:
+            raise NotAllowed(
+                f"cannot answer for the host {host!r}: without an API key this node answers to localhost, 127.0.0.1, "
+                "[::1], api.host and the host of cluster.advertise_url. Ask for one of these, or send a key "
+                "(`heliosctl keys add NAME` makes one)",
+                code="host_not_allowed",
+            )
+
+    def _is_own(self, host: str) -> bool:
+        name = _without_port(host.lower())
+        if name in self._hosts:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
 
     def _need_key(self, secret: str | None, scope: Scope, credentials: Credentials | None) -> None:
         if scope is Scope.USE and not self.exposed and not self._keys.all():
@@ -105,6 +137,13 @@ def _secret(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get("x-api-key") or None
+
+
+def _without_port(host: str) -> str:
+    """The name or address in a Host header: `[::1]:8484` is `::1`."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
 
 
 def _credentials(request: web.Request) -> Credentials | None:

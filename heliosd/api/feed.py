@@ -82,10 +82,11 @@ async def _journal(parts: Parts, stream: EventStream, after: int, limit: int, su
         # It listens before the past is read, so that nothing falls between the two.
         tasks.create_task(_collect(parts, stream, unsent, subject))
         await asyncio.sleep(0)
-        past = await parts.journal.read(after=after, limit=limit, subject=subject)
-        for entry in past:
-            await stream.send(_frame(entry))
-        last = max((entry.id for entry in past), default=after)
+        last = after
+        while past := await parts.journal.read(after=last, limit=limit, subject=subject):
+            for entry in past:
+                await stream.send(_frame(entry))
+            last = past[-1].id
         while True:
             entry = await unsent.get()
             if entry.id > last:
@@ -136,7 +137,12 @@ ROUTES = (
         ),
         parameters=(
             Parameter("after", "integer", "only what has a greater id"),
-            Parameter("limit", "integer", f"only the last so many; {_DEFAULT} when not given"),
+            Parameter(
+                "limit",
+                "integer",
+                f"only so many, {_DEFAULT} when not given: the last, or with `after` the first behind it; "
+                "with both `after` and `follow` all come",
+            ),
             Parameter("subject", "string", "only what is about this ticket, replica or model"),
             Parameter("follow", "boolean", "go on with what happens, as server-sent events"),
             Parameter("snapshots", "boolean", "with `follow`: also the whole state, at once and when it changed"),

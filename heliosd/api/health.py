@@ -27,19 +27,26 @@ async def ready(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
     snapshot = parts.node.snapshot()
-    engines = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas]
+    found = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas]
+    engines = [(replica, engine) for replica, engine in found if engine is not None]
     stored = await parts.store.models()
-    written = await parts.journal.read(limit=1)
-    scrape = Scrape(
-        snapshot=snapshot,
-        version=parts.identity.version,
-        models=len(stored),
-        store_bytes=await asyncio.to_thread(_blob_bytes, stored),
-        journal_entries=written[-1].id if written else 0,
-        engines=[(replica, engine.metrics()) for replica, engine in engines if engine is not None],
-    )
-    body = await asyncio.to_thread(parts.metrics.render, scrape)
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+    written, lost = parts.journal.written, parts.journal.lost
+
+    def render() -> bytes:
+        return parts.metrics.render(
+            Scrape(
+                snapshot=snapshot,
+                version=parts.identity.version,
+                models=len(stored),
+                store_bytes=_blob_bytes(stored),
+                journal_entries=written,
+                journal_lost=lost,
+                engines=[(replica, engine.metrics()) for replica, engine in engines],
+            )
+        )
+
+    # An engine's registry alone has hundreds of series: nothing of this is done while requests wait for the loop.
+    return web.Response(body=await asyncio.to_thread(render), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _blob_bytes(stored: Sequence[Stored]) -> int:

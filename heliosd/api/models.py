@@ -58,7 +58,6 @@ async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse
             code="model_in_use",
         )
     freed_bytes = await parts.store.remove(target)
-    await parts.store_changed()
     parts.journal.note("model", f"{target} was removed, {format_bytes(freed_bytes)} are free", model=str(target))
     return json_of(Removed(ref=str(target), freed_bytes=freed_bytes))
 
@@ -80,7 +79,6 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
         if isinstance(outcome, HeliosError):
             await stream.send(frame("error", error_body(outcome)))
         else:
-            await parts.store_changed()
             parts.journal.note("model", f"{outcome.ref} was added from {outcome.source}", model=str(outcome.ref))
             await stream.send(frame("done", model_view(outcome, parts.node.snapshot().replicas)))
     return response

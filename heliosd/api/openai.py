@@ -4,10 +4,12 @@ Refuses to know what is in a request besides `model`; engines validate and answe
 """
 
 import logging
+from collections.abc import Awaitable
+from contextlib import closing
 
 from aiohttp import web
 
-from heliosd.api.model_field import model_of
+from heliosd.api.model_field import check_content_type, find_model, rename_model
 from heliosd.api.parts import Parts
 from heliosd.api.reply import ClientReply
 from heliosd.api.routes import Answer, Route, Scope
@@ -15,9 +17,9 @@ from heliosd.api.trace import TRACE
 from heliosd.cluster.forward import FORWARDED_HEADER
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.core.lifecycle import State
-from heliosd.core.names import ModelRef, Ticket, parse_ref
-from heliosd.engines.engine import Request
-from heliosd.errors import HeliosError, NotFound
+from heliosd.core.names import ModelRef, Ticket
+from heliosd.engines.engine import Engine, Request
+from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.lease import LocalLease, PeerLease
 
 log = logging.getLogger("heliosd.api")
@@ -60,54 +62,84 @@ _ENGINE_PATHS = {f"/v1/{name}": f"/{name}" for name in ("pooling", "classify", "
 
 async def infer(request: web.Request, parts: Parts) -> web.StreamResponse:
     """Answer one inference request."""
-    ref, body = model_of(await request.read(), request.headers.get("Content-Type", ""))
-    reply = ClientReply(request)
-    failure = await _serve(request, parts, reply, ticket=request[TRACE].ticket, ref=ref, body=body)
-    return await (reply.fail(failure) if failure else reply.finish())
+    content_type = request.headers.get("Content-Type", "")
+    check_content_type(content_type)
+    body = await request.read()
+    ref, name = await find_model(body, content_type)
+    with closing(ClientReply(request, parts.stalled_s)) as reply:
+        failure = await _serve(request, parts, reply, ref=ref, name=name, body=body)
+        return await (reply.fail(failure) if failure else reply.finish())
 
 
 async def earlier_response(request: web.Request, parts: Parts) -> web.StreamResponse:
-    """Fetch or cancel a response by its id: whichever ready engine made it knows it."""
+    """Fetch or cancel a response by its id: whichever ready engine made it knows it.
+
+    Nothing is leased and nothing started: an engine that has ended has forgotten its responses.
+    """
     body = await request.read()
-    ready = (replica for replica in parts.node.snapshot().replicas if replica.state is State.READY)
-    for model in dict.fromkeys(replica.model for replica in ready):
-        reply = ClientReply(request)
-        ticket = parts.node.new_ticket()
-        failure = await _serve(request, parts, reply, ticket=ticket, ref=parse_ref(model), body=body)
-        if failure is not None:
-            return await reply.fail(failure)
-        if reply.status != 404:  # a refusal is held back until `finish`: another engine may still be asked
-            return await reply.finish()
+    for replica in parts.node.snapshot().replicas:
+        engine = parts.node.engine(replica.id)
+        if engine is None or replica.state is not State.READY:
+            continue
+        with closing(ClientReply(request, parts.stalled_s)) as reply:
+            try:
+                failure = await _answered(request, reply, _by_engine(request, engine, body, reply))
+            except EngineFailed:
+                continue  # it died in this moment
+            if failure is not None:
+                return await reply.fail(failure)
+            if reply.status != 404:  # a refusal is held back until `finish`: another engine may still be asked
+                request[TRACE].model, request[TRACE].replica = replica.model, replica.id
+                return await reply.finish()
     raise NotFound(
         f"cannot find the response {request.match_info['id']!r}: no running engine has it", code="response_not_found"
     )
 
 
 async def _serve(
-    request: web.Request, parts: Parts, reply: ClientReply, *, ticket: Ticket, ref: ModelRef, body: bytes
+    request: web.Request, parts: Parts, reply: ClientReply, *, ref: ModelRef, name: str, body: bytes
 ) -> HeliosError | None:
-    """Let an engine or a peer answer. Returns what went wrong after the answer had begun, raises what did before."""
+    """Let an engine or a peer answer, as `_answered` tells. `name` is what the body calls the model.
+
+    Whatever that is, an alias perhaps that only this node knows, engine and peer are asked under the model's own name.
+    """
     trace = request[TRACE]
     trace.model = str(ref)
     forwarded = trace.peer is not None or FORWARDED_HEADER in request.headers
-    try:
-        async with parts.node.lease(ticket, ref, forwarded=forwarded) as lease:
+
+    async def answer() -> None:
+        async with parts.node.lease(trace.ticket, ref, forwarded=forwarded) as lease:
             trace.model = lease.model
+            named = body
+            if name != lease.model:
+                named = await rename_model(body, request.headers["Content-Type"], lease.model)
             match lease:
                 case LocalLease():
                     trace.replica = lease.replica
-                    path = _ENGINE_PATHS.get(request.path, request.rel_url.raw_path)
-                    await lease.engine.frontend.handle(_passed(request, ticket, path, body), reply)
+                    await _by_engine(request, lease.engine, named, reply)
                 case PeerLease():
                     trace.served_by = lease.peer
-                    passed = _passed(request, ticket, request.rel_url.raw_path, body)
+                    passed = _passed(request, trace.ticket, request.rel_url.raw_path, named)
                     await parts.peers.forward(lease.peer, passed, reply)
+
+    return await _answered(request, reply, answer())
+
+
+async def _by_engine(request: web.Request, engine: Engine, body: bytes, reply: ClientReply) -> None:
+    path = _ENGINE_PATHS.get(request.path, request.rel_url.raw_path)
+    await engine.frontend.handle(_passed(request, request[TRACE].ticket, path, body), reply)
+
+
+async def _answered(request: web.Request, reply: ClientReply, answering: Awaitable[None]) -> HeliosError | None:
+    """Returns what went wrong after the answer had begun, raises what did before."""
+    try:
+        await answering
     except ConnectionResetError:  # the client is gone
         raise
     except Exception as error:
         if not reply.begun:
             raise
-        return _told(error, ticket)
+        return _told(error, request[TRACE].ticket)
     return None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from heliosd.api.codes import CODES
 from heliosd.api.openapi import document, plain_path
 from heliosd.api.routes import Route
 
@@ -20,6 +21,10 @@ paths.
   kernel says who they are. Over TCP send `Authorization: Bearer KEY` or `x-api-key: KEY`. `/helios/v1/*` needs an
   admin key. `/v1/*` needs any key once one exists or when the port can be reached from other machines; until then it
   is open to this machine. `/healthz`, `/readyz`, `/metrics` and `/openapi.json` are open.
+- **Hosts.** While the port can be reached from this machine only, a request over TCP without a key must name this
+  machine in `Host`: localhost, a loopback address, `api.host` or the host of `cluster.advertise_url`. So no web page
+  can use a model through a visitor's browser. For the same reason `/v1/*` takes bodies declared as `application/json`
+  or `multipart/form-data` only.
 - **Tickets.** Every answer carries the header `x-request-id`: the request's ticket, which is also in the logs and the
   journal. `GET /helios/v1/explain/TICKET` tells what happened to it.
 - **Errors** have OpenAI's shape, `{"error": {"message", "type", "code", "param", "cause"}}`; below `/v1/messages`
@@ -28,51 +33,12 @@ paths.
 - **Bytes** are integers named `…_bytes`, seconds are numbers named `…_s`, moments are seconds since the epoch.
 """
 
-_CODES = (
-    ("missing_api_key", 401, "a key is needed and none was sent"),
-    ("invalid_api_key", 401, "the key is not known"),
-    ("invalid_peer_token", 401, "another node's signature is wrong or out of date"),
-    ("admin_key_needed", 403, "the key is known and is no admin key"),
-    ("not_allowed", 403, "the operator did not allow this"),
-    ("unknown_path", 404, "there is no such path"),
-    ("method_not_allowed", 405, "the path is there, and answers to other methods"),
-    ("malformed_json", 400, "the body is no JSON object"),
-    ("malformed_form", 400, "the multipart form cannot be read"),
-    ("bad_request", 400, "a field is wrong; `param` names it"),
-    ("bad_model_name", 400, "what was sent cannot be a model's name"),
-    ("missing_model", 400, "the request names no model"),
-    ("body_too_large", 413, "the body is longer than `api.max_body_bytes`"),
-    ("model_not_found", 404, "neither this node nor a peer has the model"),
-    ("model_cannot_fit", 422, "no device here could ever hold it; the message has the arithmetic"),
-    ("context_length_exceeded", 400, "the prompt is longer than the model's context"),
-    ("invalid_request", 400, "the engine refuses the request; its message says why"),
-    ("not_supported", 404, "the model cannot do what the path asks for"),
-    ("engine_failed", 502, "an engine died or would not start; `cause` has its words"),
-    ("engine_error", 500, "the engine lives, and failed at this request"),
-    ("source_failed", 502, "a hub, peer or folder did not deliver"),
-    ("corrupt_data", 502, "bytes are not what their name says"),
-    ("starting", 503, "the node is not ready yet"),
-    ("draining", 503, "the node is going down"),
-    ("queue_full", 503, "too many requests wait already"),
-    ("queue_timeout", 503, "the request waited for as long as it may"),
-    ("peer_unreachable", 503, "the node that holds the model does not answer"),
-    ("peer_refused", 503, "the node that holds the model does not trust this one"),
-    ("conflict", 409, "the thing is in use, or already so"),
-    ("model_in_use", 409, "a replica uses the model"),
-    ("key_exists", 409, "the name is taken"),
-    ("key_not_found", 404, "no key has this name"),
-    ("replica_not_found", 404, "no replica runs under that name"),
-    ("disk_full", 503, "there is no room for the model's files"),
-    ("response_not_found", 404, "no running engine made this response"),
-    ("not_found", 404, "the thing is not here"),
-    ("internal_error", 500, "a fault of Helios; the log has it under the ticket"),
-)
-
 _PASSED_ON = """\
 OpenAI's API and Anthropic's messages, answered by vLLM's own handlers: what they accept and answer is what vLLM
 documents. Helios reads `model`, finds or starts a replica of it (here or on a peer), and passes the request on. Closing
-the connection frees the sequence. `model` is a ref (`org/name`, `name`, either with `@revision`) or an alias. A model
-that cannot do what a path asks for is answered with 404 `not_supported`.
+the connection frees the sequence. `model` is a ref (`org/name`, `name`, either with `@revision`) or an alias; the
+engine is asked under the model's own name, and the answer says that name. A model that cannot do what a path asks for
+is answered with 404 `not_supported`.
 """
 
 
@@ -149,7 +115,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _codes() -> str:
-    rows = [f"| `{code}` | {status} | {text} |" for code, status, text in _CODES]
+    rows = [f"| `{code}` | {status} | {text} |" for code, status, text in CODES]
     return "\n".join(["## Error codes\n", "| code | status | means |", "|---|---|---|", *rows, ""])
 
 

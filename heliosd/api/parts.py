@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from heliosd.api.stall import STALLED_S
 from heliosd.cluster.member import Member
 from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
@@ -89,6 +90,11 @@ class Entry(Protocol):
 class TheJournal(Protocol):
     """What the API asks of `heliosd.state.journal.Journal`."""
 
+    @property
+    def written(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
     async def read(self, *, after: int = 0, limit: int = 500, subject: str | None = None) -> Sequence[Entry]: ...
 
     def follow(self) -> AsyncIterator[Entry]: ...
@@ -139,6 +145,10 @@ class TheStore(Protocol):
 
     async def remove(self, ref: ModelRef) -> int: ...
 
+    async def set_alias(self, alias: str, ref: ModelRef) -> ModelRef: ...
+
+    async def remove_alias(self, alias: str) -> ModelRef: ...
+
 
 class ThePeers(Protocol):
     """What the API asks of `heliosd.cluster.peers.Peers`."""
@@ -182,8 +192,6 @@ class Parts:
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
-    store_changed: Callable[[], Awaitable[None]]
-    """A model was added or removed: whoever relies on the list is told."""
     checks: tuple[Check, ...] = ()
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""
@@ -194,3 +202,7 @@ class Parts:
     max_body_bytes: int = 64 * 1024**2
     admin_group: str = "helios"
     """Members may do everything over the Unix socket."""
+    hosts: frozenset[str] = frozenset()
+    """Names this node is called by, besides those of loopback."""
+    stalled_s: float = STALLED_S
+    """A client that takes nothing of its answer for so long is cut off."""

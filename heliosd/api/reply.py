@@ -7,6 +7,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from heliosd.api.errors import error_bytes, speaks_anthropic, with_stable_code
+from heliosd.api.stall import STALLED_S, StallWatch
 from heliosd.api.trace import TRACE
 from heliosd.errors import EngineFailed, HeliosError
 
@@ -15,10 +16,14 @@ _NOT_OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", 
 
 
 class ClientReply:
-    """Implements `engines.engine.Reply`. Only the body of an error is held back, to give it a stable code."""
+    """Implements `engines.engine.Reply`. Only the body of an error is held back, to give it a stable code.
 
-    def __init__(self, request: web.Request) -> None:
+    A client that takes nothing for `stalled_s` is cut off. `close` it when the request is over.
+    """
+
+    def __init__(self, request: web.Request, stalled_s: float = STALLED_S) -> None:
         self._request = request
+        self._writing = StallWatch(self._cut, stalled_s)
         self._trace = request[TRACE]
         self._anthropic = speaks_anthropic(request.path)
         self._response: web.StreamResponse | None = None
@@ -57,18 +62,21 @@ class ClientReply:
             self._trace.code = _code_of(chunk.partition(b"data: ")[2])
         if self._trace.first_byte_s is None:
             self._trace.first_byte_s = asyncio.get_running_loop().time() - self._trace.started
-        await self._response.write(chunk)
+        with self._writing:
+            await self._response.write(chunk)
 
     async def finish(self) -> web.StreamResponse:
         """End the answer after the frontend has returned. Raises EngineFailed when it never began one."""
         if self._response is None:
-            raise EngineFailed(f"cannot answer {self._request.path}: the engine gave no answer")
+            raise EngineFailed(f"cannot answer {self._request.path}: the engine ended without a word; ask again")
         if self._refusal is not None:
             body = with_stable_code(self._response.status, bytes(self._refusal), anthropic=self._anthropic)
             self._trace.code = _code_of(body)
             await self._response.prepare(self._request)
-            await self._response.write(body)
-        await self._response.write_eof()
+            with self._writing:
+                await self._response.write(body)
+        with self._writing:
+            await self._response.write_eof()
         return self._response
 
     async def fail(self, error: HeliosError) -> web.StreamResponse:
@@ -77,11 +85,21 @@ class ClientReply:
         self._trace.code = error.code
         if self._events:
             body = error_bytes(error, anthropic=self._anthropic)
-            await self._response.write((b"event: error\n" if self._anthropic else b"") + b"data: " + body + b"\n\n")
-            await self._response.write_eof()
-        elif self._request.transport is not None:
-            self._request.transport.abort()
+            event = (b"event: error\n" if self._anthropic else b"") + b"data: " + body + b"\n\n"
+            with self._writing:
+                await self._response.write(event)
+                await self._response.write_eof()
+        else:
+            self._cut()
         return self._response
+
+    def close(self) -> None:
+        """No more is written."""
+        self._writing.close()
+
+    def _cut(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
 
 def _code_of(body: bytes) -> str:

@@ -1,11 +1,12 @@
 """All routes of the API in one table: the router, openapi.json and docs/api.md are made of it."""
 
-from heliosd.api import admin, estimate, feed, health, log_lines, models, openai, replicas
+from heliosd.api import admin, aliases, estimate, feed, health, log_lines, models, openai, replicas
 from heliosd.api.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
     *models.ROUTES,
+    *aliases.ROUTES,
     *replicas.ROUTES,
     *estimate.ROUTES,
     *feed.ROUTES,

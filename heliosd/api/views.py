@@ -66,6 +66,7 @@ def device_view(account: DeviceAccount) -> DeviceView:
         compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
         driver_version=device.driver_version,
         numa_node=device.numa_node,
+        pcie=f"gen{device.pcie[0]} x{device.pcie[1]}" if device.pcie else None,
         links={str(other): str(link) for other, link in device.links},
     )
 
@@ -91,7 +92,6 @@ def replica_view(
         tasks=list(engine.tasks) if engine else [],
         pids=sorted(engine.pids) if engine else [],
         log_file=str(log_file) if log_file else None,
-        failure=replica.failure,
     )
 
 

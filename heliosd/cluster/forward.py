@@ -133,7 +133,7 @@ async def _chunks(response: aiohttp.ClientResponse, member: Member) -> AsyncIter
             yield chunk
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise SourceFailed(
-            f"cannot finish the answer: the connection to node {member.name} broke",
+            f"cannot finish the answer: the connection to node {member.name} broke; ask again",
             cause=str(error) or type(error).__name__,
         ) from error
 

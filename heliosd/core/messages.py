@@ -39,6 +39,10 @@ class Demand:
     max_model_len: int | None = None
     """The longest request the KV cache was sized for; None: what the model says."""
     max_num_seqs: int = 32
+    arguments: str = ""
+    """What is set for the engine that changes its overhead, as measurements are kept under it."""
+    remote_code: bool = False
+    """The model's configuration wants code that comes with it."""
     keep_alive_s: float = 300.0
     """Idle for so long, it is stopped. Zero: at once. Infinite: never for idleness alone."""
 

@@ -65,5 +65,4 @@ class Replica:
             started_at=self.started_at,
             idle_since=self.last_used if self.idle else None,
             keep_alive_s=self.keep_alive_s,
-            failure=None,
         )

@@ -39,7 +39,6 @@ class ReplicaStatus:
     idle_since: float | None
     """None while it has leases."""
     keep_alive_s: float
-    failure: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from heliosd.core.hardware import Device, DeviceFault, DeviceKind, DeviceReading
 from heliosd.core.names import DeviceId
 from heliosd.core.units import format_bytes
 from heliosd.devices.ram import CGROUPS, PROC, available_bytes, process_bytes, processor_name, total_bytes
-from heliosd.errors import ConfigError
+from heliosd.errors import ConfigError, HeliosError
 
 log = logging.getLogger("heliosd.devices")
 
@@ -46,8 +46,11 @@ class HostProbe:
 
     async def read(self, ours: Mapping[DeviceId, frozenset[int]]) -> tuple[DeviceReading, ...]:
         """`processes` are ours alone, each with its share of pages that several map; no other process is looked at."""
-        (device,) = await self.devices()
-        return (await asyncio.to_thread(self._look, device, ours.get(HOST, frozenset())),)
+        try:
+            (device,) = await self.devices()
+            return (await asyncio.to_thread(self._look, device, ours.get(HOST, frozenset())),)
+        except (HeliosError, OSError, ValueError) as error:
+            return (DeviceReading(HOST, used_bytes=0, free_bytes=0, fault=str(error)),)
 
     async def faults(self) -> AsyncIterator[DeviceFault]:
         """RAM reports none; ends when closed."""

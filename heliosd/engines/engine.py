@@ -29,6 +29,8 @@ class LaunchSpec:
     """Where the engine process's own output goes."""
     dtype: str = "auto"
     trust_remote_code: bool = False
+    remote_code: bool = False
+    """The model's configuration wants code that comes with it."""
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     """What the operator set for this model, passed to the engine unchanged."""
 
@@ -103,7 +105,7 @@ class Engine(Protocol):
         ...
 
     def metrics(self) -> str:
-        """Its own metrics in Prometheus text format (`vllm:*`), or an empty string."""
+        """Its own metrics in Prometheus text format (`vllm:*`), or an empty string. Called in a thread."""
         ...
 
 

@@ -22,6 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
+from heliosd.engines.old_logs import hold
+
 READY = b"ready"
 
 _tracker_fds: list[int] = []
@@ -102,6 +104,7 @@ class Arrival:
         with Path(self.log_file).open("ab", buffering=0) as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+        hold(2)
         os.environ.update(self.environment)
         cast(Any, resource_tracker)._resource_tracker._fd = _tracker_fds[0]
         try:

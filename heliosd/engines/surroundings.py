@@ -1,4 +1,8 @@
-"""The environment of the zygote and so of every vLLM engine. The daemon's own is never changed."""
+"""The environment of the zygote and so of every vLLM engine.
+
+None of it is set for the daemon itself. In that, `adapter` keeps vLLM from taking over the log, and takes back at once
+what vLLM writes while it makes a configuration.
+"""
 
 import importlib.util
 import os
@@ -7,10 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.secrets import without_secrets
 
 
 def surroundings(device: DeviceKind, threads: int | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """All variables for engines on this kind of device; what the operator has set for the daemon stays."""
+    """All variables for engines on this kind of device.
+
+    What the operator has set for the daemon stays, except secrets.
+    """
     ours = {
         "HELIOS_ZYGOTE": "1",
         # Engines get a directory; nothing is looked up or reported anywhere else.
@@ -28,7 +36,7 @@ def surroundings(device: DeviceKind, threads: int | None, inherited: Mapping[str
         ours |= _for_host(threads if threads is not None else max(1, len(os.sched_getaffinity(0)) - 1))
     else:
         ours["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them
-    return {**inherited, **ours}
+    return without_secrets(inherited) | ours
 
 
 def _for_host(threads: int) -> dict[str, str]:
@@ -37,6 +45,7 @@ def _for_host(threads: int) -> dict[str, str]:
         *_libraries("torch", "lib/libgomp*.so*", "../torch.libs/libgomp*.so*"),
     ]
     return {
+        "CUDA_VISIBLE_DEVICES": "",  # what these engines take is booked on the host alone
         "OMP_NUM_THREADS": str(threads),
         # Idle OpenMP threads spin: five engines on two cores were ten times slower for it.
         "GOMP_SPINCOUNT": "1000",

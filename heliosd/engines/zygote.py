@@ -20,17 +20,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from multiprocessing import connection, context, forkserver, popen_forkserver, process, reduction, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
+from heliosd.core.units import MiB
 from heliosd.engines import forked
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
 
 _TAIL_BYTES = 8 * 1024
+_LONGEST_LOG_BYTES = 10 * MiB
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class Zygote:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._alive_w = -1
+        """Ours to close as long as `_process` is set."""
         self._socket_path = ""
         self.folder = Path()
         """For sockets. Set while the zygote runs; it removes it when it ends."""
@@ -65,7 +69,7 @@ class Zygote:
                     if self._process.poll() is None:
                         return
                     log.warning("zygote died", extra={"exit": self._process.returncode})
-                    os.close(self._alive_w)
+                    self._let_go()
                     shutil.rmtree(self.folder, ignore_errors=True)
                 if self._closed:
                     raise EngineFailed("cannot start an engine: the daemon is shutting down")
@@ -77,12 +81,14 @@ class Zygote:
 
     def _spawn(self) -> int:
         """Start the process; return the descriptor that says `READY`, or ends."""
-        self.folder = Path(tempfile.mkdtemp(prefix="helios-"))
-        self._socket_path = str(self.folder / "fork")
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        alive_r, self._alive_w = os.pipe()
-        ready_r, ready_w = os.pipe()
-        with socket.socket(socket.AF_UNIX) as listener, self._log_file.open("ab") as output:
+        with ExitStack() as theirs, ExitStack() as ours:
+            self.folder = Path(tempfile.mkdtemp(prefix="helios-"))
+            ours.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self._socket_path = str(self.folder / "fork")
+            alive_r, alive_w = _pipe(theirs, ours)
+            ready_r, ready_w = _pipe(ours, theirs)
+            listener = theirs.enter_context(socket.socket(socket.AF_UNIX))
+            output = theirs.enter_context(self._open_log())
             listener.bind(self._socket_path)
             listener.listen()
             passed = (listener.fileno(), alive_r, ready_w)
@@ -90,8 +96,7 @@ class Zygote:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from heliosd.engines.forked import serve; {call}"],
                 # vLLM leaves a file in TMPDIR at every start; the folder is removed when the zygote ends.
-                env=self._environment
-                | {"PYTHONPATH": _python_path(self._environment), "TMPDIR": str(self.folder)},
+                env=self._environment | {"PYTHONPATH": _python_path(self._environment), "TMPDIR": str(self.folder)},
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -99,9 +104,21 @@ class Zygote:
                 # Ctrl-C in the daemon's terminal is for the daemon, which then stops the engines in order.
                 start_new_session=True,
             )
-        os.close(alive_r)
-        os.close(ready_w)
+            self._alive_w = alive_w
+            ours.pop_all()
         return ready_r
+
+    def _open_log(self) -> BinaryIO:
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        log_file = self._log_file.open("ab")
+        if log_file.tell() > _LONGEST_LOG_BYTES:
+            log_file.truncate(0)
+        return log_file
+
+    def _let_go(self) -> None:
+        """Have it end, if it has not, and forget it: what is closed twice may be somebody else's by then."""
+        self._process = None
+        os.close(self._alive_w)
 
     def _fail(self) -> None:
         now = self._process
@@ -127,31 +144,24 @@ class Zygote:
                 raise EngineFailed(
                     "cannot fork an engine: the zygote has just died; the next start replaces it"
                 ) from error
-            status_r, status_w = os.pipe()
-            data_r, data_w = os.pipe()
             # In the standard server the third descriptor is the pipe that keeps the server alive, and the fourth
             # leads to the daemon's resource tracker. Engines must not do the one and have their own for the other.
-            with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-                sent = [data_r, status_w, nothing.fileno(), nothing.fileno(), *fds]
-                try:
-                    reduction.sendfds(client, sent)
-                except BaseException:
-                    os.close(status_r)
-                    os.close(data_w)
-                    raise
-                finally:
-                    os.close(data_r)
-                    os.close(status_w)
+            with ExitStack() as theirs, ExitStack() as ours:
+                status_r, status_w = _pipe(ours, theirs)
+                data_r, data_w = _pipe(theirs, ours)
+                nothing = theirs.enter_context(open(os.devnull, "rb"))  # noqa: PTH123
+                reduction.sendfds(client, [data_r, status_w, nothing.fileno(), nothing.fileno(), *fds])
+                ours.pop_all()
             return status_r, data_w
 
     def close(self) -> None:
         """End the zygote and with it any engine still forked from it."""
         self._closed = True
         with self._lock:
-            now, self._process = self._process, None
+            now = self._process
             if now is None:
                 return
-            os.close(self._alive_w)
+            self._let_go()
         try:
             now.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -165,14 +175,22 @@ class ForkContext(ForkServerContext):
 
     def __init__(self, zygote: Zygote, log_file: Path, environment: Mapping[str, str]) -> None:
         super().__init__()
-        self._zygote = zygote
-        self._log_file = log_file
-        self._environment = dict(environment)
+        self.zygote = zygote
+        self.log_file = log_file
+        self.environment = dict(environment)
         self.started: list[ForkedProcess] = []
+        self.called_off = False
+
+    def call_off(self) -> None:
+        """Kill what was started, and what is being started as soon as it has a process id."""
+        self.called_off = True
+        for made in self.started:
+            if made.pid is not None:
+                made.kill()
 
     def Process(self, *args: Any, **kwargs: Any) -> "ForkedProcess":  # type: ignore[override]  # noqa: N802
         made = ForkedProcess(*args, **kwargs)
-        made.origin = (self._zygote, self._log_file, self._environment)
+        made.origin = self
         self.started.append(made)
         return made
 
@@ -202,7 +220,7 @@ class ForkedProcess(process.BaseProcess):
     """A process forked from a zygote; otherwise as multiprocessing's own."""
 
     _start_method = "forkserver"
-    origin: tuple[Zygote, Path, dict[str, str]] | None = None
+    origin: ForkContext | None = None
 
     @staticmethod
     def _Popen(process_obj: "ForkedProcess") -> "_Popen":  # noqa: N802
@@ -210,6 +228,8 @@ class ForkedProcess(process.BaseProcess):
 
     def start(self) -> None:
         super().start()
+        if self.origin is not None and self.origin.called_off:
+            self.kill()  # who called it off found no process id yet
         # Its owner ends it; at the interpreter's exit nobody should wait for it.
         cast(Any, process)._children.discard(self)
 
@@ -232,8 +252,8 @@ class _Popen(popen_forkserver.Popen):
         super().__init__(process_obj)
 
     def _launch(self, process_obj: ForkedProcess) -> None:
-        assert process_obj.origin is not None
-        zygote, log_file, environment = process_obj.origin
+        origin = process_obj.origin
+        assert origin is not None
         self._heard, told = connection.Pipe(duplex=False)
         # Only what the child needs: the standard data would have it import the daemon's main module again.
         preparation = {
@@ -246,15 +266,15 @@ class _Popen(popen_forkserver.Popen):
         context.set_spawning_popen(self)
         try:
             reduction.dump(process_obj, inner)
-            pid = zygote.pid
+            pid = origin.zygote.pid
             if pid is None:
                 raise EngineFailed("cannot fork an engine: the zygote is not running")
-            arrival = forked.Arrival(pid, str(log_file), environment, told, inner.getvalue())
+            arrival = forked.Arrival(pid, str(origin.log_file), origin.environment, told, inner.getvalue())
             reduction.dump(preparation, data)
             reduction.dump(arrival, data)
         finally:
             context.set_spawning_popen(None)
-        self.sentinel, data_w = zygote.connect(cast(Any, self)._fds)
+        self.sentinel, data_w = origin.zygote.connect(cast(Any, self)._fds)
         told.close()
         parent_w = os.dup(data_w)
         self.finalizer = util.Finalize(self, cast(Any, util).close_fds, (parent_w, self.sentinel))
@@ -282,6 +302,14 @@ class _Popen(popen_forkserver.Popen):
             except (EOFError, OSError):
                 return self._words
         return self._words
+
+
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """Two descriptors, each closed by the stack it is given to."""
+    read, write = os.pipe()
+    reading.callback(os.close, read)
+    writing.callback(os.close, write)
+    return read, write
 
 
 def tail(file: Path, n_bytes: int = _TAIL_BYTES) -> str:

@@ -59,7 +59,7 @@ def estimate(
     notes: list[str] = []
     ranks = wishes.tensor_parallel
     dtype = profile.dtype if wishes.dtype == "auto" else wishes.dtype
-    seqs = wishes.max_num_seqs or (32 if kind is DeviceKind.HOST else 256)
+    seqs = sequences(wishes, kind)
     length = wishes.max_model_len or profile.max_model_len or UNKNOWN_MODEL_LEN
     if not (wishes.max_model_len or profile.max_model_len):
         notes.append(f"the configuration does not say how long a request may be: {length} tokens are assumed")
@@ -86,6 +86,11 @@ def estimate(
         kv_bytes_per_token=per_token,
         notes=tuple(notes),
     )
+
+
+def sequences(wishes: Wishes, kind: DeviceKind) -> int:
+    """How many an engine on such a device works on at once."""
+    return wishes.max_num_seqs or (32 if kind is DeviceKind.HOST else 256)
 
 
 def _weights(profile: ModelProfile, dtype: str) -> int:

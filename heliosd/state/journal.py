@@ -6,6 +6,8 @@ an entry only after it is committed.
 
 import asyncio
 import json
+import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -15,6 +17,8 @@ from typing import Any
 import sqlite_utils
 
 from heliosd.state.database import Database
+
+log = logging.getLogger("heliosd.state")
 
 FOLLOWER_BACKLOG = 1000
 KEPT_ENTRIES = 200_000
@@ -41,6 +45,10 @@ class Journal:
         self._inbox: asyncio.Queue[JournalEntry | asyncio.Future[None]] = asyncio.Queue()
         self._followers: set[asyncio.Queue[JournalEntry | None]] = set()
         self.written = 0
+        """Lines on disk since this process began."""
+        self.lost = 0
+        """Lines that could not be written since this process began."""
+        self._losing: int | None = None
 
     def note(
         self,
@@ -77,13 +85,31 @@ class Journal:
         entries = [item for item in batch if isinstance(item, JournalEntry)]
         waiting = [item for item in batch if not isinstance(item, JournalEntry)]
         if entries:
-            # A batch that has left the inbox is written to the end, also when this task is cancelled meanwhile.
-            for entry in await asyncio.shield(self._database.run(lambda db: _insert(db, entries))):
-                self.written += 1
-                self._tell(entry)
+            try:
+                # A batch that has left the inbox is written to the end, also when this task is cancelled meanwhile.
+                written = await asyncio.shield(self._database.run(lambda db: _insert(db, entries)))
+            except sqlite3.Error as error:  # a full disk costs lines of the journal, never the service
+                self._lose(len(entries), error)
+            else:
+                self._keep(written)
         for done in waiting:
             if not done.done():
                 done.set_result(None)
+
+    def _keep(self, entries: list[JournalEntry]) -> None:
+        if self._losing is not None:
+            log.warning("journal written again", extra={"lost": self._losing})
+            self._losing = None
+        self.written += len(entries)
+        for entry in entries:
+            self._tell(entry)
+
+    def _lose(self, count: int, error: sqlite3.Error) -> None:
+        """Said at the first loss and when writing works again: whoever fills a disk must not be sent more lines."""
+        if self._losing is None:
+            log.error("journal cannot be written", extra={"lost": count, "cause": str(error)})
+        self._losing = (self._losing or 0) + count
+        self.lost += count
 
     def _tell(self, entry: JournalEntry) -> None:
         """A follower that does not keep up is ended rather than buffered without bound."""
@@ -96,15 +122,20 @@ class Journal:
                 follower.put_nowait(None)
 
     async def read(self, *, after: int = 0, limit: int = 500, subject: str | None = None) -> list[JournalEntry]:
-        """The last `limit` entries after an id, oldest first; `subject` is a ticket, a model or a replica."""
+        """Entries, oldest first; `subject` is a ticket, a model or a replica.
+
+        Without `after` the last `limit` of all; with it the first `limit` behind that id, so that who asks again from
+        the last one he got misses nothing.
+        """
         where, values = "id > ?", [after]
         if subject is not None:
             where += " and (ticket = ? or model = ? or replica = ?)"
             values += [subject] * 3  # type: ignore[list-item]
+        order = "id" if after else "id desc"
         rows = await self._database.run(
-            lambda db: list(db.table("journal").rows_where(where, values, order_by="id desc", limit=limit))
+            lambda db: list(db.table("journal").rows_where(where, values, order_by=order, limit=limit))
         )
-        return [_entry(row) for row in reversed(rows)]
+        return sorted(map(_entry, rows), key=lambda entry: entry.id)
 
     async def last_replica(self) -> int:
         """The greatest number of a replica (`r7`: 7) that is told of; 0 when there is none."""

@@ -1,13 +1,15 @@
 """API keys: made at random, shown once, kept as sha256. Knows nothing of HTTP."""
 
+import asyncio
 import hashlib
 import secrets
+import sqlite3
 import time
 from dataclasses import dataclass
 
 import sqlite_utils
 
-from heliosd.errors import Conflict, NotFound
+from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
 
 PREFIX = "hk-"
@@ -72,20 +74,36 @@ class Keys:
                 [key.id, key.name, digest, int(key.admin), key.created_at],
             )
 
-        await self._database.run(insert)
-        self._by_hash[digest] = key
+        async def keep() -> None:
+            await self._database.run(insert)
+            self._by_hash[digest] = key
+
+        await asyncio.shield(keep())  # who stops waiting must not leave a key that is on disk and not in memory
         return key, secret
 
     async def remove(self, name: str) -> Key:
-        """Forget the key of this name or id at once. Raises NotFound when there is none."""
+        """Forget the key of this name or id at once, before it is off the disk.
+
+        Raises NotFound when there is none, HeliosError when it cannot be taken off the disk: then it still holds.
+        """
         digest = next((d for d, key in self._by_hash.items() if name in (key.name, key.id)), None)
         if digest is None:
             known = ", ".join(key.name for key in self.all()) or "none"
             raise NotFound(f"cannot remove the key {name!r}: it is not known; known are: {known}", code="key_not_found")
-        key = self._by_hash[digest]
-        await self._database.run(lambda db: db.execute("delete from keys where hash = ?", [digest]))
-        self._by_hash.pop(digest, None)
+        key = self._by_hash.pop(digest)
+        await asyncio.shield(self._forget(digest, key))
         return key
+
+    async def _forget(self, digest: str, key: Key) -> None:
+        try:
+            await self._database.run(lambda db: db.execute("delete from keys where hash = ?", [digest]))
+        except sqlite3.Error as error:
+            self._by_hash[digest] = key  # it would be back after a restart: better seen now, and removed again
+            raise HeliosError(
+                f"cannot remove the key {key.name!r}: the state database cannot be written ({error}). "
+                "It still holds; make room on the disk and remove it again",
+                code="state_not_written",
+            ) from error
 
 
 def _digest(secret: str) -> str:

@@ -65,6 +65,12 @@ def first_tables(db: Database) -> None:
     db.table("keys").create_index(["name"], unique=True)
 
 
+@steps()
+def arguments_of_measurements(db: Database) -> None:
+    # JSON: what was set when it was measured. Nobody knows it for older rows, so they match nothing.
+    db.table("measurements").add_column("arguments", str)
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -126,8 +126,7 @@ class Blobs:
         else:
             make_directory(target.parent)
             part.finish()
-            part.path.rename(target)
-            part.close()
+            part.become(target)
         # Also when it was here: another writer's rename may not be durable yet.
         sync_directory(target.parent)
 

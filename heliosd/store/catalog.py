@@ -5,7 +5,7 @@ rubbish that the next start sweeps up, and a row without a blob is a fault.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlite_utils
@@ -13,15 +13,25 @@ import sqlite_utils
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
 from heliosd.core.names import Digest, ModelRef
 from heliosd.errors import Conflict
-from heliosd.state.database import Database
+from heliosd.state.database import Database, T, Work
 from heliosd.store.stored import Record
 
 _WANTED = "select json_extract(value, '$[1]') from revisions, json_each(revisions.manifest)"
 
 
 class Catalog:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called after each commit, before whoever asked for it goes on."""
         self._database = database
+        self._changed = changed
+
+    async def _change(self, work: Work[T]) -> T:
+        # Also when the caller was cancelled: the database's thread may have committed all the same. Too early is not
+        # a danger, for what is asked of that one thread from now on it answers after the commit.
+        try:
+            return await self._database.run(work)
+        finally:
+            self._changed()
 
     async def records(self) -> tuple[Record, ...]:
         """Every ref, by name."""
@@ -57,9 +67,7 @@ class Catalog:
         Returns the blobs that nobody wants any more because the ref meant something else before.
         Raises Conflict when the alias is the name of a model.
         """
-        return await self._database.run(
-            lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now)
-        )
+        return await self._change(lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now))
 
     async def remove(self, ref: ModelRef) -> frozenset[Digest]:
         """Drop the ref, if it is there, with its aliases; returns the blobs nobody wants any more."""
@@ -70,11 +78,20 @@ class Catalog:
             db.execute("delete from aliases where name = ? and label = ?", key)
             return _drop_unwanted(db)
 
-        return await self._database.run(work)
+        return await self._change(work)
 
     async def set_alias(self, alias: str, ref: ModelRef) -> None:
         """Let `alias` point to `ref`; setting it again moves it. Raises Conflict as `commit` does."""
-        await self._database.run(lambda db: _set_alias(db, alias, ref))
+        await self._change(lambda db: _set_alias(db, alias, ref))
+
+    async def remove_alias(self, alias: str) -> ModelRef | None:
+        """Forget an alias; returns what it meant, None when there is none of that name."""
+
+        def work(db: sqlite_utils.Database) -> ModelRef | None:
+            row = db.execute("delete from aliases where alias = ? returning name, label", (alias,)).fetchone()
+            return row and ModelRef(*row)
+
+        return await self._change(work)
 
 
 def _manifest(text: str) -> Manifest:

@@ -72,10 +72,16 @@ class Part:
         return self._sha1.hexdigest()
 
     def finish(self) -> None:
-        """Make the bytes durable and read-only. Bytes behind the position, if any, are cut off."""
+        """Make the bytes durable. Bytes behind the position, if any, are cut off."""
         os.ftruncate(self._file, self.size_bytes)
-        os.fchmod(self._file, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
         os.fsync(self._file)
+
+    def become(self, blob: Path) -> None:
+        """Take the blob's name, then become read-only: the other way round, who is killed in between leaves a part
+        that nobody but root could ever open again."""
+        self.path.rename(blob)
+        os.fchmod(self._file, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        self.close()
 
     def close(self) -> None:
         if self._file >= 0:

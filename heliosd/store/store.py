@@ -1,18 +1,21 @@
 """The store: models by ref, their files as blobs, verified on the way in. What the rest of Helios asks.
 
-It decides nothing about memory or use: whether a model may be removed while a replica has it is the node's matter.
+It decides nothing about memory or use; whoever uses a revision holds it, and then its files stay.
 """
 
 import errno
 import fcntl
 import logging
 import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef
 from heliosd.core.profile import ModelProfile
 from heliosd.errors import Conflict, CorruptData, HeliosError, NotFound, SourceFailed, Unavailable
@@ -54,14 +57,16 @@ class Store:
         hub: HubAccess | None = None,
         patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`changed` is called on the event loop right after each commit that changes what `models` tells."""
         self._layout = Layout(root)
         self._hub = hub or HubAccess()
         self._clock = clock
         self._threads = Threads(THREADS)
         self._blobs = Blobs(self._layout, self._threads)
         self._revisions = Revisions(self._layout, self._threads)
-        self._catalog = Catalog(database)
+        self._catalog = Catalog(database, self._committed)
         self._claims = Claims(self._layout, self._threads)
         self._fetcher = Fetcher(self._layout, self._blobs, self._threads, patience or Patience())
         self._adding = Adding(
@@ -74,7 +79,10 @@ class Store:
             clock=clock,
         )
         self._busy: set[ModelRef] = set()
+        self._held: Counter[Digest] = Counter()
         self._profiles: dict[Digest, ModelProfile] = {}
+        self._damaged: set[Digest] = set()
+        self._changed = changed
         self._lock: int | None = None
 
     async def open(self) -> Swept:
@@ -115,6 +123,10 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
+    def _committed(self) -> None:
+        self._damaged.clear()  # whoever adds a damaged model again makes it whole
+        self._changed()
+
     async def models(self) -> tuple[StoredModel, ...]:
         """Every ref, by name."""
         return tuple([await self._stored(record) for record in await self._catalog.records()])
@@ -137,14 +149,19 @@ class Store:
 
     async def _profile(self, record: Record) -> ModelProfile:
         profile = self._profiles.get(record.revision)
-        if profile is None:
-            try:
-                profile = await self._threads.run(inspect, record.manifest, self._blobs.path)
-            except CorruptData as error:
-                # It is still listed, so that it can be seen and removed; `directory` refuses it with the reason.
-                log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
-                return _unknown(record.manifest.size_bytes)
-            self._profiles[record.revision] = profile
+        if profile is not None:
+            return profile
+        # It is still listed, so that it can be seen and removed; `directory` refuses it with the reason.
+        unknown = ModelProfile(None, record.manifest.size_bytes, *(None,) * 8)
+        if record.revision in self._damaged:
+            return unknown
+        try:
+            profile = await self._threads.run(inspect, record.manifest, self._blobs.path)
+        except CorruptData as error:
+            log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
+            self._damaged.add(record.revision)
+            return unknown
+        self._profiles[record.revision] = profile
         return profile
 
     async def directory(self, revision: Digest) -> Path:
@@ -152,10 +169,40 @@ class Store:
 
         Raises NotFound for a revision that is not here, CorruptData when a blob is gone or cut.
         """
+        return await self._revisions.present(await self._manifest(revision))
+
+    async def _manifest(self, revision: Digest) -> Manifest:
         manifest = await self._catalog.manifest(revision)
         if manifest is None:
             raise NotFound(f"cannot present revision {revision}: the store does not have it")
-        return await self._revisions.present(manifest)
+        return manifest
+
+    @asynccontextmanager
+    async def hold(self, revision: Digest) -> AsyncIterator[Path]:
+        """The revision's directory, whose files stay for the length of the block whatever is added or removed.
+
+        What nobody refers to any more is deleted when the last holder leaves. Raises as `directory` does, OSError
+        and sqlite3.Error on the way in; nothing on the way out.
+        """
+        manifest = await self._manifest(revision)
+        self._held[revision] += 1
+        try:
+            with self._blobs.hold() as hold:
+                for file in manifest.files:
+                    await hold.add(file.digest)
+                # Only now is it certain that it was not removed meanwhile.
+                yield await self.directory(revision)
+        finally:
+            self._held[revision] -= 1
+            await self._let_go(manifest)
+
+    async def _let_go(self, manifest: Manifest) -> None:
+        try:
+            if await self._catalog.manifest(manifest.digest) is None:
+                await self._blobs.delete({file.digest for file in manifest.files}, self._adding.wanted)
+                await self._drop_directory(manifest.digest)
+        except (HeliosError, OSError, sqlite3.Error) as error:
+            log.error("revision not tidied up", extra={"revision": manifest.digest, "cause": str(error)})
 
     async def add(self, wanted: Addition, progress: Tell) -> StoredModel:
         """Bring a model in and return it. `progress` is called on the event loop.
@@ -223,21 +270,29 @@ class Store:
         return freed_bytes
 
     async def _drop_directory(self, revision: Digest) -> None:
-        """Remove the links of a revision that no ref means any more."""
+        """Remove the links of a revision that no ref means and nobody holds any more."""
         if await self._catalog.manifest(revision) is None:
-            await self._revisions.remove(revision)
             self._profiles.pop(revision, None)
+            if not self._held[revision]:
+                await self._revisions.remove(revision)
 
-    async def set_alias(self, alias: str, ref: ModelRef) -> None:
-        """Let `alias` mean `ref`; an alias that exists moves. Raises NotFound, BadRequest or Conflict."""
+    async def set_alias(self, alias: str, ref: ModelRef) -> ModelRef:
+        """Let `alias` mean what `ref`, itself perhaps an alias, means; returns that. An alias that exists moves.
+
+        Raises NotFound, BadRequest or Conflict.
+        """
         record = await self._catalog.find(ref)
         if record is None:
             raise NotFound(f"cannot set the alias {alias}: the store does not have {ref}", code="model_not_found")
         await self._catalog.set_alias(checked_alias(alias), record.ref)
+        return record.ref
 
-
-def _unknown(weights_bytes: int) -> ModelProfile:
-    return ModelProfile(None, weights_bytes, *(None,) * 8)
+    async def remove_alias(self, alias: str) -> ModelRef:
+        """Forget an alias; returns the model it meant. Raises NotFound."""
+        ref = await self._catalog.remove_alias(alias)
+        if ref is None:
+            raise NotFound(f"cannot remove the alias {alias}: there is no alias {alias} here", code="alias_not_found")
+        return ref
 
 
 @contextmanager

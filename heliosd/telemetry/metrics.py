@@ -27,7 +27,9 @@ class Scrape:
     store_bytes: int
     """Each blob once."""
     journal_entries: int
-    """Written since the journal began."""
+    """Written since the daemon began."""
+    journal_lost: int
+    """Not written since then, because the disk did not take them."""
     engines: Sequence[tuple[str, str]]
     """`(replica, its own metrics as text)`."""
 
@@ -123,4 +125,5 @@ class _AllOf(Collector):
             models=scrape.models,
             store_bytes=scrape.store_bytes,
             journal_entries=scrape.journal_entries,
+            journal_lost=scrape.journal_lost,
         )

@@ -135,10 +135,11 @@ async def test_the_doctor_tells_of_checks_that_fail(it: World) -> None:
     async def raises() -> list[CheckView]:
         raise HeliosError("cannot read the disk", cause="EIO")
 
-    response = await doctor(None, replace(it.parts, checks=(well, raises)))  # type: ignore[arg-type]
+    response = await doctor(None, replace(it.parts, checks=(well, raises), warnings=lambda: ["no GPU"]))  # type: ignore[arg-type]
     assert response.body == (  # type: ignore[attr-defined]
         b'{"checks":[{"name":"one","ok":true,"message":"fine","advice":null},'
-        b'{"name":"raises","ok":false,"message":"cannot read the disk","advice":"EIO"}]}'
+        b'{"name":"raises","ok":false,"message":"cannot read the disk","advice":"EIO"},'
+        b'{"name":"warning","ok":false,"message":"no GPU","advice":null}]}'
     )
 
 

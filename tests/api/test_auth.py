@@ -126,3 +126,45 @@ async def test_a_request_that_says_it_was_forwarded_is_not_forwarded_again(it: W
     async with it.http.post("/v1/chat/completions", json=CHAT, headers={"x-helios-forwarded": "east"}) as response:
         assert response.status == 200
     assert [forwarded for _, _, forwarded in it.node.leases] == [True]
+
+
+async def under(it: World, host: str, path: str = "/v1/chat/completions", **headers: str) -> tuple[int, str]:
+    """Ask for a host by name, as a browser does that was told the name has this machine's address."""
+    sent = headers | {"Host": host}
+    ask = it.http.post(path, json=CHAT, headers=sent) if "chat" in path else it.http.get(path, headers=sent)
+    async with ask as response:
+        return response.status, "" if response.status < 400 else (await response.json())["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:8484", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8484", "gpu.lan:8484", "GPU.lan."],
+)
+async def test_without_a_key_this_node_answers_to_its_own_names(host: str) -> None:
+    async with world(hosts=frozenset({"gpu.lan"})) as it:
+        assert await under(it, host) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8484", "localhost.evil.example", "10.0.0.1", "[::2]", "["]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/metrics"])
+async def test_a_page_that_calls_its_own_name_this_machine_gets_nothing(it: World, host: str, path: str) -> None:
+    assert await under(it, host, path) == (403, "host_not_allowed")
+    assert it.node.leases == []
+
+
+async def test_a_key_or_a_peers_token_lifts_that(it: World) -> None:
+    _, secret = await it.keys.add("user", admin=False)
+    assert await under(it, "proxy.example", Authorization=f"Bearer {secret}") == (200, "")
+    assert await under(it, "proxy.example", "/metrics", **{"x-api-key": secret}) == (200, "")
+    assert await under(it, "proxy.example", Authorization="Bearer hk-wrong") == (403, "host_not_allowed")
+    assert await under(it, "proxy.example", **{"x-helios-peer": "good"}) == (200, "")
+
+
+async def test_beyond_loopback_and_on_the_unix_socket_any_name_will_do(it: World) -> None:
+    async with it.local.get("/v1/models", headers={"Host": "evil.example"}) as response:
+        assert response.status == 200
+    async with world(host="0.0.0.0") as open_to_all:
+        assert await under(open_to_all, "any.example") == (401, "missing_api_key")
+        assert await under(open_to_all, "any.example", "/healthz") == (200, "")

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -56,6 +57,7 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     it.parts.metrics.lease_granted(1.5)
     it.journal.note("test", "one")
     await it.journal.flushed()
+    it.journal.lost = 3
     found = await values(it)
     assert found[series("helios_build_info", version="0.1.0")] == 1
     assert found[series("helios_replicas", state="ready")] == 1
@@ -68,6 +70,7 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     assert found[series("helios_event_loop_lag_seconds_count")] == 1
     assert found[series("helios_queue_wait_seconds_sum")] == 1.5
     assert found[series("helios_journal_entries_total")] == 1
+    assert found[series("helios_journal_lost_total")] == 3
     assert found[series("helios_models")] == 2
     assert found[series("helios_store_bytes")] == 700  # the two models share their blob
 
@@ -78,6 +81,18 @@ async def test_engines_metrics_pass_through_told_apart_by_replica(it: World) -> 
     found = await values(it)
     for name in ("tiny", "other"):
         assert found[series("vllm:generation_tokens_total", model_name=name, replica=f"r-{name}")] == 3
+
+
+async def test_an_engines_metrics_are_collected_beside_the_event_loop(it: World) -> None:
+    class Slow(MemoryEngine):
+        def metrics(self) -> str:
+            threads.append(threading.current_thread())
+            return ""
+
+    threads: list[threading.Thread] = []
+    it.node.engines["tiny"] = Slow()
+    await scrape(it)
+    assert threads and threading.main_thread() not in threads
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

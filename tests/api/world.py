@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +110,7 @@ class MemoryNode:
         self.accepting = True
         self.draining = False
         self.engines: dict[str, MemoryEngine] = {"tiny": MemoryEngine()}
+        self.aliases: dict[str, str] = {}
         self.at_peers: dict[str, PeerName] = {}
         self.refusal: HeliosError | None = None
         self.leases: list[tuple[Ticket, ModelRef, bool]] = []
@@ -132,7 +133,7 @@ class MemoryNode:
             raise self.refusal
         self.leases.append((ticket, ref, forwarded))
         try:
-            name = str(ref)
+            name = self.aliases.get(str(ref), str(ref))
             if name in self.at_peers:
                 yield PeerLease(ticket, name, self.at_peers[name])
             elif name in self.engines:
@@ -173,7 +174,7 @@ class MemoryNode:
         replicas = tuple(
             ReplicaStatus(
                 ReplicaId(f"r-{name}"), name, "b" * 64, State.READY, (device.id,), frozenset(), FOOTPRINT, FOOTPRINT,
-                90.0, 95.0, float("inf"), None,
+                90.0, 95.0, float("inf"),
             )
             for name in self.engines
         )  # fmt: skip
@@ -225,6 +226,22 @@ class MemoryStore:
         if isinstance(self.outcome, HeliosError):
             raise self.outcome
         return self.outcome
+
+    async def set_alias(self, alias: str, ref: ModelRef) -> ModelRef:
+        found = await self.find(ref)
+        if found is None:
+            raise NotFound(f"cannot set the alias {alias}: no {ref} here", code="model_not_found")
+        self.held = [
+            replace(model, aliases=(*model.aliases, alias)) if model is found else model for model in self.held
+        ]
+        return found.ref
+
+    async def remove_alias(self, alias: str) -> ModelRef:
+        found = await self.find(ModelRef(alias))
+        if found is None or alias not in found.aliases:
+            raise NotFound(f"cannot remove the alias {alias}: none here", code="alias_not_found")
+        self.held = [replace(model, aliases=()) if model is found else model for model in self.held]
+        return found.ref
 
     async def remove(self, ref: ModelRef) -> int:
         self.held = [model for model in self.held if model.ref != ref]
@@ -279,7 +296,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(host: str = "127.0.0.1", max_body_bytes: int = 100_000) -> AsyncIterator[World]:
+async def world(
+    host: str = "127.0.0.1",
+    max_body_bytes: int = 100_000,
+    *,
+    hosts: frozenset[str] = frozenset(),
+    stalled_s: float = 60.0,
+) -> AsyncIterator[World]:
     """A whole API on real sockets."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -299,9 +322,10 @@ async def world(host: str = "127.0.0.1", max_body_bytes: int = 100_000) -> Async
             metrics=Metrics(),
             peers=peers,
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
-            store_changed=node.move,
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             max_body_bytes=max_body_bytes,
+            hosts=hosts,
+            stalled_s=stalled_s,
         )
         socket_path = place / "heliosd.sock"
         listening = await listen(build_app(parts), host=host, port=0, socket_path=socket_path)

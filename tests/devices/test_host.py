@@ -68,6 +68,20 @@ async def test_engines_over_their_share_leave_nothing_free(proc: Path) -> None:
     assert (reading.free_bytes, reading.used_bytes) == (0, 16 * GiB)
 
 
+async def test_memory_that_cannot_be_read_is_a_fault(proc: Path) -> None:
+    probe = HostProbe(capacity_bytes=16 * GiB, proc=proc)
+    await probe.devices()
+    (proc / "meminfo").write_text("MemTotal: 1 kB\n")
+    (reading,) = await probe.read({})
+    assert reading.fault is not None and "there is no MemAvailable" in reading.fault
+    (proc / "meminfo").unlink()
+    (reading,) = await probe.read({})
+    assert reading.fault is not None and "No such file" in reading.fault
+    _available(proc, 4 * GiB)
+    (reading,) = await probe.read({})
+    assert (reading.fault, reading.free_bytes) == (None, 4 * GiB)
+
+
 async def test_a_real_process_is_seen_to_grow() -> None:
     """The kernel of this machine, and a child that takes 64 MiB when told."""
     program = "input(); held = bytearray(b'x') * (64 << 20); print('held', flush=True); input()"

@@ -64,7 +64,7 @@ class Daemon:
         )
 
     def configure(self, config: str) -> None:
-        """Write the configuration: tables of `config` and those every test daemon has. `[api]` lines go into `[api]`."""
+        """Write the configuration: the tables of `config`, joined with those every test daemon has."""
         base, text = self.base, config
         for table in ("node", "api"):
             head = f"[{table}]\n"

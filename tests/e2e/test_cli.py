@@ -82,7 +82,7 @@ def test_refusals_have_their_exit_codes_and_say_what_to_do(daemon: Daemon) -> No
     assert unknown.returncode == Exit.NOT_FOUND
     assert "did you mean test/tiny" in unknown.stderr
     assert unknown.stdout == ""
-    assert ctl(daemon, "estimate", "smollm2", "--kv-cache", "4TiB").returncode == Exit.DOES_NOT_FIT
+    assert ctl(daemon, "estimate", "smollm2", "--kv-cache", "4TiB").returncode == Exit.CANNOT_FIT
     assert ctl(daemon, "run").returncode == Exit.USAGE
     nobody = subprocess.run(
         [sys.executable, "-m", "heliosctl", "--socket", str(daemon.folder / "nothing"), "ps"],

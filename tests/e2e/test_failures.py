@@ -1,6 +1,7 @@
 """What breaks, and what is left of it: engines killed, clients gone, daemons stopped or killed in the middle."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -97,7 +98,7 @@ def test_a_zygote_that_is_killed_takes_only_its_engines(daemon: Daemon):
     """Engines live as long as the zygote; the next request gets a new one of both."""
     short(daemon)
     (engine,) = [pid for replica in daemon.replicas() for pid in replica["pids"]]
-    zygote = [process for process in daemon.processes() if process.pid == engine][0].ppid()
+    zygote = next(process for process in daemon.processes() if process.pid == engine).ppid()
     os.kill(zygote, signal.SIGKILL)
     daemon.until(lambda: not daemon.replicas(), NOTICED_S, "the engine's end was not noticed")
     assert short(daemon)
@@ -148,7 +149,8 @@ async def test_a_client_that_leaves_frees_its_sequence(daemon: Daemon, streamed:
     content = json.dumps(body).encode()
     port = int(daemon.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(content)}\r\n\r\n"
     writer.write(head.encode() + content)
     async with httpx.AsyncClient() as client:
         if streamed:
@@ -164,11 +166,13 @@ async def test_a_client_that_leaves_frees_its_sequence(daemon: Daemon, streamed:
 
 
 async def seen(client, daemon, wanted, within_s) -> None:
-    """The engine's and the node's own count; the engine's is what it said in its last step, so a newer one is awaited."""
+    """The engine's and the node's own count; the engine's is of its last step, so a newer one is awaited."""
     async with asyncio.timeout(within_s):
         while True:
             text = (await client.get(f"{daemon.url}/metrics")).text
-            running = sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("vllm:num_requests_running"))
+            running = sum(
+                float(line.split()[-1]) for line in text.splitlines() if line.startswith("vllm:num_requests_running")
+            )
             leases = sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("helios_leases "))
             if wanted(running, leases):
                 return
@@ -246,7 +250,7 @@ def test_kill_nine_leaves_nothing_and_loses_nothing(stock: Path, smol_dir: Path,
             case "while starting":
                 threading.Thread(target=lambda: ignoring(lambda: short(daemon)), daemon=True).start()
                 daemon.until(lambda: len(daemon.processes()) > 1, 20, "nothing was started")
-                daemon.until(lambda: daemon.replicas(), 20, "nothing starts")
+                daemon.until(daemon.replicas, 20, "nothing starts")
                 daemon.kill()
             case "while serving" | "while draining":
                 short(daemon)
@@ -283,7 +287,5 @@ def check(database: Path) -> str:
 
 
 def ignoring(work) -> None:
-    try:
+    with contextlib.suppress(openai.APIError, httpx.HTTPError):
         work()
-    except (openai.APIError, httpx.HTTPError):
-        pass

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.units import GiB, MiB
@@ -88,6 +90,12 @@ async def until(true: Any, within_s: float) -> float:
             raise AssertionError(f"not so within {within_s} s")
         await asyncio.sleep(0.005)
     return time.monotonic() - began
+
+
+def zygote_of(engine: Engine) -> int:
+    """The process that this engine was forked from."""
+    (main,) = (process for process in map(psutil.Process, engine.pids) if process.ppid() not in engine.pids)
+    return main.ppid()
 
 
 def alive(pid: int) -> bool:

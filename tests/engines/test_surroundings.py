@@ -12,6 +12,17 @@ def test_engines_on_the_host_get_threads_that_do_not_spin_and_compile_nothing() 
     assert made["PATH"] == "/bin"
 
 
+def test_engines_on_the_host_see_no_gpu() -> None:
+    assert surroundings(DeviceKind.HOST, 1, {"CUDA_VISIBLE_DEVICES": "0"})["CUDA_VISIBLE_DEVICES"] == ""
+    assert surroundings(DeviceKind.CUDA, 1, {"CUDA_VISIBLE_DEVICES": "0"})["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_engines_get_no_secrets() -> None:
+    made = surroundings(DeviceKind.HOST, 1, {"HF_TOKEN": "hf_x", "HELIOS_CLUSTER__KEY": "0123456789abcdef"})
+    assert "HF_TOKEN" not in made
+    assert {name for name in made if name.startswith("HELIOS_")} == {"HELIOS_ZYGOTE"}
+
+
 def test_by_default_one_core_is_left_to_everything_else() -> None:
     assert int(surroundings(DeviceKind.HOST, None, {})["OMP_NUM_THREADS"]) >= 1
 

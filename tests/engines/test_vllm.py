@@ -18,7 +18,7 @@ from heliosd.core.units import MiB
 from heliosd.engines.engine import Engine
 from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.errors import EngineFailed
-from tests.engines.answers import QUESTION, alive, ask, chat, spec, until
+from tests.engines.answers import QUESTION, alive, ask, chat, spec, until, zygote_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -232,7 +232,7 @@ async def test_the_phases_cover_the_start(smol: Engine) -> None:
 async def test_bad_arguments_are_refused_with_the_nearest(vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path) -> None:
     for args, says in (
         ({"quantisation": "awq"}, "did you mean 'quantization'"),
-        ({"kv_cache_memory_bytes": 1}, "Helios itself sets kv_cache_memory_bytes"),
+        ({"kv_cache_memory_bytes": 1}, "must not set kv_cache_memory_bytes: Helios sets it from kv_cache"),
         ({"max_model_len": 10**9}, "max_model_len"),
     ):
         with pytest.raises(EngineFailed) as failed:
@@ -265,14 +265,13 @@ async def test_a_start_can_be_cancelled_at_any_moment(vllm_kind: VllmKind, smol_
 
 async def test_a_dead_zygote_is_replaced(vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path) -> None:
     engine = await vllm_kind.start(spec(tiny_dir, tmp_path))
-    pid = vllm_kind.zygote_pid
-    assert pid is not None
+    pid = zygote_of(engine)
     os.kill(pid, signal.SIGKILL)
     assert "SIGKILL" in await asyncio.wait_for(engine.wait_dead(), 3), "an engine outlived its zygote"
     await engine.stop()
     again = await vllm_kind.start(replace(spec(tiny_dir, tmp_path)))
     assert (await chat(again)).status == 200
-    assert vllm_kind.zygote_pid not in (None, pid)
+    assert zygote_of(again) != pid
     assert vllm_kind.state is Warmth.WARM
     await again.stop()
 
@@ -282,12 +281,12 @@ async def test_a_killed_daemon_leaves_nothing_behind(tiny_dir: Path, tmp_path: P
 import asyncio, sys
 from pathlib import Path
 from heliosd.engines.vllm import VllmKind
-from tests.engines.answers import spec
+from tests.engines.answers import spec, zygote_of
 
 async def main():
     kind = VllmKind(Path(sys.argv[2]))
     engine = await kind.start(spec(Path(sys.argv[1]), Path(sys.argv[2])))
-    print(kind.zygote_pid, *engine.pids, flush=True)
+    print(zygote_of(engine), *engine.pids, flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())

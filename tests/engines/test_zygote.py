@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,60 @@ def test_a_kill_is_seen_in_the_exit_code_by_everyone_who_asks(zygote: Zygote, tm
     process.kill()
     process.join(10)
     assert [process.exitcode, process.exitcode] == [-signal.SIGKILL] * 2
+
+
+def test_a_start_that_is_under_way_when_it_is_called_off_leaves_no_process(zygote: Zygote, tmp_path: Path) -> None:
+    zygote.ensure()
+    context = ForkContext(zygote, tmp_path / "child.log", {})
+    process = context.Process(target=time.sleep, args=(60,))
+    context.call_off()  # nothing has a process id yet
+    process.start()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_what_a_dead_zygote_had_open_is_closed_once(zygote: Zygote, tmp_path: Path) -> None:
+    """A second close would hit whoever was given the same number since."""
+    zygote.ensure()
+    assert zygote.pid is not None
+    os.kill(zygote.pid, signal.SIGKILL)
+    while zygote.pid is not None:
+        time.sleep(0.005)
+    before = open_files()
+    (tmp_path / "zygote.log").unlink()
+    (tmp_path / "zygote.log").mkdir()
+    for _ in range(3):
+        with pytest.raises(IsADirectoryError):
+            zygote.ensure()
+    assert len(open_files()) == len(before) - 1, "the pipe of the dead one, and nothing else"
+    with (tmp_path / "other").open("wb") as others:  # takes the lowest number that is free
+        zygote.close()
+        others.write(b"still open")
+
+
+def test_a_zygote_that_cannot_be_started_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    zygote = Zygote("decimal", {}, tmp_path / "zygote.log")
+    before = open_files()
+    with pytest.raises(FileNotFoundError):
+        zygote.ensure()
+    zygote.close()
+    assert open_files() == before
+    assert not list(tmp_path.glob("helios-*"))
+
+
+def test_an_overlong_log_is_begun_anew(zygote: Zygote, tmp_path: Path) -> None:
+    log = tmp_path / "zygote.log"
+    log.write_bytes(b"old\n" * (4 * 1024 * 1024))
+    zygote.ensure()
+    assert log.stat().st_size < 1024
+
+
+def open_files() -> set[str]:
+    """The numbers of this process's open files."""
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
 
 def test_a_function_can_be_called_in_a_fork(zygote: Zygote, tmp_path: Path) -> None:

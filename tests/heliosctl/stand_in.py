@@ -187,6 +187,8 @@ class StandIn:
         add("POST", "/helios/v1/models", self._add)
         add("GET", "/helios/v1/models/{ref:.+}", self._model)
         add("DELETE", "/helios/v1/models/{ref:.+}", self._remove)
+        add("PUT", "/helios/v1/aliases/{alias:.+}", self._alias)
+        add("DELETE", "/helios/v1/aliases/{alias:.+}", self._no_alias)
         add("GET", "/helios/v1/replicas", self._give(self._running))
         add("POST", "/helios/v1/replicas", self._give(lambda: self.replicas[0]))
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
@@ -238,6 +240,14 @@ class StandIn:
         self.models.remove(known)
         return web.json_response({"ref": known.ref, "freed_bytes": known.size_bytes})
 
+    async def _alias(self, request: web.Request) -> web.Response:
+        known = self._find((await request.json())["ref"])
+        return web.json_response({"alias": request.match_info["alias"], "ref": known.ref})
+
+    async def _no_alias(self, request: web.Request) -> web.Response:
+        known = self._find(request.match_info["alias"])
+        return web.json_response({"alias": request.match_info["alias"], "ref": known.ref})
+
     async def _add(self, request: web.Request) -> web.StreamResponse:
         async with _sse(request) as send:
             for view in self.progress:
@@ -260,7 +270,8 @@ class StandIn:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         after, limit = int(request.query.get("after", 0)), int(request.query.get("limit", 500))
         subject = request.query.get("subject")
-        past = [e for e in self.events if e.id > after and subject in (None, e.ticket, e.model, e.replica)][-limit:]
+        past = [e for e in self.events if e.id > after and subject in (None, e.ticket, e.model, e.replica)]
+        past = past[:limit] if after else past[-limit:]
         if request.query.get("follow") != "1":
             return web.json_response({"events": _dump(past)})
         queue: asyncio.Queue[EventView | None] = asyncio.Queue()

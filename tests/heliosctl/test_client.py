@@ -1,5 +1,9 @@
 import socket
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -7,7 +11,7 @@ from aiohttp import web
 from heliosctl.client import Client, failure_from
 from heliosctl.exits import Exit, Failure
 from heliosctl.place import TcpPlace, UnixPlace, find_place, usual_sockets
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in import Refusal, StandIn, serving_from_a_thread
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_each_kind_of_refusal_has_its_exit_code(daemon, ctl, status, code, wante
 def test_an_answer_that_is_no_error_body_is_shown_as_it_is():
     failure = failure_from(b"<html>gateway</html>", 503)
     assert failure.exit_code is Exit.UNAVAILABLE
-    assert "<html>gateway</html>" in failure.message
+    assert failure.message.startswith("cannot understand the answer 503: <html>gateway</html>. ")
 
 
 def test_no_daemon_is_told_with_what_to_do(ctl, socket_path):
@@ -124,3 +128,36 @@ def test_a_url_without_a_scheme_is_a_usage_error(ctl):
     with pytest.raises(Failure) as told:
         find_place(None, "host:8484", None, {})
     assert told.value.exit_code is Exit.USAGE
+
+
+def test_a_reader_that_has_enough_is_no_fault_of_the_daemon(socket_path):
+    stand_in = StandIn()
+    stand_in.note("start", "first")
+    words = [sys.executable, "-m", "heliosctl", "--socket", str(socket_path), "events", "-f"]
+    with serving_from_a_thread(stand_in, socket_path) as on_loop:
+        child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with child:
+            assert "first" in child.stdout.readline()
+            child.stdout.close()
+            deadline = time.monotonic() + 10
+            while child.poll() is None and time.monotonic() < deadline:
+                on_loop(lambda: stand_in.note("grant", "more"))  # it finds out when there is more to say
+                time.sleep(0.01)
+            assert (child.poll(), child.stderr.read()) == (0, "")
+
+
+def test_an_output_that_cannot_be_written_is_told(daemon, socket_path):
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "heliosctl", "--socket", str(socket_path), "ls"]
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "heliosctl: cannot go on: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [("repository_not_found", 4), ("gated_model", 5), ("disk_full", 7), ("hub_unreachable", 1), ("from the future", 1)],
+)
+def test_a_pull_that_fails_in_the_middle_of_its_stream_has_its_exit_code(daemon, ctl, code, wanted):
+    daemon.add_error = Refusal(200, code, "cannot fetch org/small")
+    ended = ctl("pull", "org/small")
+    assert (ended.code, ended.out, ended.err.splitlines()[-1]) == (wanted, "", "heliosctl: cannot fetch org/small")

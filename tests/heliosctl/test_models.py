@@ -126,3 +126,30 @@ def test_a_model_in_use_stays(daemon, ctl):
     ended = ctl("rm", "-y", "org/small")
     assert ended.code == 1
     assert "r1 uses it" in ended.err
+
+
+def test_alias_gives_a_model_a_further_name(daemon, ctl):
+    ended = ctl("alias", "me/best", "small")
+    assert (ended.code, ended.out, ended.err) == (0, "me/best\n", "me/best means org/small\n")
+    assert daemon.asked[-1] == ("PUT", "/helios/v1/aliases/me/best", {}, {"ref": "small"})
+
+
+def test_alias_rm_takes_the_name_back(daemon, ctl):
+    ended = ctl("alias", "--rm", "small", "-o", "json")
+    assert (ended.code, json.loads(ended.out)) == (0, {"alias": "small", "ref": "org/small"})
+    assert ended.err == "small no longer means org/small\n"
+    assert daemon.asked[-1][:2] == ("DELETE", "/helios/v1/aliases/small")
+
+
+@pytest.mark.parametrize("words", [("best",), ("best", "org/small", "--rm")])
+def test_alias_needs_a_model_or_rm(daemon, ctl, words):
+    ended = ctl("alias", *words)
+    assert ended.code == 2
+    assert "name a model or say --rm" in ended.err
+    assert daemon.asked == []
+
+
+def test_an_alias_for_what_is_not_there(daemon, ctl):
+    ended = ctl("alias", "best", "nobody")
+    assert ended.code != 0
+    assert "cannot find the model nobody" in ended.err

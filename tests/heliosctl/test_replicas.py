@@ -22,11 +22,6 @@ def test_ps_json_is_the_api_body(daemon, ctl):
     assert body["queue"] == []
 
 
-def test_ps_shows_why_a_replica_failed(daemon, ctl):
-    daemon.replicas = [replica(state="failed", failure="the engine died: out of luck")]
-    assert "r1: the engine died: out of luck" in ctl("ps").out
-
-
 def test_load_tells_memory_and_phases(daemon, ctl):
     ended = ctl("load", "org/small")
     assert (ended.code, ended.out) == (0, "r1\n")

@@ -96,13 +96,13 @@ def test_verbose_does_not_claim_a_start_that_was_long_ago(daemon, ctl):
     assert "started in" not in err
 
 
-def test_what_the_daemon_says_while_waiting_is_heard(daemon, socket_path):
-    daemon.comments = ["starting org/small: 2 s", "keep-alive"]
+def test_comments_that_keep_the_connection_alive_are_no_words(daemon, socket_path):
+    daemon.comments = ["keep-alive"]
     heard: list[str] = []
-    listener = Listener(lambda word: None, lambda word: None, heard.append)
     client = Client(UnixPlace(socket_path))
+    listener = Listener(heard.append, heard.append)
     answer = ask(client, "org/small", [{"role": "user", "content": "hi"}], Wishes(), listener, chat=True)
-    assert heard == ["starting org/small: 2 s", "keep-alive"]
+    assert heard == ["The capital", " of France", " is Paris."]
     assert (answer.text, answer.tokens, answer.ticket, answer.chat) == (
         "The capital of France is Paris.", 7, "t-1", True,
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_what_the_daemon_says_while_waiting_is_heard(daemon, socket_path):
 
 def test_time_to_the_first_token_counts_from_the_first_asking(daemon, socket_path):
     daemon.chats, daemon.start_s = False, 0.05
-    listener = Listener(lambda word: None, lambda word: None, lambda news: None)
+    listener = Listener(lambda word: None, lambda word: None)
     talk = [{"role": "user", "content": "hi"}]
     answer = ask(Client(UnixPlace(socket_path)), "org/small", talk, Wishes(), listener, chat=True)
     assert not answer.chat

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliosctl.sse import COMMENT, SseEvent, SseParser
+from heliosctl.sse import SseEvent, SseParser
 
 TEXT = (
     ": keep-alive\n\n"
@@ -14,7 +14,6 @@ TEXT = (
     "data: never finished"
 ).encode()
 EVENTS = [
-    SseEvent(COMMENT, "keep-alive"),
     SseEvent("progress", '{"done": 1}'),
     SseEvent("journal", "first é\nsecond", "7"),
     SseEvent("message", "plain", "7"),

@@ -60,12 +60,12 @@ class World:
     devices: SimulatedDevices
     settings: Settings
     folder: Path
+    database: Database
 
     async def add(self, name: str, alias: str | None = None) -> ModelRef:
         folder = await asyncio.to_thread(write_model, self.folder / name.replace("/", "-"), name)
         ref = parse_ref(name)
         await self.store.add(Addition("directory", str(folder), ref, alias=alias), lambda progress: None)
-        self.node.store_changed()
         return ref
 
     async def kinds_noted(self, subject: str) -> list[str]:
@@ -87,7 +87,7 @@ async def world(
     loaded = load_settings(flags, environ)
     database = Database(folder / "state" / "helios.db")
     await database.open()
-    store = Store(folder / "store", database)
+    store = Store(folder / "store", database, changed=lambda: node.store_changed())  # noqa: PLW0108 - made below
     await store.open()
     devices = SimulatedDevices(parse_fleet(fleet))
     kind = SimulatedKind(devices, Behaviour(load_s=0.0, tokens_per_s=1e9, overhead_bytes=GiB // 4))
@@ -99,7 +99,7 @@ async def world(
     node = Node(store, devices, journal, records, demands, pool, Metrics(), loaded.settings, folder / "logs", inbox)
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(journal.run()), tasks.create_task(node.run())]
-        yield World(node, store, journal, devices, loaded.settings, folder)
+        yield World(node, store, journal, devices, loaded.settings, folder, database)
         await node.drain(5.0)
         for task in reversed(work):
             task.cancel()

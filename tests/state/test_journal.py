@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 
 from heliosd.state.database import Database
 from heliosd.state.journal import FOLLOWER_BACKLOG, Journal
@@ -113,3 +114,42 @@ async def test_kill_9_loses_nothing_committed(tmp_path: Path, after_lines: int) 
     kept = [int(entry.message) for entry in await Journal(database).read(limit=100_000)]
     await database.close()
     assert kept[: len(said)] == list(range(1, said[-1] + 1))
+
+
+def refuse_lines(db: sqlite_utils.Database) -> None:
+    """From now on the database says what it says when the disk is full."""
+    db.execute("create trigger full before insert on journal begin select raise(fail, 'database or disk is full'); end")
+
+
+async def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    database = Database(tmp_path / "helios.db")
+    await database.open()
+    journal = Journal(database)
+    await database.run(refuse_lines)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(journal.run())
+        for number in range(3):
+            journal.note("n", str(number))
+            async with asyncio.timeout(5):
+                await journal.flushed()
+        assert (journal.lost, journal.written) == (3, 0)
+        await database.run(lambda db: db.execute("drop trigger full"))
+        journal.note("n", "there is room")
+        await journal.flushed()
+        running.cancel()
+    assert (journal.lost, journal.written) == (3, 1)
+    assert [entry.message for entry in await journal.read()] == ["there is room"]
+    await database.close()
+    said = [(record.message, record.lost) for record in caplog.records]  # type: ignore[attr-defined]
+    assert said == [("journal cannot be written", 1), ("journal written again", 3)]
+
+
+async def test_who_reads_on_from_an_id_misses_nothing(journal: Journal) -> None:
+    for number in range(1, 8):
+        journal.note("n", str(number))
+    await journal.flushed()
+    assert [entry.id for entry in await journal.read(limit=3)] == [5, 6, 7]
+    seen = [1]
+    while page := await journal.read(after=seen[-1], limit=2):
+        seen += [entry.id for entry in page]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]

@@ -1,11 +1,14 @@
 """Keys are shown once, found by their secret, and gone when removed."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from heliosd.errors import Conflict, NotFound
+from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
 from heliosd.state.keys import Keys
 
@@ -77,3 +80,55 @@ async def test_two_secrets_differ(database: Database) -> None:
     secrets = [(await keys.add(f"k{n}", admin=False))[1] for n in range(20)]
     assert len(set(secrets)) == 20
     assert [keys.find(secret).name for secret in secrets] == [f"k{n}" for n in range(20)]  # type: ignore[union-attr]
+
+
+async def test_a_key_stops_working_before_its_row_is_gone(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    _, secret = await keys.add("ci", admin=False)
+    async with stuck(database), asyncio.TaskGroup() as tasks:
+        removing = tasks.create_task(keys.remove("ci"))
+        await asyncio.sleep(0)
+        assert keys.find(secret) is None
+        removing.cancel()
+    await keys.load()
+    assert keys.find(secret) is None
+
+
+async def test_a_key_whose_maker_stopped_waiting_is_known_as_after_a_restart(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    async with stuck(database), asyncio.TaskGroup() as tasks:
+        adding = tasks.create_task(keys.add("ci", admin=False))
+        await asyncio.sleep(0)
+        adding.cancel()
+    await database.run(lambda db: None)  # one thread: what was asked before is done
+    await asyncio.sleep(0)
+    held = keys.all()
+    await keys.load()
+    assert held == keys.all() != ()
+
+
+async def test_a_key_that_cannot_be_removed_still_holds(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    key, secret = await keys.add("ci", admin=False)
+    await database.run(
+        lambda db: db.execute("create trigger full before delete on keys begin select raise(fail, 'full'); end")
+    )
+    with pytest.raises(HeliosError, match="It still holds; make room"):
+        await keys.remove("ci")
+    assert keys.find(secret) == key
+
+
+@asynccontextmanager
+async def stuck(database: Database) -> AsyncIterator[None]:
+    """The database does nothing until the block is left."""
+    go = threading.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(database.run(lambda db: go.wait(5)))
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            go.set()

@@ -1,6 +1,9 @@
 """Refs, aliases, revisions and blobs as rows."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections import UserDict
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,16 @@ from heliosd.store.catalog import Catalog
 
 
 @pytest.fixture
-async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = Database(tmp_path / "state.sqlite")
     await database.open()
-    yield Catalog(database)
+    yield database
     await database.close()
+
+
+@pytest.fixture
+def catalog(database: Database) -> Catalog:
+    return Catalog(database)
 
 
 def digest(letter: str) -> Digest:
@@ -90,3 +98,31 @@ async def test_a_name_means_one_thing(catalog: Catalog) -> None:
     with pytest.raises(Conflict, match="cannot call a model x"):
         await catalog.commit(ModelRef("x"), manifest("b"), ORIGIN, None, 1.0)
     assert await catalog.digests() == {digest("a")}, "a refused commit leaves no row"
+
+
+class Waits(UserDict[str, str]):
+    """An origin that, while the database's thread writes it, says so and waits."""
+
+    def __init__(self) -> None:
+        super().__init__(ORIGIN)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        self.begun.set()
+        self.go_on.wait(5)
+        return super().__iter__()
+
+
+async def test_a_commit_is_told_also_when_the_caller_has_gone(database: Database) -> None:
+    told: list[None] = []
+    catalog = Catalog(database, lambda: told.append(None))
+    origin = Waits()
+    async with asyncio.TaskGroup() as group:
+        committing = group.create_task(catalog.commit(A, manifest("ab"), origin, None, 5.0))
+        assert await asyncio.to_thread(origin.begun.wait, 5)
+        committing.cancel()
+        await asyncio.wait([committing])
+        assert len(told) == 1
+        origin.go_on.set()
+    assert committing.cancelled()
+    assert await catalog.find(A) is not None, "whoever is told sees what was committed"

@@ -1,6 +1,7 @@
 """GGUF files, converted by the real libraries in a child process."""
 
 import asyncio
+import os
 import struct
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from heliosd.errors import BadRequest, NotFound, SourceFailed
+from heliosd.core.units import TiB
+from heliosd.errors import BadRequest, NotFound, SourceFailed, Unavailable
 from heliosd.estimation.headers import parse_header
 from heliosd.store.sources.source import Progress
 from heliosd.store.store import Store
@@ -112,6 +114,31 @@ async def test_a_file_becomes_a_model_in_bfloat16(store: Store, tmp_path: Path) 
     phases = list(dict.fromkeys(line.phase for line in seen))
     assert phases == ["convert", "verify", "commit"]
     assert "torch" not in sys.modules, "the converter's libraries stay in the child"
+    assert list((tmp_path / "store/incoming").iterdir()) == []
+
+
+def write_huge(path: Path) -> None:
+    """A file of 4 TiB, all hole, with one tensor of 1 Ti elements."""
+    import gguf
+    import numpy
+
+    writer = gguf.GGUFWriter(path, "llama")
+    dtype = numpy.dtype(numpy.float32)
+    writer.add_tensor_info("token_embd.weight", [1 << 20, 1 << 20], dtype, 4 * TiB)  # type: ignore[arg-type]
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(path, 4 * TiB + 4096)
+
+
+@pytest.mark.slow
+async def test_too_little_memory_is_known_before(store: Store, tmp_path: Path) -> None:
+    write_huge(tmp_path / "m.gguf")
+    wanted = r"cannot convert m\.gguf: it needs 10\.0 TiB of memory, .* are available"
+    with pytest.raises(Unavailable, match=wanted) as caught:
+        await add(store, tmp_path / "m.gguf")
+    assert caught.value.code == "memory_full"
     assert list((tmp_path / "store/incoming").iterdir()) == []
 
 

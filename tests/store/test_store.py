@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,87 @@ async def test_files_are_read_off_the_loop(store: Store, tmp_path: Path) -> None
             await asyncio.sleep(0)
             turns += 1
     assert turns > 50
+
+
+async def test_a_held_revision_stays_until_it_is_let_go(store: Store, tmp_path: Path) -> None:
+    old = await add(store, write_folder(tmp_path / "m", model_files()))
+    async with store.hold(old.revision) as directory, store.hold(old.revision) as same:
+        assert directory == same
+        new = await add(store, write_folder(tmp_path / "m", model_files(seed=1)))
+        assert await store.remove(new.ref) == len(model_files(seed=1)["model.safetensors"]), "the rest is held"
+        assert {path.name: path.read_bytes() for path in directory.iterdir()} == model_files()
+    assert files_in(tmp_path / "store") == []
+    assert list((tmp_path / "store/revisions").iterdir()) == []
+    with pytest.raises(NotFound):
+        async with store.hold(old.revision):
+            pass
+
+
+async def test_what_came_back_while_it_was_held_stays_after(store: Store, tmp_path: Path) -> None:
+    model = await add(store, write_folder(tmp_path / "m", model_files()))
+    async with store.hold(model.revision):
+        assert await store.remove(model.ref) == 0
+        await add(store, tmp_path / "m")
+    async with store.hold(model.revision) as directory:
+        assert (directory / "config.json").read_bytes() == config()
+
+
+async def test_letting_go_never_raises(open_store: OpenStore, tmp_path: Path) -> None:
+    """Whoever used the model has no part in it; the next start sweeps."""
+    async with open_store() as store:
+        model = await add(store, write_folder(tmp_path / "m", model_files()))
+        async with store.hold(model.revision):
+            await store.remove(model.ref)
+            incoming = tmp_path / "store/incoming"
+            incoming.rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").rename(incoming)
+    async with open_store():
+        assert files_in(tmp_path / "store") == []
+
+
+async def test_every_commit_is_told_at_once(open_store: OpenStore, tmp_path: Path) -> None:
+    told: list[None] = []
+    async with open_store(changed=lambda: told.append(None)) as store:
+        steps: list[int] = []
+
+        async def step(work: Awaitable[object]) -> None:
+            before = len(told)
+            await work
+            steps.append(len(told) - before)
+
+        folder = write_folder(tmp_path / "m", model_files())
+        await step(add(store, folder))
+        await step(store.set_alias("x", ModelRef("m")))
+        await step(store.remove_alias("x"))
+        await step(store.models())
+        await step(store.remove(ModelRef("m")))
+    assert steps == [1, 1, 1, 0, 1]
+
+
+async def test_a_damaged_model_is_read_and_told_of_once(
+    open_store: OpenStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_store() as store:
+        model = await add(store, write_folder(tmp_path / "m", model_files()))
+    file = model.manifest.file("model.safetensors")
+    assert file is not None
+    (tmp_path / "store/blobs/sha256" / file.digest[:2] / file.digest).unlink()
+    async with open_store() as store:
+        caplog.clear()
+        for _ in range(3):
+            (listed,) = await store.models()
+            assert listed.profile.architecture is None
+        assert [record.message for record in caplog.records] == ["model is damaged"]
+        await add(store, tmp_path / "m")
+        (listed,) = await store.models()
+        assert listed.profile.architecture == "LlamaForCausalLM"
+
+
+async def test_an_alias_is_taken_back(store: Store, tmp_path: Path) -> None:
+    model = await add(store, write_folder(tmp_path / "m", model_files()), alias="x")
+    assert await store.remove_alias("x") == model.ref
+    assert await store.find(ModelRef("x")) is None
+    with pytest.raises(NotFound, match="there is no alias x"):
+        await store.remove_alias("x")
+    with pytest.raises(NotFound, match="there is no alias m"):
+        await store.remove_alias("m")

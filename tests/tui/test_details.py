@@ -17,7 +17,3 @@ def test_before_it_is_ready_nothing_is_claimed():
     text = details(replica(state="starting", measured=None, phases={})).plain
     assert "not started yet" in text
     assert "%" not in text
-
-
-def test_a_failure_is_told():
-    assert "out of luck" in details(replica(state="failed", failure="out of luck")).plain

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from heliosd.core.manifest import ManifestFile
+from heliosd.core.secrets import without_secrets
 from heliosd.errors import BadRequest, HeliosError, NotFound, SourceFailed, Unavailable
 from heliosd.store.blobs import Blobs, Hold, Report
 from heliosd.store.layout import Layout
@@ -24,7 +25,6 @@ from heliosd.store.threads import Threads
 _MAGIC = b"GGUF"
 _PIECE = re.compile(r".*-\d{5}-of-\d{5}\.gguf")
 _CONVERTER = "heliosd.store.sources.gguf_convert"
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class GgufSource:
@@ -81,7 +81,7 @@ class GgufSource:
     async def _child(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run the converter; at the end of the block it is gone, with all it started."""
         # Nothing it needs is on the network, and nobody's token is its business.
-        environment = {name: text for name, text in os.environ.items() if name not in _SECRETS}
+        environment = without_secrets(os.environ)
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         log = await self._threads.run(self._log.open, "wb")
         try:
@@ -105,8 +105,8 @@ class GgufSource:
 
     def _failed(self, last: dict[str, Any], log: str) -> HeliosError:
         why = str(last.get("error") or "the converter ended without a word")
-        if last.get("code") == "disk_full":
-            return Unavailable(f"cannot convert {self._file.name}: {why}", code="disk_full", retry_after_s=60.0)
+        if (code := last.get("code")) in ("disk_full", "memory_full"):
+            return Unavailable(f"cannot convert {self._file.name}: {why}", code=code, retry_after_s=60.0)
         return SourceFailed(
             f"cannot convert {self._file.name}: {why}", code="conversion_failed", cause=log[-4000:] or why
         )

@@ -13,6 +13,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from heliosd.core.units import MiB, format_bytes
+
+LIBRARIES_BYTES = 512 * MiB
+"""Measured: what torch and transformers hold before the first tensor."""
+
 
 def tell(**fields: object) -> None:
     """Write one line for the parent."""
@@ -40,11 +45,33 @@ def report_bars() -> None:
     tqdm.auto.tqdm = Lines
 
 
-def needed_bytes(source: Path) -> int:
-    """What the result will take: two bytes for every element."""
+def needed_bytes(source: Path) -> tuple[int, int]:
+    """What the result takes on the disk, two bytes for every element, and what making it takes of memory.
+
+    All of the result is in memory at once, and two float32 copies of the tensor just being dequantized.
+    """
     from gguf import GGUFReader
 
-    return 2 * sum(int(tensor.n_elements) for tensor in GGUFReader(source).tensors)
+    elements = [int(tensor.n_elements) for tensor in GGUFReader(source).tensors]
+    return 2 * sum(elements), 2 * sum(elements) + 8 * max(elements, default=0) + LIBRARIES_BYTES
+
+
+def missing(source: Path, folder: Path) -> dict[str, str] | None:
+    """What there is too little of, as the last line for the parent; None when the conversion can begin."""
+    import psutil
+
+    disk_bytes, memory_bytes = needed_bytes(source)
+    free_bytes, available_bytes = shutil.disk_usage(folder).free, psutil.virtual_memory().available
+    if memory_bytes > available_bytes:
+        needs, has = format_bytes(memory_bytes), format_bytes(available_bytes)
+        return {
+            "error": f"it needs {needs} of memory, {has} are available; stop replicas on the CPU, or convert elsewhere",
+            "code": "memory_full",
+        }
+    if disk_bytes > free_bytes:
+        needs, has = format_bytes(disk_bytes), format_bytes(free_bytes)
+        return {"error": f"the result needs {needs} of disk, {has} are free", "code": "disk_full"}
+    return None
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -72,9 +99,8 @@ def convert(source: Path, folder: Path) -> None:
 def main(source: Path, folder: Path) -> int:
     die_with_the_parent()
     try:
-        needs, has = needed_bytes(source), shutil.disk_usage(folder).free
-        if needs > has:
-            tell(error=f"the result needs {needs} bytes of disk, {has} are free", code="disk_full")
+        if lack := missing(source, folder):
+            tell(**lack)
             return 1
         convert(source, folder)
     except Exception as error:
