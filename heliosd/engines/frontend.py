@@ -35,7 +35,9 @@ class VllmFrontend:
             await asgi.call(self._application, self._served, request, watched, watched.look)
         except EngineFailed:
             raise
-        except Exception:
+        except Exception as error:
+            if watched.gone is not None:  # Starlette makes its own error of it
+                raise watched.gone from error
             # Starlette answers with vLLM's error body and then raises what caused it, for a server to log.
             if not watched.started:
                 raise
@@ -54,13 +56,22 @@ class _Watched:
         self._frontend = frontend
         self._reply = reply
         self.started = False
+        self.gone: ConnectionError | None = None
+        """How writing failed, once the client has left."""
 
     async def start(self, status: int, headers: list[tuple[str, str]]) -> None:
         self.started = True
-        await self._reply.start(status, headers)
+        await self._told(self._reply.start(status, headers))
 
     async def write(self, chunk: bytes) -> None:
-        await self._reply.write(chunk)
+        await self._told(self._reply.write(chunk))
+
+    async def _told(self, telling: Awaitable[None]) -> None:
+        try:
+            await telling
+        except ConnectionError as error:
+            self.gone = error
+            raise
 
     async def look(self, status: int | None, chunk: bytes) -> bytes:
         failed = (status is not None and status >= 500) or _tells_error(chunk)

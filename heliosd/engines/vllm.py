@@ -87,6 +87,7 @@ class VllmKind:
 
     def _import(self) -> None:
         gc.disable()  # vLLM is a million objects: each full collection on the way stops the event loop, up to 0.3 s
+        level = logging.root.level  # one of the libraries sets it to ERROR, for everybody
         try:
             adapter = importlib.import_module("heliosd.engines.adapter")
             adapter.install()
@@ -97,6 +98,7 @@ class VllmKind:
         finally:
             gc.freeze()  # and each later one again, in the middle of somebody's answer
             gc.enable()
+            logging.root.setLevel(level)
         self._adapter, self._openai = adapter, openai
 
     async def start(self, spec: LaunchSpec) -> "VllmEngine":

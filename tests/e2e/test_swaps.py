@@ -14,7 +14,6 @@ from tests.e2e.daemon import heliosd
 pytestmark = pytest.mark.slow
 
 SWAPS = 50
-WARM_ROUNDS = 3
 ASK = [{"role": "user", "content": "Count."}]
 # Each takes some 300 MiB the first time and is measured then; two of them never fit.
 CONFIG = """
@@ -25,7 +24,7 @@ kv_cache = "128MiB"
 [queue]
 patience_s = 0.2
 """
-GROWTH_MIB_PER_SWAP = 0.5
+GROWTH_MIB_PER_SWAP = 1.0
 
 
 def test_fifty_swaps_leave_no_trace(stock: Path):
@@ -38,12 +37,13 @@ def test_fifty_swaps_leave_no_trace(stock: Path):
             assert answer.choices[0].message.content
             return time.monotonic() - began
 
-        for model in (TINY, OTHER) * WARM_ROUNDS:  # everything is imported, both are measured, the heap has its size
+        for model in (TINY, OTHER):  # everything is imported, and both are measured
             ask(model)
         daemon.unload(OTHER)
         before = {"device": daemon.device(), "processes": len(daemon.processes()), "fds": process.num_fds()}
-        rss_before = process.memory_info().rss
-        seconds = sorted(ask((TINY, OTHER)[number % 2]) for number in range(SWAPS))
+        seconds = [ask((TINY, OTHER)[number % 2]) for number in range(SWAPS // 2)]
+        rss_before = process.memory_info().rss  # until here the heap takes its size
+        seconds = sorted(seconds + [ask((TINY, OTHER)[number % 2]) for number in range(SWAPS // 2, SWAPS)])
         (last,) = daemon.replicas()
         daemon.unload(last["model"])
         daemon.until(daemon.idle, 5, "something is still promised")
@@ -56,12 +56,12 @@ def test_fifty_swaps_leave_no_trace(stock: Path):
         assert process.num_fds() <= before["fds"] + 2
         assert process.num_threads() < 200
         starts = [event for event in daemon.events(limit=10_000) if event["kind"] == "start"]
-        assert len(starts) == SWAPS + 2 * WARM_ROUNDS
+        assert len(starts) == SWAPS + 2
         print(
             f"{SWAPS} swaps: median {seconds[SWAPS // 2]:.2f} s, slowest {seconds[-1]:.2f} s; "
-            f"the daemon grew by {rss_grown:.1f} MiB, now {process.memory_info().rss / 2**20:.0f} MiB"
+            f"in the second half the daemon grew by {rss_grown:.1f} MiB, to {process.memory_info().rss / 2**20:.0f} MiB"
         )
-        assert rss_grown < GROWTH_MIB_PER_SWAP * SWAPS, "an engine leaves 20 to 60 MiB when it is not collected"
+        assert rss_grown < GROWTH_MIB_PER_SWAP * SWAPS / 2, "an engine leaves 20 to 60 MiB when it is not collected"
 
 
 async def test_a_mixed_load_is_answered_without_an_error(stock: Path):

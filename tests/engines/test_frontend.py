@@ -65,3 +65,19 @@ async def test_a_fault_after_the_answer_is_logged_and_not_raised(caplog: pytest.
     await frontend(app, dead=False).handle(request("/"), answer)
     assert answer.status == 500
     assert "what vLLM did wrong" in caplog.text
+
+
+async def test_a_client_that_left_is_no_fault_of_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(Answer):
+        async def write(self, chunk: bytes) -> None:
+            raise ConnectionResetError("the client has left")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await answering(200, b"data: {}\n\n")(scope, receive, send)
+        except OSError:
+            raise RuntimeError("what Starlette makes of it") from None
+
+    with pytest.raises(ConnectionResetError, match="has left"):
+        await frontend(app, dead=False).handle(request("/"), Gone())
+    assert caplog.text == ""
