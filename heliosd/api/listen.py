@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import grp
 import ipaddress
 import logging
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from heliosd.api.app import AUTH
+from heliosd.api.auth import gid_of
 from heliosd.errors import ConfigError, HeliosError
 
 log = logging.getLogger("heliosd.api")
@@ -115,7 +115,7 @@ def _unix_socket(path: Path, group: str) -> socket.socket:
     try:
         sock.bind(str(path))
         path.chmod(0o660)  # nobody can connect before listen(), so there is no moment with other rights
-        gid = _gid(group)
+        gid = gid_of(group)
         if gid is not None and os.geteuid() == 0:
             os.chown(path, -1, gid)
     except OSError as error:
@@ -148,13 +148,6 @@ def _clear(path: Path) -> None:
 
 def _loopback(sock: socket.socket) -> bool:
     return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _gid(group: str) -> int | None:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        return None
 
 
 def _close(sockets: Iterable[socket.socket]) -> None:

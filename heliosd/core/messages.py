@@ -46,6 +46,11 @@ class Demand:
     keep_alive_s: float = 300.0
     """Idle for so long, it is stopped. Zero: at once. Infinite: never for idleness alone."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Demands with equal keys are served by the same replica."""
+        return self.model, self.revision
+
 
 class RefusalCode(StrEnum):
     UNKNOWN_MODEL = "model_not_found"

@@ -29,7 +29,7 @@ class Replica:
         self.state = advance(self.state, state)
 
     def serves(self, demand: Demand) -> bool:
-        return self.demand.model == demand.model and self.demand.revision == demand.revision
+        return self.demand.key == demand.key
 
     @property
     def idle(self) -> bool:

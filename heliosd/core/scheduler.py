@@ -140,7 +140,8 @@ class Scheduler:
     @property
     def next_wakeup(self) -> float | None:
         """When `Tick` is due for something that only time brings about; None when nothing is."""
-        times = [replica.expires_at for replica in self.replicas.values() if not self._awaited(replica)]
+        awaited = self._awaited()
+        times = [replica.expires_at for replica in self.replicas.values() if replica.demand.key not in awaited]
         times += [queued.drain_at for queued in self.queue.values() if queued.drain_at is not None]
         times += [
             queued.request.deadline_at for queued in self.queue.values() if queued.request.deadline_at is not None
@@ -293,14 +294,15 @@ class Scheduler:
                 waited_s = at - queued.request.at
                 reason = f"cannot serve {queued.demand.model} in time: waited {waited_s:.0f} s; {queued.told or ''}"
                 commands.append(Refuse(ticket, RefusalCode.DEADLINE, reason.rstrip("; "), retry_after_s=30.0))
+        awaited = self._awaited()
         for replica in list(self.replicas.values()):
-            if at >= replica.expires_at and not self._awaited(replica):
+            if at >= replica.expires_at and replica.demand.key not in awaited:
                 commands += self._leave(replica.id, f"idle for {replica.keep_alive_s:.0f} s")
         return commands
 
-    def _awaited(self, replica: Replica) -> bool:
-        """Whether a waiting request will be served by this very replica."""
-        return any(replica.serves(queued.demand) for queued in self.queue.values())
+    def _awaited(self) -> set[tuple[str, str]]:
+        """The keys of the demands that wait: what serves them stays, though it is idle."""
+        return {queued.demand.key for queued in self.queue.values()}
 
     def _serve_queue(self, at: float) -> list[Command]:
         """Go through the queue in order of arrival; equal models share one answer."""
@@ -308,7 +310,7 @@ class Scheduler:
         answers: dict[tuple[str, str], str] = {}
         claimed: set[DeviceId] = set()
         for ticket, queued in list(self.queue.items()):
-            key = (queued.demand.model, queued.demand.revision)
+            key = queued.demand.key
             replica = self._serving(queued.demand)
             if replica is not None and replica.state is State.READY:
                 del self.queue[ticket]
