@@ -39,6 +39,9 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.startup
 	$(PY) -m tests.bench.coldstart
 	$(PY) -m tests.bench.gateway
+	$(PY) -m tests.bench.estimate
+	$(PY) -m tests.bench.truth
+	$(PY) -m tests.bench.training
 
 docs: setup ## write what is generated: docs/api.md
 	$(PY) -m heliosd.api.openapi > docs/api.md

@@ -61,6 +61,7 @@ from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
 from heliosd.state.records import Records
 from heliosd.store.sources.hub import HubAccess
+from heliosd.store.sources.hub_headers import read_hub_headers
 from heliosd.store.store import Store
 from heliosd.telemetry.loop_lag import watch_loop
 from heliosd.telemetry.metrics import Metrics
@@ -141,6 +142,8 @@ class Daemon:
                 ),
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
+                hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
+                accuracy=records.accuracy,
                 max_body_bytes=settings.api.max_body_bytes,
                 admin_group=settings.api.socket_group,
                 hosts=frozenset({settings.api.host, urlsplit(settings.cluster.advertise_url or "").hostname or ""}),

@@ -3,6 +3,7 @@
 The core never estimates; the node puts the answer from here into the event.
 """
 
+import asyncio
 import difflib
 import hashlib
 import json
@@ -14,7 +15,10 @@ from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand
 from heliosd.core.names import ModelRef
 from heliosd.errors import NotFound
-from heliosd.estimation.estimate import Estimate, Wishes, estimate, sequences
+from heliosd.estimation.calibration import Calibration
+from heliosd.estimation.engine_versions import parse_version
+from heliosd.estimation.estimate import Estimate, History, Place, Wishes, estimate, sequences
+from heliosd.estimation.launch import CURRENT, Version
 from heliosd.state.records import Records
 from heliosd.store.store import Store
 from heliosd.store.stored import StoredModel
@@ -47,6 +51,7 @@ class Demands:
         self.engine_name = engine_name
         self._known: dict[ModelRef, Appraisal] = {}
         self._generation = 0
+        self._calibration: Calibration | None = None
         self.settings = settings
         self.devices: tuple[Device, ...] = ()
 
@@ -54,6 +59,20 @@ class Demands:
         """Something that estimates rest on has changed."""
         self._generation += 1
         self._known.clear()
+
+    def measured(self) -> None:
+        """A start was measured and recorded: estimates learn from it."""
+        self._calibration = None
+        self.forget()
+
+    async def _learned(self) -> Calibration:
+        """What all recorded starts say; worked out again, in a thread, after each of them."""
+        while self._calibration is None:
+            generation = self._generation
+            found = await asyncio.to_thread(Calibration, await self._records.loads())
+            if generation == self._generation:
+                self._calibration = found
+        return self._calibration
 
     async def of(self, ref: ModelRef) -> Appraisal | None:
         """What the model of this ref or alias takes; None when the store does not have it."""
@@ -88,6 +107,7 @@ class Demands:
             max_num_seqs=max_num_seqs or settings.max_num_seqs,
             dtype=settings.dtype,
             tensor_parallel=settings.tensor_parallel,
+            engine_args=settings.engine_args,
         )
         fallback: Appraisal | None = None
         for family in FAMILIES:
@@ -97,8 +117,9 @@ class Demands:
             largest = max(devices, key=lambda device: device.capacity_bytes)
             arguments = arguments_of(settings, sequences(wishes, largest.kind))
             engine = self.engine_name(largest.kind)
-            measured = await self._records.overhead_bytes(stored.revision, engine, largest.kind, arguments)
-            predicted = estimate(stored.profile, wishes, largest.kind, largest.capacity_bytes, measured)
+            history = History(await self._learned(), engine, arguments, stored.revision)
+            at = Place(largest.kind, largest.capacity_bytes, largest.name)
+            predicted = estimate(stored.known, stored.profile, wishes, at, history, version_of(engine))
             demand = _demand(stored, predicted, family, settings.keep_alive_s, arguments)
             appraisal = Appraisal(stored, predicted, demand)
             if predicted.per_device.total_bytes <= largest.capacity_bytes * (1 - self.settings.devices.safety_ratio):
@@ -109,7 +130,8 @@ class Demands:
     @staticmethod
     def _nowhere(stored: StoredModel, wishes: Wishes, keep_alive_s: float) -> Appraisal:
         """No device at all: still say what it would take, so that the refusal has its arithmetic."""
-        predicted = estimate(stored.profile, wishes, DeviceKind.HOST, stored.profile.weights_bytes * 4)
+        at = Place(DeviceKind.HOST, stored.profile.weights_bytes * 4)
+        predicted = estimate(stored.known, stored.profile, wishes, at)
         return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), keep_alive_s, ""))
 
     async def unknown(self, ref: ModelRef) -> NotFound:
@@ -132,6 +154,11 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
         wanted.rpartition("/")[2], known, n=3
     )
     return list(dict.fromkeys(each for near in found for each in known[near]))[:3]
+
+
+def version_of(engine: str) -> Version:
+    """The release in an engine's name, such as `vllm 0.32.0`; the one Helios ships with where it names none."""
+    return parse_version(engine.rpartition(" ")[2]) or CURRENT
 
 
 def arguments_of(settings: ModelSettings, max_num_seqs: int) -> str:
@@ -158,6 +185,7 @@ def _demand(
         max_model_len=predicted.max_model_len,
         max_num_seqs=predicted.max_num_seqs,
         arguments=arguments,
+        basis=predicted.basis,
         remote_code=stored.profile.remote_code,
         keep_alive_s=keep_alive_s,
     )

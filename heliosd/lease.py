@@ -7,6 +7,9 @@ from heliosd.core.messages import Footprint, RefusalCode, Refuse
 from heliosd.core.names import PeerName, ReplicaId, Ticket
 from heliosd.engines.engine import Engine
 from heliosd.errors import CannotFit, EngineFailed, HeliosError, NotFound, Unavailable
+from heliosd.estimation.account import DeviceAccount
+from heliosd.estimation.launch import Launch
+from heliosd.estimation.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Judgement:
     """`ready`, `fits`, `must_wait` or `never_fits`."""
     reason: str
     notes: tuple[str, ...]
+    account: DeviceAccount | None = None
+    """Of the neediest device; None when nothing is known of the model but its size."""
+    launch: Launch | None = None
+    read: Model | None = None
+    """The model as its configuration describes it."""
 
 
 def refusal_error(refuse: Refuse) -> HeliosError:

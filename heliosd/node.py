@@ -21,6 +21,7 @@ from heliosd.core.messages import (
     DrainAsked,
     DrainReplica,
     Event,
+    Footprint,
     Forward,
     Grant,
     Hold,
@@ -192,6 +193,9 @@ class Node:
             verdict=verdict,
             reason=reason,
             notes=predicted.notes,
+            account=predicted.account,
+            launch=predicted.launch,
+            read=stored.known.model,
         )
 
     def snapshot(self) -> Snapshot:
@@ -386,19 +390,35 @@ class Node:
         if replica is None or engine is None:
             return
         kind = self._scheduler.ledger.devices[replica.devices[0]].kind
+        demand, basis = replica.demand, replica.demand.basis
+        likely = basis.likely if basis else demand.per_device
         await self._records.add(
             Measurement(
-                model=replica.demand.model,
-                revision=replica.demand.revision,
+                model=demand.model,
+                revision=demand.revision,
                 engine=self._demands.engine_name(kind),
                 device_kind=kind,
-                arguments=replica.demand.arguments,
-                predicted=replica.demand.per_device,
+                arguments=demand.arguments,
+                predicted=demand.per_device,
                 measured=event.measured,
                 phases=engine.phases,
+                likely=likely,
+                architecture=basis.architecture if basis else "",
+                device_name=basis.device_name if basis else "",
+                tensor_parallel=len(replica.devices),
+                law=basis.law if basis else {},
+                features=basis.features if basis else {},
             )
         )
-        self._demands.forget()
+        self._check_estimate(likely, demand.per_device, event.measured)
+        self._demands.measured()
+
+    def _check_estimate(self, likely: Footprint, booked: Footprint, measured: Footprint) -> None:
+        """Tell the metrics how near the prediction of a start came."""
+        for term in ("weights", "kv_cache", "overhead", "total"):
+            name = f"{term}_bytes"
+            values = (getattr(likely, name), getattr(measured, name), getattr(booked, name))
+            self._metrics.estimate_checked(term, *values)
 
     async def _read_devices(self) -> None:
         """Reconcile the ledger with the devices: on a timer, and after whatever changes what is held."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
 from heliosd.cluster.member import Member
 from heliosd.core.manifest import Manifest
@@ -13,6 +14,9 @@ from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import Snapshot
 from heliosd.engines.engine import Engine, Reply, Request
+from heliosd.errors import SourceFailed
+from heliosd.estimation.accuracy import Accuracy
+from heliosd.estimation.known import Known
 from heliosd.lease import Judgement, Lease
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
@@ -119,6 +123,8 @@ class Stored(Protocol):
     def aliases(self) -> tuple[str, ...]: ...
     @property
     def profile(self) -> ModelProfile: ...
+    @property
+    def known(self) -> Known: ...
 
 
 class Progress(Protocol):
@@ -163,6 +169,19 @@ class ThePeers(Protocol):
     def verify(self, token: str, method: str, target: str) -> PeerName | None: ...
 
 
+HubHeaders = Callable[[str, str | None], Awaitable[tuple[Known, str]]]
+"""Reads a repository's configuration and headers, of a revision or the newest, and tells its commit. Raises
+HeliosError."""
+
+
+async def _no_hub(repository: str, revision: str | None) -> tuple[Known, str]:
+    raise SourceFailed(f"cannot look at {repository}: this node asks no hub", code="hub_offline")
+
+
+async def _no_starts() -> Mapping[str, Accuracy]:
+    return {}
+
+
 Check = Callable[[], Awaitable[Sequence[CheckView]]]
 """One question of `heliosctl doctor`; may raise HeliosError, which is then the finding."""
 
@@ -199,6 +218,10 @@ class Parts:
     """What the operator configured for a model."""
     log: RecentLog = field(default_factory=recent_log)
     """The daemon's own log."""
+    estimator: Estimator = field(default_factory=Estimator)
+    hub_headers: HubHeaders = _no_hub
+    accuracy: Callable[[], Awaitable[Mapping[str, Accuracy]]] = _no_starts
+    """By term, how near estimates came to what was measured here."""
     max_body_bytes: int = 64 * 1024**2
     admin_group: str = "helios"
     """Members may do everything over the Unix socket."""

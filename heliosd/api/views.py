@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from heliosd.api.estimate_views import account_view, architecture_of
 from heliosd.api.parts import Entry, Identity, Kind, Stored
 from heliosd.cluster.member import Member
 from heliosd.core.lifecycle import State
@@ -168,6 +169,7 @@ def peer_model_view(ref: str, peer: str) -> ModelView:
 
 
 def estimate_view(judgement: Judgement) -> EstimateView:
+    account, launch, read = judgement.account, judgement.launch, judgement.read
     return EstimateView(
         model=judgement.model,
         per_device=footprint_view(judgement.per_device),
@@ -178,6 +180,15 @@ def estimate_view(judgement: Judgement) -> EstimateView:
         verdict=cast(Literal["ready", "fits", "must_wait", "never_fits"], judgement.verdict),
         reason=judgement.reason,
         notes=list(judgement.notes),
+        accounts=[account_view(account, 0, judgement.device_count, launch.device_bytes if launch else None)]
+        if account
+        else [],
+        device=(launch.device_name or None) if launch else None,
+        engine_version=".".join(map(str, launch.version)) if launch else None,
+        architecture=architecture_of(read) if read else None,
+        parameters=read.layout.parameters if read and read.layout else None,
+        quantization=read.quantization.name if read else None,
+        max_num_seqs=launch.max_num_seqs if launch else None,
     )
 
 

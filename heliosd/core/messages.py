@@ -4,6 +4,7 @@ Every event carries its time `at`, in seconds on the node's monotonic clock. Not
 is carried out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,6 +27,19 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What a prediction rested on; kept with what is measured, so that the next one can learn from it."""
+
+    architecture: str
+    device_name: str
+    likely: Footprint
+    """Without the margin that is booked on top."""
+    law: Mapping[str, int]
+    """Bytes of each term before anything measured corrected them."""
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What a replica of one revision needs, as estimated before the scheduler is asked."""
 
@@ -41,6 +55,8 @@ class Demand:
     max_num_seqs: int = 32
     arguments: str = ""
     """What is set for the engine that changes its overhead, as measurements are kept under it."""
+    basis: Basis | None = field(default=None, compare=False, repr=False)
+    """None: nothing was calculated, only guessed by size."""
     remote_code: bool = False
     """The model's configuration wants code that comes with it."""
     keep_alive_s: float = 300.0

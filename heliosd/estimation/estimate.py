@@ -1,18 +1,29 @@
-"""What a replica of a model will take on each device, before anything loads.
+"""What a replica of a stored model will take on each device, before anything loads, and what limits it gets.
 
-First floor: exact weights from the safetensors headers, KV cache by formula, overhead as measured here before or else
-by a first guess. What is assumed is said in `notes`.
+The account comes from the configuration and the headers (`account`), the KV cache's size from the wishes or from what
+leaves room for others; what is assumed is said in `notes`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil, hypot
+from typing import Any
 
 from heliosd.core.hardware import DeviceKind
-from heliosd.core.messages import Footprint
+from heliosd.core.messages import Basis, Footprint
 from heliosd.core.profile import ModelProfile
 from heliosd.core.units import GiB, format_bytes
 from heliosd.errors import BadRequest
-from heliosd.estimation import kv_cache
-from heliosd.estimation.overhead import overhead_bytes
+from heliosd.estimation.account import DeviceAccount, Term, account, widest
+from heliosd.estimation.cache import cache_of
+from heliosd.estimation.calibration import Calibration, apply
+from heliosd.estimation.known import Known
+from heliosd.estimation.kv_pages import KvPages
+from heliosd.estimation.launch import CURRENT, Launch, Platform, Version
+from heliosd.estimation.loads import Asked, Level, law_terms
+from heliosd.estimation.model import Model
+from heliosd.estimation.resolve import resolve
+from heliosd.estimation.ridge import features
 
 # Left to itself, Helios gives a model room for so many requests of full length, but no more than this share of a
 # device, so that several models fit side by side.
@@ -20,6 +31,9 @@ AUTO_SEQUENCES = 4
 AUTO_SHARE = 4
 UNKNOWN_KV_BYTES = GiB
 UNKNOWN_MODEL_LEN = 4096
+UNKNOWN_OVERHEAD_BYTES = 2 * GiB
+HOST_SEQUENCES = 32
+GPU_SEQUENCES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,17 @@ class Wishes:
     max_num_seqs: int | None = None
     dtype: str = "auto"
     tensor_parallel: int = 1
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    """Passed on to the engine; those that change its memory are read here too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The device it is meant for, as far as an engine's defaults and kernels ask."""
+
+    kind: DeviceKind
+    capacity_bytes: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,89 +67,244 @@ class Estimate:
     kv_tokens: int
     kv_bytes_per_token: int
     notes: tuple[str, ...]
+    account: DeviceAccount | None = None
+    """The neediest device, term by term; None when nothing is known of the model but its size."""
+    launch: Launch | None = None
+    basis: Basis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was measured on this node, and under what this start would be kept."""
+
+    calibration: Calibration
+    engine: str
+    """Kind and version, such as `vllm 0.32.0`."""
+    arguments: str
+    revision: str
 
 
 def estimate(
+    known: Known,
     profile: ModelProfile,
     wishes: Wishes,
-    kind: DeviceKind,
-    capacity_bytes: int,
-    measured_overhead_bytes: int | None = None,
+    place: Place,
+    history: History | None = None,
+    version: Version = CURRENT,
 ) -> Estimate:
-    """Predict the bytes on each of `wishes.tensor_parallel` devices of `kind` with `capacity_bytes`.
+    """Predict the bytes on each of `wishes.tensor_parallel` devices like `place`.
 
-    `measured_overhead_bytes` is what the same revision and engine took here before. Raises BadRequest when the wishes
-    contradict each other: a KV cache too small for one request of the length asked for.
+    `history`: what starts took here before; it corrects the laws. Raises BadRequest when the wishes contradict each
+    other: a KV cache too small for one request of the length asked for, heads that ranks cannot share.
     """
-    notes: list[str] = []
-    ranks = wishes.tensor_parallel
-    dtype = profile.dtype if wishes.dtype == "auto" else wishes.dtype
-    seqs = sequences(wishes, kind)
-    length = wishes.max_model_len or profile.max_model_len or UNKNOWN_MODEL_LEN
-    if not (wishes.max_model_len or profile.max_model_len):
+    if known.model is None:
+        return _by_size(profile, wishes, place, known.fault, history)
+    model = known.model
+    notes = list(model.notes)
+    launch = launch_of(wishes, place, model, version)
+    _check_ranks(model, wishes.tensor_parallel)
+    length = wishes.max_model_len or model.sizes.positions or profile.max_model_len or UNKNOWN_MODEL_LEN
+    if not (wishes.max_model_len or model.sizes.positions or profile.max_model_len):
         notes.append(f"the configuration does not say how long a request may be: {length} tokens are assumed")
-    per_token = kv_cache.bytes_per_token(profile, dtype, ranks)
-    if per_token is None:
-        notes.append(f"the configuration does not describe its attention: {format_bytes(UNKNOWN_KV_BYTES)} assumed")
-        kv_bytes, tokens, per_token = wishes.kv_cache_bytes or UNKNOWN_KV_BYTES, length, 0
-    elif per_token == 0:
-        kv_bytes, tokens = 0, 0
-    else:
-        kv_bytes, length = _kv_cache(wishes, per_token, length, kind, capacity_bytes, notes)
-        tokens = kv_cache.tokens_in(kv_bytes, per_token, kv_cache.block_tokens(kind))
-    if measured_overhead_bytes is None:
-        notes.append("not measured here yet: the overhead is a first guess")
-        overhead = overhead_bytes(profile, seqs, kind, ranks)
-    else:
-        overhead = measured_overhead_bytes
+    resolved = resolve(model, launch)
+    pages = cache_of(model, launch, resolved)
+    kv_bytes, length = _kv_cache(wishes, pages, length, place.capacity_bytes, notes)
+    chosen = widest(account(model, launch, kv_bytes, known.stored))
+    law = law_terms(chosen)
+    features_ = features(
+        weights_bytes=chosen.weights.likely_bytes,
+        layers=model.sizes.layers,
+        hidden=model.sizes.hidden,
+        vocabulary=model.sizes.vocabulary,
+        sequences=resolved.defaults.max_num_seqs,
+        batched_tokens=resolved.defaults.max_num_batched_tokens,
+        tensor_parallel=wishes.tensor_parallel,
+        version=version,
+    )
+    terms = _corrected(law, profile, wishes, place, history, features_, notes)
+    weights, overhead = terms["weights"], terms["overhead"]
+    margin = ceil(hypot(weights.high_bytes - weights.likely_bytes, overhead.high_bytes - overhead.likely_bytes))
+    likely = Footprint(weights.likely_bytes, kv_bytes, overhead.likely_bytes)
+    if model.layout is not None and model.layout.guessed:
+        notes.append(f"assumed, as the configuration is silent: {', '.join(model.layout.guessed[:4])}")
     return Estimate(
-        per_device=Footprint(_weights(profile, wishes.dtype) // ranks, kv_bytes, overhead),
-        device_count=ranks,
+        per_device=replace(likely, overhead_bytes=likely.overhead_bytes + margin),
+        device_count=wishes.tensor_parallel,
         max_model_len=length,
-        max_num_seqs=seqs,
-        kv_tokens=tokens,
-        kv_bytes_per_token=per_token,
+        max_num_seqs=sequences(wishes, place.kind),
+        kv_tokens=pages.tokens_in(kv_bytes) if pages.block_bytes else 0,
+        kv_bytes_per_token=per_token_bytes(pages, length),
         notes=tuple(notes),
+        account=chosen,
+        launch=launch,
+        basis=Basis(
+            architecture=profile.architecture or "",
+            device_name=place.name,
+            likely=likely,
+            law={name: term.likely_bytes for name, term in law.items()},
+            features=features_,
+        ),
+    )
+
+
+def _corrected(
+    law: Mapping[str, Term],
+    profile: ModelProfile,
+    wishes: Wishes,
+    place: Place,
+    history: History | None,
+    known_features: Mapping[str, float],
+    notes: list[str],
+) -> Mapping[str, Term]:
+    """The law's terms, corrected by what was measured here."""
+    if history is None:
+        notes.append("not measured here yet: the overhead is predicted")
+        return law
+    asked = Asked(
+        engine=history.engine,
+        architecture=profile.architecture or "",
+        device_kind=place.kind,
+        device_name=place.name,
+        tensor_parallel=wishes.tensor_parallel,
+        arguments=history.arguments,
+        revision=history.revision,
+        features=known_features,
+    )
+    residuals = history.calibration.residuals(asked, law)
+    level = residuals["overhead"].level
+    if level is None:
+        notes.append("not measured here yet: the overhead is predicted")
+    elif level is not Level.REVISION:
+        notes.append(f"not measured here yet; corrected by {residuals['overhead'].loads} starts of {level}")
+    return {name: apply(term, residuals[name]) for name, term in law.items()}
+
+
+def launch_of(wishes: Wishes, place: Place, model: Model, version: Version = CURRENT) -> Launch:
+    """The start that heliosd would make of these wishes."""
+    given = {str(name).replace("-", "_"): value for name, value in wishes.engine_args.items()}
+    host = place.kind is DeviceKind.HOST
+    return Launch(
+        version=version,
+        platform=Platform.CPU if host else Platform.CUDA,
+        tensor_parallel=wishes.tensor_parallel,
+        expert_parallel=given.get("enable_expert_parallel") is True,
+        dtype=None if wishes.dtype == "auto" else wishes.dtype,
+        quantization=_word(given.get("quantization")),
+        max_model_len=wishes.max_model_len or model.sizes.positions or UNKNOWN_MODEL_LEN,
+        max_num_seqs=sequences(wishes, place.kind),
+        max_num_batched_tokens=_count(given.get("max_num_batched_tokens")),
+        enforce_eager=host or given.get("enforce_eager") is True,
+        max_capture_size=_count(given.get("max_cudagraph_capture_size")),
+        block_size=_count(given.get("block_size")),
+        prefix_caching=given.get("enable_prefix_caching") is not False,
+        max_loras=(_count(given.get("max_loras")) or 1) if given.get("enable_lora") is True else 0,
+        max_lora_rank=_count(given.get("max_lora_rank")) or 16,
+        language_only=given.get("language_model_only") is True,
+        device_name=place.name,
+        device_bytes=None if host else place.capacity_bytes,
     )
 
 
 def sequences(wishes: Wishes, kind: DeviceKind) -> int:
     """How many an engine on such a device works on at once."""
-    return wishes.max_num_seqs or (32 if kind is DeviceKind.HOST else 256)
+    return wishes.max_num_seqs or (HOST_SEQUENCES if kind is DeviceKind.HOST else GPU_SEQUENCES)
 
 
-def _weights(profile: ModelProfile, dtype: str) -> int:
-    """As stored, unless the operator asked for another precision of a model stored in a plain one."""
-    stored = kv_cache.DTYPE_BYTES.get(profile.dtype or "")
-    wanted = kv_cache.DTYPE_BYTES.get(dtype)
-    if dtype == "auto" or stored is None or wanted is None:
-        return profile.weights_bytes
-    return profile.weights_bytes * wanted // stored
+def per_token_bytes(pages: KvPages, length: int) -> int:
+    """Bytes of KV cache for each token of a request of `length`; 0 when nothing is kept."""
+    if not pages.block_bytes or length < 1:
+        return 0
+    return pages.request_blocks(length) * pages.block_bytes // length
 
 
-def _kv_cache(
-    wishes: Wishes, per_token: int, length: int, kind: DeviceKind, capacity_bytes: int, notes: list[str]
-) -> tuple[int, int]:
+def _check_ranks(model: Model, ranks: int) -> None:
+    heads = model.sizes.heads
+    if ranks > 1 and heads and heads % ranks:
+        raise BadRequest(
+            f"cannot divide {heads} attention heads over {ranks} devices: set tensor_parallel to a divisor of {heads}",
+            code="bad_limits",
+            param="tensor_parallel",
+        )
+
+
+def _kv_cache(wishes: Wishes, pages: KvPages, length: int, capacity_bytes: int, notes: list[str]) -> tuple[int, int]:
     """(bytes of KV cache, longest request): the cache always holds at least one request of that length."""
-    block = kv_cache.block_tokens(kind)
-    one = kv_cache.bytes_for(length, per_token, block)
+    if not pages.block_bytes:
+        return 0, length
+
+    def needed(tokens: int) -> int:
+        """For one request, the engine's own block included."""
+        return pages.bytes_for_requests(1, tokens)
+
+    one = needed(length)
     if wishes.kv_cache_bytes is None:
         share = capacity_bytes // AUTO_SHARE
         if one > share and wishes.max_model_len is None:
-            share = max(share, kv_cache.bytes_for(block, per_token, block))
-            fits = kv_cache.tokens_in(share, per_token, block)
+            share = max(share, needed(pages.block_tokens))
+            fits = _longest(needed, share, length, pages.block_tokens)
             notes.append(f"requests are limited to {fits} of {length} tokens, so that the KV cache fits a device")
             return share, fits
         return max(one, min(AUTO_SEQUENCES * one, share)), length
     if wishes.kv_cache_bytes >= one:
         return wishes.kv_cache_bytes, length
-    fits = kv_cache.tokens_in(wishes.kv_cache_bytes, per_token, block)
-    if wishes.max_model_len is not None or fits < block:
+    fits = _longest(needed, wishes.kv_cache_bytes, length, pages.block_tokens)
+    if wishes.max_model_len is not None or fits < pages.block_tokens:
         raise BadRequest(
             f"cannot hold a request of {length} tokens in a KV cache of {format_bytes(wishes.kv_cache_bytes)}: "
-            f"{length} tokens x {per_token} bytes need {format_bytes(one)}; set a larger kv_cache or a smaller "
-            "max_model_len",
+            f"{length} tokens x {per_token_bytes(pages, length)} bytes need {format_bytes(one)}; set a larger kv_cache "
+            "or a smaller max_model_len",
             code="bad_limits",
         )
     notes.append(f"requests are limited to {fits} of {length} tokens by the KV cache")
     return wishes.kv_cache_bytes, fits
+
+
+def _longest(needed: Any, room: int, length: int, block: int) -> int:
+    """The most tokens, in whole blocks, whose request fits into `room` bytes."""
+    low, high = 0, length // block
+    while low < high:
+        middle = (low + high + 1) // 2
+        if needed(middle * block) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return low * block
+
+
+def _by_size(
+    profile: ModelProfile, wishes: Wishes, place: Place, fault: str | None, history: History | None
+) -> Estimate:
+    """A model of which nothing is known but the size of its files: wide guesses, and said so."""
+    length = wishes.max_model_len or profile.max_model_len or UNKNOWN_MODEL_LEN
+    kv_bytes = wishes.kv_cache_bytes or UNKNOWN_KV_BYTES
+    notes = [f"its configuration is of no use: {fault}"] if fault else ["its configuration could not be read"]
+    notes.append(f"the configuration does not describe its attention: {format_bytes(kv_bytes)} of KV cache assumed")
+    ranks = wishes.tensor_parallel
+    weights = profile.weights_bytes // ranks
+    guess = Term(UNKNOWN_OVERHEAD_BYTES, UNKNOWN_OVERHEAD_BYTES // 4, UNKNOWN_OVERHEAD_BYTES, "a guess")
+    law = {"weights": Term(weights, weights, weights, "the size of its files"), "overhead": guess}
+    terms = _corrected(law, profile, wishes, place, history, {}, notes)
+    return Estimate(
+        per_device=Footprint(terms["weights"].likely_bytes, kv_bytes, terms["overhead"].high_bytes),
+        device_count=ranks,
+        max_model_len=length,
+        max_num_seqs=sequences(wishes, place.kind),
+        kv_tokens=length,
+        kv_bytes_per_token=0,
+        notes=tuple(notes),
+        basis=Basis(
+            architecture=profile.architecture or "",
+            device_name=place.name,
+            likely=Footprint(terms["weights"].likely_bytes, kv_bytes, terms["overhead"].likely_bytes),
+            law={name: term.likely_bytes for name, term in law.items()},
+            features={},
+        ),
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and value not in ("", "none") else None

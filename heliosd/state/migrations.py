@@ -71,6 +71,19 @@ def arguments_of_measurements(db: Database) -> None:
     db.table("measurements").add_column("arguments", str)
 
 
+@steps()
+def loads_to_learn_from(db: Database) -> None:
+    # Older rows have none of this: they tell of their own revision only.
+    table = db.table("measurements")
+    table.add_column("likely", str)  # JSON: a footprint, what was thought likeliest
+    table.add_column("architecture", str)
+    table.add_column("device_name", str)
+    table.add_column("tensor_parallel", int)
+    table.add_column("law", str)  # JSON: {term: bytes}, before any correction
+    table.add_column("law_of", str)  # the version of Helios whose law it was
+    table.add_column("features", str)  # JSON: {name: number}
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

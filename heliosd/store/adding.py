@@ -11,13 +11,12 @@ from typing import Literal
 
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
 from heliosd.core.names import Digest, ModelRef
-from heliosd.core.profile import ModelProfile
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import CorruptData, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claim, Claims
-from heliosd.store.inspection import inspect
+from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
 from heliosd.store.revisions import Revisions
 from heliosd.store.selection import choose
@@ -51,18 +50,18 @@ class Adding:
         self._threads = threads
         self._clock = clock
 
-    async def run(self, wanted: Addition, ref: ModelRef, source: Source, tell: Tell) -> ModelProfile:
-        """Add the model and return its profile. Raises what went wrong; then only what a next attempt can use stays."""
+    async def run(self, wanted: Addition, ref: ModelRef, source: Source, tell: Tell) -> Inspected:
+        """Add the model; return what its files say. Raises what went wrong; only what a next attempt can use stays."""
         touched: set[Digest] = set()
         try:
             with self._blobs.hold() as hold:
                 touched = hold.digests
-                profile, replaced = await self._run(wanted, ref, source, hold, tell)
+                seen, replaced = await self._run(wanted, ref, source, hold, tell)
             touched |= replaced
         finally:
             await source.close()
             await self._blobs.delete(touched, self.wanted)
-        return profile
+        return seen
 
     async def wanted(self) -> frozenset[str]:
         """What the catalog knows and what unfinished downloads claim: nobody may delete these."""
@@ -71,7 +70,7 @@ class Adding:
 
     async def _run(
         self, wanted: Addition, ref: ModelRef, source: Source, hold: Hold, tell: Tell
-    ) -> tuple[ModelProfile, frozenset[Digest]]:
+    ) -> tuple[Inspected, frozenset[Digest]]:
         """Returns also the blobs of what the ref meant before."""
         listing = await source.list(tell)
         files = choose(listing.files, wanted.location, allow_pickle=wanted.allow_pickle)
@@ -82,7 +81,7 @@ class Adding:
         manifest = await self._deliver(files, source, hold, tell, "verify" if listing.adopted else "fetch")
         tell(Progress("verify", None, manifest.size_bytes, manifest.size_bytes))
         try:
-            profile = await self._threads.run(inspect, manifest, self._blobs.path)
+            seen = await self._threads.run(inspect, manifest, self._blobs.path)
         except CorruptData:
             # The source delivered what it promised and it is no good: nothing to go on with.
             await self._claims.give_up(claim, self._clock())
@@ -92,7 +91,7 @@ class Adding:
         origin = {**listing.origin, "allow_pickle": wanted.allow_pickle}
         replaced = await self._catalog.commit(ref, manifest, origin, wanted.alias, self._clock())
         await self._claims.drop(str(ref))
-        return profile, replaced
+        return seen, replaced
 
     async def _check_room(self, what: str, listing: Listing, files: Iterable[SourceFile]) -> None:
         """Raise Unavailable when the files cannot fit on the disk, with the arithmetic."""

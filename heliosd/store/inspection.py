@@ -6,7 +6,7 @@ thread. A header takes some 15 ms per MiB, most of it inside the JSON reader, an
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from heliosd.core.profile import ModelProfile
 from heliosd.core.units import MiB
 from heliosd.errors import CorruptData
 from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, parse_header
+from heliosd.estimation.known import Known, known_from
 from heliosd.estimation.profile import read_profile
 from heliosd.store.selection import PICKLES
 
@@ -23,8 +24,16 @@ MAX_JSON_BYTES = 64 * MiB
 _INDEX = "model.safetensors.index.json"
 
 
-def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> ModelProfile:
-    """Check a revision whose blobs are here and tell its profile.
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a revision's own files say of it."""
+
+    profile: ModelProfile
+    known: Known
+
+
+def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
+    """Check a revision whose blobs are here and tell its profile, and what estimates rest on.
 
     Raises CorruptData, naming the file, for a bad header, an unreadable configuration or a shard that the index
     names and the revision lacks.
@@ -38,10 +47,10 @@ def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> ModelProfile:
     ]
     pickles = [file for file in manifest.files if file.path.endswith(PICKLES)]
     profile = read_profile(config, headers, pickled=bool(pickles))
-    if headers or not pickles:
-        return profile
-    # Pickles are not opened: their files' sizes stand for their tensors'.
-    return replace(profile, weights_bytes=sum(file.size_bytes for file in pickles))
+    if pickles and not headers:
+        # Pickles are not opened: their files' sizes stand for their tensors'.
+        profile = replace(profile, weights_bytes=sum(file.size_bytes for file in pickles))
+    return Inspected(profile, known_from(config, headers))
 
 
 def read_header(path: Path, name: str) -> Header:

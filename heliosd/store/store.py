@@ -19,13 +19,14 @@ from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef
 from heliosd.core.profile import ModelProfile
 from heliosd.errors import Conflict, CorruptData, HeliosError, NotFound, SourceFailed, Unavailable
+from heliosd.estimation.known import Known
 from heliosd.state.database import Database
 from heliosd.store.adding import Adding
 from heliosd.store.blobs import Blobs
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claims
 from heliosd.store.durable import make_directory
-from heliosd.store.inspection import inspect
+from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
 from heliosd.store.revisions import Revisions
 from heliosd.store.sources.directory import DirectorySource
@@ -80,7 +81,7 @@ class Store:
         )
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
-        self._profiles: dict[Digest, ModelProfile] = {}
+        self._inspected: dict[Digest, Inspected] = {}
         self._damaged: set[Digest] = set()
         self._changed = changed
         self._lock: int | None = None
@@ -137,6 +138,7 @@ class Store:
         return await self._stored(record) if record else None
 
     async def _stored(self, record: Record) -> StoredModel:
+        seen = await self._inspect(record)
         return StoredModel(
             record.ref,
             record.revision,
@@ -144,25 +146,26 @@ class Store:
             describe_origin(record.origin),
             record.created_at,
             record.aliases,
-            await self._profile(record),
+            seen.profile,
+            seen.known,
         )
 
-    async def _profile(self, record: Record) -> ModelProfile:
-        profile = self._profiles.get(record.revision)
-        if profile is not None:
-            return profile
+    async def _inspect(self, record: Record) -> Inspected:
+        seen = self._inspected.get(record.revision)
+        if seen is not None:
+            return seen
         # It is still listed, so that it can be seen and removed; `directory` refuses it with the reason.
-        unknown = ModelProfile(None, record.manifest.size_bytes, *(None,) * 8)
+        unknown = Inspected(ModelProfile(None, record.manifest.size_bytes, *(None,) * 8), Known())
         if record.revision in self._damaged:
             return unknown
         try:
-            profile = await self._threads.run(inspect, record.manifest, self._blobs.path)
+            seen = await self._threads.run(inspect, record.manifest, self._blobs.path)
         except CorruptData as error:
             log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
             self._damaged.add(record.revision)
             return unknown
-        self._profiles[record.revision] = profile
-        return profile
+        self._inspected[record.revision] = seen
+        return seen
 
     async def directory(self, revision: Digest) -> Path:
         """The revision as a directory that an engine loads from, its links and the blobs' sizes just checked.
@@ -217,13 +220,13 @@ class Store:
         with self._alone(ref), _disk_errors(wanted.location):
             await self._catalog.check_names(ref, wanted.alias)
             before = await self._catalog.find(ref)
-            profile = await self._adding.run(wanted, ref, self._source(wanted), progress)
+            seen = await self._adding.run(wanted, ref, self._source(wanted), progress)
             if before is not None:
                 await self._drop_directory(before.revision)
         found = await self._catalog.find(ref)
         if found is None:
             raise Conflict(f"cannot show {ref}: it was removed just after it was added")
-        self._profiles[found.revision] = profile
+        self._inspected[found.revision] = seen
         log.info("model added", extra={"model": str(ref), "revision": found.revision})
         return await self._stored(found)
 
@@ -272,7 +275,7 @@ class Store:
     async def _drop_directory(self, revision: Digest) -> None:
         """Remove the links of a revision that no ref means and nobody holds any more."""
         if await self._catalog.manifest(revision) is None:
-            self._profiles.pop(revision, None)
+            self._inspected.pop(revision, None)
             if not self._held[revision]:
                 await self._revisions.remove(revision)
 

@@ -1,7 +1,7 @@
 """The values that go into the store and come out of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from heliosd.core.manifest import Manifest
 from heliosd.core.names import DEFAULT_REVISION, Digest, ModelRef, parse_ref
 from heliosd.core.profile import ModelProfile
 from heliosd.errors import BadRequest
+from heliosd.estimation.known import Known
 
 SourceName = Literal["hub", "directory", "gguf"]
 
@@ -54,6 +55,8 @@ class StoredModel:
     """Seconds since the epoch."""
     aliases: tuple[str, ...]
     profile: ModelProfile
+    known: Known = field(default_factory=Known)
+    """What estimates rest on."""
 
 
 def describe_origin(origin: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from heliosd.core.snapshot import Snapshot
+from heliosd.telemetry.estimates import EstimateErrors
 from heliosd.telemetry.gauges import gauges
 from heliosd.telemetry.merge import merge_texts
 
@@ -77,6 +78,8 @@ class Metrics:
             registry=registry,
         )
 
+        self._estimates = EstimateErrors(registry)
+
     def request_answered(
         self, route: str, status: int, code: str, *, seconds: float, first_byte_s: float | None = None
     ) -> None:
@@ -97,6 +100,12 @@ class Metrics:
 
     def replica_failed(self, model: str) -> None:
         self._failures.labels(model).inc()
+
+    def estimate_checked(
+        self, term: str, predicted_bytes: int, measured_bytes: int, booked_bytes: int | None = None
+    ) -> None:
+        """A load's term against what was thought likeliest; `booked_bytes` when more than that was set aside."""
+        self._estimates.checked(term, predicted_bytes, measured_bytes, booked_bytes)
 
     def loop_was_late(self, lag_s: float) -> None:
         self._lag_s.observe(lag_s)

@@ -26,6 +26,8 @@ from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
 from heliosd.engines.engine import Reply, Request
 from heliosd.errors import HeliosError, NotFound
+from heliosd.estimation.accuracy import Accuracy
+from heliosd.estimation.known import Known
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
@@ -119,6 +121,9 @@ class MemoryNode:
         self.waiting: tuple[Waiting, ...] = ()
         self.logs = Path("/nonexistent")
         self.version = 1
+        self.devices = (Device(DeviceId("g0"), DeviceKind.SIMULATED, "H100", 80 * 1024 * MIB),)
+        self.judgement: Judgement | None = None
+        """Instead of the usual one."""
         self._moved = asyncio.Condition()
         self._numbers = itertools.count(1)
 
@@ -165,21 +170,22 @@ class MemoryNode:
     ) -> Judgement:
         if str(ref) not in self.engines:
             raise NotFound(f"cannot estimate {ref}: no such model here", code="model_not_found")
+        if self.judgement is not None:
+            return self.judgement
         footprint = Footprint(256 * MIB, kv_cache_bytes or 1024 * MIB, 300 * MIB)
         return Judgement(str(ref), footprint, 1, max_model_len or 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
 
     def snapshot(self) -> Snapshot:
-        device = Device(DeviceId("g0"), DeviceKind.SIMULATED, "H100", 80 * 1024 * MIB)
-        reading = DeviceReading(device.id, 2048 * MIB, 78 * 1024 * MIB, utilization_ratio=0.5)
+        ids = tuple(device.id for device in self.devices)
         replicas = tuple(
             ReplicaStatus(
-                ReplicaId(f"r-{name}"), name, "b" * 64, State.READY, (device.id,), frozenset(), FOOTPRINT, FOOTPRINT,
+                ReplicaId(f"r-{name}"), name, "b" * 64, State.READY, ids, frozenset(), FOOTPRINT, FOOTPRINT,
                 90.0, 95.0, float("inf"),
             )
             for name in self.engines
         )  # fmt: skip
-        account = DeviceAccount(device, reading, 0, 1024 * MIB, FOOTPRINT, FOOTPRINT.total_bytes, 70 * 1024 * MIB)
-        return Snapshot(100.0, (account,), replicas, self.waiting, self.draining)
+        accounts = tuple(_account(device) for device in self.devices)
+        return Snapshot(100.0, accounts, replicas, self.waiting, self.draining)
 
     def engine(self, replica: ReplicaId) -> MemoryEngine | None:
         return self.engines.get(replica.removeprefix("r-"))
@@ -196,6 +202,11 @@ class MemoryNode:
         async with self._moved:
             self.version += 1
             self._moved.notify_all()
+
+
+def _account(device: Device) -> DeviceAccount:
+    reading = DeviceReading(device.id, 2048 * MIB, 78 * 1024 * MIB, utilization_ratio=0.5)
+    return DeviceAccount(device, reading, 0, 1024 * MIB, FOOTPRINT, FOOTPRINT.total_bytes, 70 * 1024 * MIB)
 
 
 class MemoryStore:
@@ -248,6 +259,20 @@ class MemoryStore:
         return 700
 
 
+class MemoryHub:
+    """Repositories whose configuration and headers can be read."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Known] = {}
+        self.asked: list[tuple[str, str | None]] = []
+
+    async def headers(self, repository: str, revision: str | None) -> tuple[Known, str]:
+        self.asked.append((repository, revision))
+        if repository not in self.held:
+            raise NotFound(f"cannot find {repository}: no such repository", code="repository_not_found")
+        return self.held[repository], "c" * 40
+
+
 class MemoryPeers:
     """Trusts the token `good` as the peer `east`, and answers for it."""
 
@@ -281,6 +306,9 @@ class World:
     journal: Journal
     keys: Keys
     listening: Listening
+    hub: MemoryHub
+    starts: dict[str, Accuracy]
+    """What estimates were off by, by term."""
     http: aiohttp.ClientSession
     """To the TCP port."""
     local: aiohttp.ClientSession
@@ -310,7 +338,12 @@ async def world(
         await database.open()
         keys = Keys(database)
         await keys.load()
-        node, peers = MemoryNode(), MemoryPeers()
+        node, peers, hub = MemoryNode(), MemoryPeers(), MemoryHub()
+        starts: dict[str, Accuracy] = {}
+
+        async def accuracy() -> Mapping[str, Accuracy]:
+            return starts
+
         node.logs = place
         journal, store = Journal(database), MemoryStore(stored("tiny", "smol"), stored("org/other"))
         parts = Parts(
@@ -323,6 +356,8 @@ async def world(
             peers=peers,
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
+            hub_headers=hub.headers,
+            accuracy=accuracy,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,
@@ -335,7 +370,7 @@ async def world(
             aiohttp.ClientSession("http://unix", connector=aiohttp.UnixConnector(str(socket_path))) as local,
         ):
             writing = tasks.create_task(journal.run())
-            yield World(parts, node, store, peers, journal, keys, listening, http, local)
+            yield World(parts, node, store, peers, journal, keys, listening, hub, starts, http, local)
             await listening.close()
             writing.cancel()
         await database.close()

@@ -13,6 +13,7 @@ from aiohttp import web
 from heliosd import __version__
 from heliosd.core.units import GiB, MiB
 from heliosd.wire import (
+    AccuracyView,
     CheckView,
     DeviceView,
     EngineKindView,
@@ -148,6 +149,7 @@ class StandIn:
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
+        self.accuracy = AccuracyView(terms=[])
         self.progress = [ProgressView(phase="fetch", item="model.safetensors", done_bytes=MiB, total_bytes=4 * MiB)]
         self.add_error: Refusal | None = None
         self.words = ["The capital", " of France", " is Paris."]
@@ -194,6 +196,7 @@ class StandIn:
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
         add("GET", "/helios/v1/devices", self._give(lambda: {"devices": _dump(self.devices)}))
         add("POST", "/helios/v1/estimate", self._give(lambda: self.estimate))
+        add("GET", "/helios/v1/estimate/accuracy", self._give(lambda: self.accuracy))
         add("GET", "/helios/v1/events", self._events)
         add("GET", "/helios/v1/explain/{subject:.+}", self._explain)
         add("GET", "/helios/v1/logs", self._logs)

@@ -41,7 +41,7 @@ def test_bash_completes_below_a_group(bash_script):
 
 
 def test_bash_completes_options_of_the_command(bash_script):
-    assert complete(bash_script, "heliosctl", "estimate", "x", "--kv") == ["--kv-cache"]
+    assert complete(bash_script, "heliosctl", "estimate", "x", "--kv-c") == ["--kv-cache"]
     assert complete(bash_script, "heliosctl", "keys", "add", "--ad") == ["--admin"]
 
 

@@ -178,7 +178,8 @@ async def test_what_was_measured_is_the_next_estimate(tmp_path: Path) -> None:
         version = -1
         while (after := await here.node.judge(ref)).notes:
             version = await here.node.changed(version)
-        assert before.per_device.overhead_bytes != after.per_device.overhead_bytes == 2**28
+        assert before.per_device.overhead_bytes > after.per_device.overhead_bytes
+        assert 2**28 <= after.per_device.overhead_bytes <= 1.3 * 2**28, "what was measured, and a margin"
         assert (await here.node.judge(ref, max_num_seqs=3)).notes, "measured with other settings"
 
 

@@ -39,6 +39,8 @@ class HubServer:
     served: dict[str, bytes] = field(default_factory=dict)
     """Path to the bytes that are sent instead of the listed ones."""
     ignore_range: bool = False
+    sent_bytes: int = 0
+    """Of files, all answers together."""
     busy: int = 0
     """So many requests for files are answered 503."""
     redirect_to: str | None = None
@@ -148,8 +150,10 @@ async def _resolve(hub: HubServer, request: web.Request) -> web.StreamResponse:
         first, status = int(asked[1]), 206
         if first >= len(content):
             raise web.HTTPRequestRangeNotSatisfiable
-        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-    return await _stream(hub, request, content[first:], status, headers)
+        last = min(int(asked[2] or len(content) - 1), len(content) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        return await _stream(hub, request, content[first : last + 1], status, headers)
+    return await _stream(hub, request, content, status, headers)
 
 
 async def _stream(
@@ -170,6 +174,7 @@ async def _stream(
             await hub.flow.wait()
         try:
             await response.write(body[start : start + step])
+            hub.sent_bytes += len(body[start : start + step])
         except ConnectionResetError:
             return response  # who asked is gone
     return response

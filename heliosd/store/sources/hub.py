@@ -38,7 +38,9 @@ class HubAccess:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
+    """A revision as the hub lists it, and what is needed to ask for its files."""
+
     endpoint: str
     token: str | None
     commit: str
@@ -51,13 +53,13 @@ class HubSource:
         self._revision = revision
         self._access = access
         self._fetcher = fetcher
-        self._found: _Found | None = None
+        self._found: Found | None = None
 
     async def list(self, tell: Tell) -> Listing:
         """Pin the revision to its commit and list that. Raises NotFound, NotAllowed, BadRequest or SourceFailed."""
         tell(Progress("list", self._repository))
         # Not one of the store's threads: this call cannot be interrupted, and who was cancelled must not wait for it.
-        found = await asyncio.to_thread(_look_up, self._repository, self._revision, self._access)
+        found = await asyncio.to_thread(look_up, self._repository, self._revision, self._access)
         self._found = found
         origin = {
             "kind": "hub",
@@ -75,7 +77,7 @@ class HubSource:
         found = self._found
         wanted = Wanted(
             name=f"{self._repository}/{file.path}",
-            url=URL(_url(self._repository, file.path, found.commit, found.endpoint), encoded=True),
+            url=URL(file_url(self._repository, file.path, found.commit, found.endpoint), encoded=True),
             key=file.key,
             size_bytes=file.size_bytes,
             digest=file.digest,
@@ -87,23 +89,28 @@ class HubSource:
         return ManifestFile(file.path, digest, size_bytes)
 
     def _refusal(self, status: int, headers: Mapping[str, str], name: str) -> HeliosError:
-        code = headers.get("X-Error-Code", "")
-        token = self._found is not None and self._found.token is not None
-        if code == "GatedRepo" or status in (401, 403):
-            return _gated(self._repository, token)
-        return NotFound(f"cannot fetch {name}: the hub no longer has it ({code or status})", code="file_not_found")
+        return refusal(self._repository, self._found, status, headers, name)
 
     async def close(self) -> None:
         """The connections belong to the fetcher."""
 
 
-def _url(repository: str, path: str, commit: str, endpoint: str) -> str:
+def refusal(repository: str, found: Found | None, status: int, headers: Mapping[str, str], name: str) -> HeliosError:
+    """What a 401, 403 or 404 to the request for a file means."""
+    code = headers.get("X-Error-Code", "")
+    if code == "GatedRepo" or status in (401, 403):
+        return _gated(repository, found is not None and found.token is not None)
+    return NotFound(f"cannot fetch {name}: the hub no longer has it ({code or status})", code="file_not_found")
+
+
+def file_url(repository: str, path: str, commit: str, endpoint: str) -> str:
+    """Where a file is asked for; the hub may redirect."""
     from huggingface_hub import hf_hub_url
 
     return hf_hub_url(repository, path, revision=commit, endpoint=endpoint)
 
 
-def _look_up(repository: str, revision: str | None, access: HubAccess) -> _Found:
+def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     """One request: which commit the revision is and which files it has. Blocks; in a thread."""
     import huggingface_hub
     from huggingface_hub import HfApi, constants, errors
@@ -149,7 +156,7 @@ def _look_up(repository: str, revision: str | None, access: HubAccess) -> _Found
     if not listed.sha:
         raise SourceFailed(f"cannot pin {repository}: the hub at {endpoint} does not name a commit")
     files = tuple(_file(file) for file in listed.siblings or ())
-    return _Found(endpoint, token, listed.sha, files)
+    return Found(endpoint, token, listed.sha, files)
 
 
 def _file(listed: "RepoSibling") -> SourceFile:

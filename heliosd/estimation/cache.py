@@ -1,0 +1,34 @@
+"""The KV cache of a model under a launch: its pages, from the configuration and the resolved launch."""
+
+from heliosd.estimation.kv_launch import CacheLaunch
+from heliosd.estimation.kv_pages import KvPages, kv_pages
+from heliosd.estimation.kv_specs import kv_specs
+from heliosd.estimation.launch import Launch, Platform
+from heliosd.estimation.model import Model
+from heliosd.estimation.resolve import Resolved
+
+
+def cache_launch(launch: Launch, resolved: Resolved) -> CacheLaunch:
+    """What decides the cache, of all that was decided. `launch` as it was asked for, `resolved` from it."""
+    return CacheLaunch(
+        version=launch.version,
+        tensor_parallel=launch.tensor_parallel,
+        pipeline_parallel=launch.pipeline_parallel,
+        decode_context_parallel=launch.decode_context_parallel,
+        prefill_context_parallel=launch.prefill_context_parallel,
+        kv_cache_dtype=launch.kv_cache_dtype,
+        dtype=resolved.dtype,
+        max_model_len=resolved.model_len,
+        max_num_batched_tokens=resolved.defaults.max_num_batched_tokens,
+        block_size=launch.block_size,
+        enable_prefix_caching=True if launch.prefix_caching is None else launch.prefix_caching,
+        platform="cpu" if launch.platform is Platform.CPU else "cuda",
+        speculative_tokens=launch.speculative_tokens,
+        legacy=launch.v0,
+    )
+
+
+def cache_of(model: Model, launch: Launch, resolved: Resolved) -> KvPages:
+    """Pages, blocks and groups; ask it for tokens in some bytes, bytes for some tokens, requests at once."""
+    asked = cache_launch(launch, resolved)
+    return kv_pages(kv_specs(model.fields, asked), asked)
