@@ -105,3 +105,8 @@ def _only_one(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What builds vLLM's models goes last: vLLM exchanges parts of `transformers` for its own, for good."""
+    items.sort(key=lambda item: item.path.name.endswith("_against_vllm.py"))
