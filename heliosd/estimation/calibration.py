@@ -141,11 +141,13 @@ def calibrate(loads: Iterable[Load], asked: Asked, law: Mapping[str, Term]) -> d
 
 
 def apply(said: Term, residual: Residual) -> Term:
-    """The law's term, corrected."""
+    """The law's term, corrected. Starts that took less than it said are no reason to book more than it does."""
     likely = said.likely_bytes
     low, middle, high = (
         max(0, likely + each) for each in (residual.low_bytes, residual.likely_bytes, residual.high_bytes)
     )
+    if residual.level is not None and residual.likely_bytes < 0:
+        high = max(middle, min(high, said.high_bytes))
     return Term(middle, low, high, f"{said.why}; {explain(said, residual)}")
 
 

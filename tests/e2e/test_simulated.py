@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 FLEET = '[[device]]\nname = "g"\ncount = 8\ncapacity = "8GiB"\nkind = "NVIDIA H100 80GB HBM3"\nnvlink = true\n'
 MODELS = [f"test/m{number}" for number in range(12)]
-SETTINGS = '[engines]\nkv_cache = "3GiB"\n[queue]\npatience_s = 0.2\n'
+SETTINGS = '[engines]\nkv_cache = "4GiB"\n[queue]\npatience_s = 0.2\n'
 """So large that a device of the fleet holds one model."""
 ASK = [{"role": "user", "content": "are you there?"}]
 
@@ -217,7 +217,7 @@ def test_over_tcp_the_admin_paths_need_an_admin_key(node: Daemon):
 
 
 def test_a_model_that_can_never_fit_is_refused_with_the_arithmetic_and_at_once(small_models: Path):
-    config = SETTINGS.replace("3GiB", "9GiB") + tables()
+    config = SETTINGS.replace("4GiB", "9GiB") + tables()
     with heliosd(fleet=FLEET, config=config, stock=small_models) as daemon:
         with pytest.raises(openai.UnprocessableEntityError) as caught:
             chat(daemon.openai(), MODELS[0])

@@ -184,6 +184,12 @@ def test_one_absurd_measurement_of_five_does_not_move_a_group(sane: list[float],
     assert residual(with_it).high_bytes < 0.7 * LAW["weights"]
 
 
+def test_one_start_that_took_less_is_no_reason_to_book_more() -> None:
+    corrected = apply(SAID["weights"], calibrate(others(1, -0.8), ASKED, SAID)["weights"])
+    assert corrected.likely_bytes < SAID["weights"].likely_bytes
+    assert corrected.high_bytes <= SAID["weights"].high_bytes
+
+
 def test_a_report_that_failed_is_no_measurement() -> None:
     failed = [replace(load(replace(ASKED, revision=f"r{index}")), measured=dict.fromkeys(LAW, 0)) for index in range(9)]
     assert calibrate(failed, ASKED, SAID)["weights"].loads == 0
