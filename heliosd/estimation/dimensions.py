@@ -41,7 +41,6 @@ class Dimensions:
     experts: int
     experts_per_token: int
     moe_intermediate: int
-    shared_intermediate: int
     latent: bool
     """Multi-head latent attention."""
     latent_width: int
@@ -103,7 +102,6 @@ def dimensions(fields: Fields) -> Dimensions:
             "num_experts_per_tok", "moe_topk", "num_experts_per_token", "moe_k", "top_k_experts", default=1
         ),
         moe_intermediate=(moe or intermediate) if experts else 0,
-        shared_intermediate=text.whole("shared_expert_intermediate_size", default=0),
         latent=text.optional("kv_lora_rank") not in (None, 0),
         latent_width=text.whole("qk_nope_head_dim", default=0) + text.whole("v_head_dim", default=0),
         positions=positions,

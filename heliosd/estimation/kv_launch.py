@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from heliosd.estimation.kv_kinds import Keeps
 
 WIDTHS = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "fp16": 2, "bf16": 2, "fp32": 4}
-BYTE_DTYPES = ("fp8", "int8", "float8", "nvfp4", "int4")
 """Prefixes of KV dtypes that are stored in bytes."""
 
 
@@ -44,13 +43,6 @@ class CacheLaunch:
     @property
     def model_width(self) -> int:
         return WIDTHS.get(self.dtype.removeprefix("torch."), 2)
-
-    @property
-    def element_width(self) -> int:
-        """Bytes of one stored element of K or V."""
-        if self.kv_cache_dtype.startswith(BYTE_DTYPES):
-            return 1
-        return WIDTHS.get(self.kv_cache_dtype, self.model_width)
 
     @property
     def hybrid_allocator(self) -> bool:

@@ -30,8 +30,6 @@ class Segment:
     """Autocast's copies of weights among what is kept."""
     input_bytes: int
     """The tensor that enters: all that checkpointing keeps."""
-    gradient_in_bytes: int
-    """Of the gradient that arrives from the segment after this one."""
     peak_bytes: int
     """Most that the backward pass takes here: saved, casts, gradients under way, scratch, parameters' gradients.
     With checkpointing also while the layer is computed again, the gradient of its result waiting."""
@@ -393,7 +391,6 @@ def _segment(tape: Tape, entry: Value, out: Value, plan: TrainingPlan, *, held: 
         saved_bytes=sum(each.n_bytes for each in saved) - casts,
         casts_bytes=casts,
         input_bytes=entry.n_bytes,
-        gradient_in_bytes=out.n_bytes if out.grad else 0,
         peak_bytes=max(backward.peak_bytes, again),
         gradient_bytes=backward.gradient_bytes,
     )

@@ -40,9 +40,7 @@ def clip(fields: Fields, name: str) -> Tensors:
 
 def siglip(fields: Fields, name: str) -> Tensors:
     """SigLIP: no class token; a pooling head unless `vision_use_head` is false."""
-    width = width_of(fields)
-    head = pooling_head(fields, f"{name}.head", width) if fields.flag("vision_use_head", default=True) else ()
-    return (*siglip_without_head(fields, name), *head)
+    return (*siglip_without_head(fields, name), *_optional_head(fields, name))
 
 
 def siglip_without_head(fields: Fields, name: str) -> Tensors:
@@ -54,9 +52,7 @@ def siglip_without_head(fields: Fields, name: str) -> Tensors:
 
 def siglip2(fields: Fields, name: str) -> Tensors:
     """SigLIP 2 of any aspect ratio: patches are vectors, positions their maximal number."""
-    width = width_of(fields)
-    head = pooling_head(fields, f"{name}.head", width) if fields.flag("vision_use_head", default=True) else ()
-    return (*siglip2_without_head(fields, name), *head)
+    return (*siglip2_without_head(fields, name), *_optional_head(fields, name))
 
 
 def siglip2_without_head(fields: Fields, name: str) -> Tensors:
@@ -171,6 +167,11 @@ def without_positions(fields: Fields, name: str) -> Tensors:
     """The layers and the norm that follows them."""
     width = width_of(fields)
     return (*encoder(fields, f"{name}.encoder.layers.{{}}", width), *layer_norm(f"{name}.post_layernorm", width))
+
+
+def _optional_head(fields: Fields, name: str) -> Tensors:
+    used = fields.flag("vision_use_head", default=True)
+    return pooling_head(fields, f"{name}.head", width_of(fields)) if used else ()
 
 
 def pooling_head(fields: Fields, name: str, width: int) -> Tensors:

@@ -23,21 +23,26 @@ _DEEPSTACK = 3
 """Mergers of intermediate layers where the configuration does not list them."""
 
 
+def _blocks(fields: Fields, name: str, width: int, inner: int) -> Tensors:
+    """Layers with layer norms and a plain feed-forward."""
+    block = f"{name}.blocks.{{}}"
+    return repeated(
+        depth_of(fields, "depth"),
+        layer_norm(f"{block}.norm1", width),
+        layer_norm(f"{block}.norm2", width),
+        fused_attention(f"{block}.attn", width),
+        feed_forward(f"{block}.mlp", width, inner),
+    )
+
+
 def qwen2_vl(fields: Fields, name: str) -> Tensors:
     """`embed_dim` is the tower's width, `hidden_size` the language model's."""
     width = positive(fields, "embed_dim")
     ratio = fields.get("mlp_ratio")
     inner = int(width * ratio) if isinstance(ratio, int | float) and 0 < ratio < 1024 else 4 * width
-    block = f"{name}.blocks.{{}}"
     return (
         *_patches(fields, name, width, bias=False),
-        *repeated(
-            depth_of(fields, "depth"),
-            layer_norm(f"{block}.norm1", width),
-            layer_norm(f"{block}.norm2", width),
-            fused_attention(f"{block}.attn", width),
-            feed_forward(f"{block}.mlp", width, inner),
-        ),
+        *_blocks(fields, name, width, inner),
         *layer_norm(f"{name}.merger.ln_q", width),
         *merger(f"{name}.merger", merged(fields, width), positive(fields, "hidden_size"), ("mlp.0", "mlp.2")),
     )
@@ -144,16 +149,9 @@ def glm_ocr(fields: Fields, name: str) -> Tensors:
 def ernie(fields: Fields, name: str) -> Tensors:
     """ERNIE 4.5-VL: patches are vectors."""
     width = width_of(fields)
-    block = f"{name}.blocks.{{}}"
     return (
         *linear(f"{name}.patch_embed.proj", width, positive(fields, "in_channels", default=3) * kernel(fields)),
-        *repeated(
-            depth_of(fields, "depth"),
-            layer_norm(f"{block}.norm1", width),
-            layer_norm(f"{block}.norm2", width),
-            fused_attention(f"{block}.attn", width),
-            feed_forward(f"{block}.mlp", width, positive(fields, "intermediate_size")),
-        ),
+        *_blocks(fields, name, width, positive(fields, "intermediate_size")),
         *layer_norm(f"{name}.ln", width),
     )
 
