@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, hypot
 
-from heliosd.core.units import GiB, MiB, format_bytes
+from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import BadRequest
 from heliosd.estimation.activations import ActivationPeak, activation_peak
 from heliosd.estimation.constants import ROCM_BYTES, Era, Measured, era
@@ -212,11 +212,11 @@ def _non_torch(resolved: Resolved, chosen: Era, constants: Measured) -> Term:
             HOST_PROCESS_BYTES, HOST_PROCESS_BYTES * 17 // 20, HOST_PROCESS_BYTES * 11 // 10, "the engine's own process"
         )
     if launch.world_size > 1:
-        size, doubt = constants.together_bytes, int(0.35 * GiB)
+        size, doubt = constants.together_bytes, constants.together_doubt_bytes
         why = f"NCCL and all-reduce buffers of {launch.world_size} ranks"
     else:
         recent = on.capability is None or on.capability >= (9, 0)
-        size, doubt = (constants.alone_bytes if recent else constants.alone_older_bytes), int(0.1 * GiB)
+        size, doubt = (constants.alone_bytes if recent else constants.alone_older_bytes), constants.alone_doubt_bytes
         if on.platform is Platform.ROCM:
             size = ROCM_BYTES
         why = "libraries of a single rank"

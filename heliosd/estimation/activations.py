@@ -2,7 +2,7 @@
 
 The run forwards `max_num_batched_tokens` dummy tokens, then samples for `max_num_seqs` sequences. Its peak is either in
 a layer, or in the sampler, whose logits span the whole vocabulary on every rank. What lives through both adds to both:
-the output of encoders of images, and since 0.13 the workspace of fused experts.
+the output of encoders of images, and since 0.13 the workspace that fused experts and sparse attention share.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from heliosd.estimation.launch import Launch
 from heliosd.estimation.model import Model
 from heliosd.estimation.quantization_schemes import MXFP4
 from heliosd.estimation.resolve import Resolved
+from heliosd.estimation.sparse_attention import SparseWorkspace, sparse_workspace
 from heliosd.estimation.weights import padded_vocabulary
 
 
@@ -43,22 +44,26 @@ def activation_peak(model: Model, resolved: Resolved, era: Era) -> ActivationPea
     """`max(sampler, layer) + lasting`, on the last pipeline stage (only it samples; the others have the layer's part).
 
     sampler: logits and their copies (`engine_sampler`) `+ hidden rows · hidden size · element`
-    layer: the largest of feed-forward, experts, latent attention and speech encoder, below
-    lasting: experts' workspace, outputs and inputs of image encoders, the matrix library's workspace
+    layer: the largest of feed-forward, experts, latent or sparse attention and speech encoder, below
+    lasting: workspace of experts or of the indexer, outputs and inputs of image encoders, the matrix library's own
     """
     sizes, launch, element = model.sizes, resolved.launch, resolved.element_bytes
     sequences, tokens = resolved.defaults.max_num_seqs, resolved.defaults.max_num_batched_tokens
+    if launch.v0:
+        sequences = _prompts_v0(model, launch, sequences, tokens)
     sampler = _sampler(sizes, resolved, sequences, tokens)
     workspace = _workspace(model, resolved, tokens, era)
+    sparse = sparse_workspace(model, resolved)
     layer = max(
         _feed_forward(sizes, resolved, tokens, era),
         _experts(sizes, resolved, tokens, 0 if era.lasting_workspace and workspace else workspace),
-        _latent(sizes, resolved, tokens),
+        _attending(sizes, resolved, tokens, sparse),
         _speech(sizes, sequences, element),
         _seeing(sizes, resolved, sequences, tokens),
     )
     encoders = _encoders(sizes, launch, tokens, element)
-    lasting = encoders + (workspace if era.lasting_workspace and _keeps_workspace(model) else 0)
+    kept = workspace if era.lasting_workspace and _keeps_workspace(model) else 0
+    lasting = encoders + max(kept, sparse.lasting_bytes)
     if resolved.defaults.books is not Books.CONSUMED:
         lasting += matrix_workspace_bytes(resolved.card)
     phase = f"{resolved.sampler} sampler of {sequences} sequences over {sizes.vocabulary} tokens"
@@ -66,9 +71,26 @@ def activation_peak(model: Model, resolved: Resolved, era: Era) -> ActivationPea
         phase = f"{tokens} tokens through the widest layer"
     if workspace and era.lasting_workspace:
         phase += f" + workspace of experts, {sizes.experts_per_token} of {sizes.experts}"
+    if sparse.lasting_bytes > kept:
+        phase += f" + keys that the indexer gathers of {resolved.model_len} tokens"
     if encoders:
         phase += " + outputs and pixels of encoders"
     return ActivationPeak(max(sampler, layer) + lasting, sampler, layer, lasting, phase)
+
+
+def _prompts_v0(model: Model, launch: Launch, sequences: int, tokens: int) -> int:
+    """V0 profiled models that see or hear with as few sequences as fill the step, each with all its images and sounds.
+
+    Source: 0.5.5 to 0.9.2 worker/model_runner.py `_dummy_run` (encoder-decoder models have a run of their own).
+    """
+    sizes = model.sizes
+    if sizes.encoder_positions or model.fields.flag("is_encoder_decoder"):
+        return sequences
+    item = sizes.audio_tokens
+    if sizes.tower is not None and not launch.language_only:
+        each = launch.images_per_prompt if launch.images_per_prompt is not None else 1
+        item = max(item, each * (sizes.tower.item_tokens or tokens))
+    return max(1, min(sequences, tokens // item)) if item else sequences
 
 
 def _sampler(sizes: Dimensions, resolved: Resolved, sequences: int, tokens: int) -> int:
@@ -130,14 +152,19 @@ def _keeps_workspace(model: Model) -> bool:
     return scheme is None or scheme.bits >= 8
 
 
-def _latent(sizes: Dimensions, resolved: Resolved, tokens: int) -> int:
-    """Latent attention unpacks a workspace of cached tokens into heads: `tokens · heads ÷ ranks · (nope + value)`."""
+def _attending(sizes: Dimensions, resolved: Resolved, tokens: int, sparse: SparseWorkspace) -> int:
+    """Latent attention unpacks a workspace of cached tokens into heads: `tokens · heads ÷ ranks · (nope + value)`.
+    Sparse attention holds what its indexer scores before that, beside the residuals and the queries."""
     launch, element = resolved.launch, resolved.element_bytes
-    if not sizes.latent or launch.v0 or launch.version < (0, 11, 0):
-        return 0
-    cached = max(8 * resolved.model_len, 4 * resolved.defaults.max_num_seqs * resolved.defaults.block_size)
     heads = -(-sizes.heads // launch.tensor_parallel)
-    return element * (min(cached, 65536) * heads * sizes.latent_width + 2 * tokens * sizes.hidden)
+    indexing = sparse.passing_bytes
+    if indexing:
+        indexing += tokens * element * (2 * sizes.hidden + heads * sizes.head_dim)
+    if not sizes.latent or launch.v0 or launch.version < (0, 11, 0):
+        return indexing
+    cached = max(8 * resolved.model_len, 4 * resolved.defaults.max_num_seqs * resolved.defaults.block_size)
+    unpacked = min(cached, 65536) * heads * sizes.latent_width + 2 * tokens * sizes.hidden
+    return max(indexing, element * unpacked)
 
 
 def _speech(sizes: Dimensions, sequences: int, element: int) -> int:

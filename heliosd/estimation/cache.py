@@ -1,14 +1,25 @@
 """The KV cache of a model under a launch: its pages, from the configuration and the resolved launch."""
 
+import re
+
 from heliosd.estimation.kv_launch import CacheLaunch
 from heliosd.estimation.kv_pages import KvPages, kv_pages
 from heliosd.estimation.kv_specs import kv_specs
 from heliosd.estimation.launch import Launch, Platform
 from heliosd.estimation.model import Model
 from heliosd.estimation.resolve import Resolved
+from heliosd.estimation.sparse_attention import packed_by_itself
+
+_LAYER = re.compile(r"\blayers\.(\d+)\.")
 
 
-def cache_launch(launch: Launch, resolved: Resolved) -> CacheLaunch:
+def draft_layers(model: Model) -> int:
+    """Layers of the checkpoint's own drafter: each caches keys and values like a layer of the model."""
+    drafts = () if model.layout is None else model.layout.drafts
+    return len({found[1] for tensor in drafts if (found := _LAYER.search(tensor.name))})
+
+
+def cache_launch(model: Model, launch: Launch, resolved: Resolved) -> CacheLaunch:
     """What decides the cache, of all that was decided. `launch` as it was asked for, `resolved` from it."""
     return CacheLaunch(
         version=launch.version,
@@ -24,11 +35,13 @@ def cache_launch(launch: Launch, resolved: Resolved) -> CacheLaunch:
         enable_prefix_caching=True if launch.prefix_caching is None else launch.prefix_caching,
         platform="cpu" if launch.platform is Platform.CPU else "cuda",
         speculative_tokens=launch.speculative_tokens,
+        draft_layers=draft_layers(model) if launch.speculative_tokens else 0,
         legacy=launch.v0,
+        packed_sparse_mla=packed_by_itself(resolved),
     )
 
 
 def cache_of(model: Model, launch: Launch, resolved: Resolved) -> KvPages:
     """Pages, blocks and groups; ask it for tokens in some bytes, bytes for some tokens, requests at once."""
-    asked = cache_launch(launch, resolved)
+    asked = cache_launch(model, launch, resolved)
     return kv_pages(kv_specs(model.fields, asked), asked)

@@ -63,6 +63,8 @@ class Dimensions:
     pooling: bool
     """Gives embeddings or scores: no token is sampled."""
     audio: bool
+    audio_tokens: int
+    """Tokens that the longest sound becomes in the prompt, where every sound is padded to that; else 0."""
     tower: Tower | None
 
 
@@ -116,6 +118,7 @@ def dimensions(fields: Fields) -> Dimensions:
         encoder_intermediate=_encoder(fields, "encoder_ffn_dim"),
         pooling=_pooling(fields),
         audio=fields.part("audio_config") is not None,
+        audio_tokens=_sound(fields),
         tower=_tower(fields, hidden),
     )
 
@@ -233,6 +236,14 @@ def _pooling(fields: Fields) -> bool:
 def _encoder(fields: Fields, name: str) -> int:
     """Speech models that run their encoder for each request."""
     return fields.whole(name, default=0) if fields.model_type in ("whisper",) else 0
+
+
+def _sound(fields: Fields) -> int:
+    """Qwen2-Audio's encoder makes `max_source_positions` of thirty seconds, of which its projector joins two each."""
+    part = fields.part("audio_config")
+    if part is None or fields.model_type != "qwen2_audio":
+        return 0
+    return part.whole("max_source_positions", default=1500) // 2
 
 
 def _tower(fields: Fields, hidden: int) -> Tower | None:

@@ -94,7 +94,7 @@ def _alike(
         for index, kind in enumerate(own):
             lists.setdefault((kind, attention.exception(index)), []).append(index)
         places.update(lists)
-    last: tuple[int, LayerSpec | None] = (-1, None)
+    last: tuple[int, tuple[LayerSpec, ...]] = (-1, ())
     for (kind, exception), indices in places.items():
         if kind in (Keeps.STATE, Keeps.BOTH) and state is not None:
             yield indices, (state,)
@@ -102,11 +102,11 @@ def _alike(
             continue
         specs = attention.of(Keeps.FULL if kind is Keeps.BOTH else kind, exception)
         yield indices, specs
-        full = next((spec for spec in specs if spec.keeps is Keeps.FULL and not spec.role), None)
-        if full is not None:
+        full = tuple(spec for spec in specs if spec.keeps is Keeps.FULL and spec.role in ("", "indexer"))
+        if full:
             last = max(last, (indices[-1], full), key=lambda each: each[0])
-    if last[1] is not None:
-        yield range(count, count + launch.draft_layers), (last[1],)
+    if last[1]:
+        yield range(count, count + launch.draft_layers), last[1]
 
 
 class _Attention:

@@ -53,7 +53,7 @@ class Trials:
     def at(self, launch: Launch) -> Trial:
         """Raises BadRequest where the model's configuration lacks what its cache needs."""
         resolved = resolve(self.model, launch)
-        asked = cache_launch(launch, resolved)
+        asked = cache_launch(self.model, launch, resolved)
         cache = self._caches.get(asked)
         if cache is None:
             cache = self._caches[asked] = kv_pages(kv_specs(self.model.fields, asked), asked)

@@ -7,10 +7,11 @@ import pytest
 
 from heliosd.core.units import GiB, MiB
 from heliosd.estimation.constants import ERAS
+from heliosd.estimation.launch import Platform
 from tests.bench.truth import GOALS, report
 from tests.bench.truth_fit import Sample, fit, least_deviation, least_deviation_plane
 from tests.bench.truth_predict import Outcome, outcomes
-from tests.bench.truth_rows import DIRECTORY, Row, read_rows
+from tests.bench.truth_rows import DIRECTORY, UNKNOWN_V0, Row, read_rows
 
 HEADER = (
     "id,source,vllm_version,engine(V0/V1),model,weight_dtype,quantization,kv_cache_dtype,tp,pp,max_model_len,"
@@ -49,6 +50,25 @@ def test_an_unnamed_card_of_80_gb_is_told_by_what_torch_sees(tmp_path: Path) -> 
     assert "H100" in second.launch.device_name
 
 
+def test_a_release_is_told_by_the_notes_or_the_thread(tmp_path: Path) -> None:
+    line = "x{},{},,V0,llama,,none,auto,1,1,4096,,,False,,,0.9,14.99,,,,,,,,{}"
+    rows = rows_of(
+        tmp_path,
+        line.format(1, "somewhere", "main (v0.5.4+) with extra prints"),
+        line.format(2, "vllm-project/vllm#12258", ""),
+        line.format(3, "vllm-project/vllm PR#14447", "2 of v0 only"),
+        line.format(4, "somewhere", "nothing said"),
+    )
+    assert [row.launch.version for row in rows] == [(0, 5, 4), (0, 6, 6), (0, 7, 3), UNKNOWN_V0]
+    assert not any(row.version_known for row in rows), "none of the logs names it"
+
+
+def test_a_card_of_amd_is_told_by_the_notes_or_its_size(tmp_path: Path) -> None:
+    line = "x{},s,0.9.0,V0,llama,,none,auto,1,1,4096,,,False,,{},0.9,14.99,,,,,,,,{}"
+    rows = rows_of(tmp_path, line.format(1, 191.45, ""), line.format(2, 23.98, "ROCm"), line.format(3, 23.98, ""))
+    assert [row.launch.platform for row in rows] == [Platform.ROCM, Platform.ROCM, Platform.CUDA]
+
+
 def test_weights_and_tokens_are_predicted_to_the_printed_digit(tmp_path: Path) -> None:
     line = (
         "x1,s,0.19.0,V1,llama,torch.bfloat16,none,auto,1,1,8192,1024,8192,False,NVIDIA H100 80GB,79.19,0.95,14.99,0.25,"
@@ -72,6 +92,8 @@ def test_what_a_row_teaches_is_left_out_when_it_is_predicted() -> None:
     assert without == fit(told)["v1"]
     assert without.graph_layer_bytes == pytest.approx(20 * MiB, rel=0.01)
     assert with_all.graph_layer_bytes == pytest.approx(20 * MiB, rel=0.25), "one absurd row must not move the line"
+    outside = fit([Sample(f"s{size}", "v1", 32, 4096, None, size * MiB, "together") for size in (500, 900, 2000)])["v1"]
+    assert (outside.together_bytes, outside.together_doubt_bytes) == (900 * MiB, 1100 * MiB)
     assert fit([])["v0"].graph_layer_bytes == ERAS[0].measured.graph_layer_bytes
 
 

@@ -105,7 +105,13 @@ def main() -> int:
 
 def _print_constants(rows: Sequence[Row]) -> None:
     for name, each in fit(samples(rows)).items():
-        outside = (each.alone_bytes, each.alone_older_bytes, each.together_bytes)
+        outside = (
+            each.alone_bytes,
+            each.alone_older_bytes,
+            each.together_bytes,
+            each.alone_doubt_bytes,
+            each.together_doubt_bytes,
+        )
         cells = (each.graph_layer_bytes, each.graph_hidden_bytes, each.graph_base_bytes, *outside)
         print(f"{name:20}" + ", ".join(f"{cell / MiB:.0f} * MiB" for cell in cells) + f", {each.rows}")
 

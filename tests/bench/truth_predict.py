@@ -13,6 +13,7 @@ from heliosd.estimation.constants import Measured, era
 from heliosd.estimation.engine_defaults import Books
 from heliosd.estimation.model import Model, read_model
 from heliosd.estimation.resolve import resolve
+from heliosd.estimation.sparse_attention import sparse_workspace
 from tests.bench.truth_fit import fit, given_back, samples
 from tests.bench.truth_rows import Row
 
@@ -95,6 +96,8 @@ def _accounts(row: Row, model: Model, constants: Measured) -> list[Outcome]:
     here, seen = row.measured, []
     chosen = widest(stages)
     counted, returned = _counted_graphs(row, model, chosen), _given_back(row, model)
+    reserved = sparse_workspace(model, resolve(model, row.launch)).reserved_bytes
+    moved = {"weights": reserved, "activation": counted - reserved, "graphs": -returned}
     terms = (
         ("weights", here.weights_bytes, chosen.weights),
         ("activation", here.activation_bytes, chosen.activation),
@@ -103,7 +106,7 @@ def _accounts(row: Row, model: Model, constants: Measured) -> list[Outcome]:
     )
     for name, measured, term in terms:
         if measured is not None:
-            predicted = term.likely_bytes + {"activation": counted, "graphs": -returned}.get(name, 0)
+            predicted = term.likely_bytes + moved.get(name, 0)
             seen.append(Outcome(row, name, predicted, measured, term.why))
     if here.weights_bytes and here.activation_bytes and here.non_torch_bytes is not None:
         seen.append(_total(row, chosen, counted - returned))

@@ -14,7 +14,7 @@ from typing import Any
 
 from heliosd.core.units import GiB
 from heliosd.estimation.engine_versions import parse_version
-from heliosd.estimation.launch import Launch, Platform
+from heliosd.estimation.launch import Launch, Platform, Version
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -26,6 +26,21 @@ UNKNOWN_V0 = (0, 7, 3)
 
 TRAINED_RANK = 32
 """Of adapters in those notebooks: 16, 32 or 64."""
+
+_THREADS: tuple[tuple[int, Version], ...] = (
+    (2_000, (0, 2, 5)), (2_400, (0, 2, 7)), (2_700, (0, 3, 0)), (3_300, (0, 3, 3)), (3_750, (0, 4, 0)),
+    (4_300, (0, 4, 1)), (4_650, (0, 4, 2)), (5_450, (0, 5, 0)), (6_150, (0, 5, 1)), (6_450, (0, 5, 2)),
+    (6_700, (0, 5, 3)), (7_150, (0, 5, 4)), (7_800, (0, 5, 5)), (8_150, (0, 6, 0)), (8_400, (0, 6, 1)),
+    (8_800, (0, 6, 2)), (9_350, (0, 6, 3)), (10_350, (0, 6, 4)), (11_250, (0, 6, 5)), (11_550, (0, 6, 6)),
+    (12_450, (0, 7, 0)), (12_850, (0, 7, 2)), (13_550, (0, 7, 3)), (15_050, (0, 8, 0)), (15_500, (0, 8, 2)),
+    (16_150, (0, 8, 3)), (16_600, (0, 8, 4)), (17_350, (0, 8, 5)), (18_800, (0, 9, 0)), (19_450, (0, 9, 1)),
+    (20_550, (0, 9, 2)), (21_500, (0, 10, 0)), (23_150, (0, 10, 1)), (24_800, (0, 10, 2)), (26_150, (0, 11, 0)),
+    (28_900, (0, 11, 1)), (29_900, (0, 12, 0)), (31_000, (0, 13, 0)), (32_700, (0, 14, 0)), (33_700, (0, 15, 0)),
+    (34_500, (0, 16, 0)), (36_500, (0, 17, 0)), (38_000, (0, 18, 0)), (39_500, (0, 19, 0)), (40_500, (0, 20, 0)),
+)  # fmt: skip
+"""Where the engine's threads stood when a release came out: tells the release of a log that somebody put into one."""
+_THREAD = re.compile(r"vllm-project/vllm (?:PR)?#(\d+)|vllm-project/vllm#(\d+)")
+_STYLE = re.compile(r"\(?~?v\d+\.\d+[\w.]*")
 
 _CAPTURE = re.compile(r"max cudagraph capture(?: size)? (\d+)")
 _SIZES = re.compile(r"capture sizes up to (\d+)")
@@ -89,14 +104,17 @@ def published(directory: Path, model: str) -> dict[str, Any] | None:
 
 def _row(cells: Mapping[str, str], configs: Mapping[str, Any]) -> Row:
     config = configs.get(cells["model"]) or {}
-    version = parse_version(cells["vllm_version"])
+    if "DSpark" in cells["notes"] and config.get("model_type") == "deepseek_v4":
+        # The table's configuration is of the release before, which drafts otherwise; three layers are tapped there.
+        config = {**config, "dspark_target_layer_ids": [0, 0, 0]}
+    version = parse_version(cells["vllm_version"]) or _told_elsewhere(cells)
     return Row(
         id=cells["id"],
         source=cells["source"],
         model=cells["model"],
         config=config,
         launch=_launch(cells, config, version),
-        version_known=version is not None,
+        version_known=parse_version(cells["vllm_version"]) is not None,
         measured=Measured(
             weights_bytes=_bytes(cells["weights_gib_per_gpu"]),
             activation_bytes=_bytes(cells["activation_peak_gib"]),
@@ -112,7 +130,25 @@ def _row(cells: Mapping[str, str], configs: Mapping[str, Any]) -> Row:
     )
 
 
-def _launch(cells: Mapping[str, str], config: Mapping[str, Any], version: tuple[int, int, int] | None) -> Launch:
+def _rocm(cells: Mapping[str, str]) -> bool:
+    """By the card's name, what the source or the notes say, or the 192 GB that only MI300X has."""
+    size = _number(cells["gpu_total_gib"])
+    named = any(name in cells["gpu"] for name in ("MI300", "AMD", "Radeon"))
+    said = "rocm" in (cells["source"] + cells["notes"]).lower()
+    return named or said or (size is not None and 191 < size < 192)
+
+
+def _told_elsewhere(cells: Mapping[str, str]) -> Version | None:
+    """What the notes say of the release (`v0.7.x-style log`), or when the thread that quotes the log was opened."""
+    style = _STYLE.search(cells["notes"])
+    if style and (named := parse_version(style[0].lstrip("(~"))):
+        return named
+    thread = _THREAD.search(cells["source"])
+    number = int(thread[1] or thread[2]) if thread else 0
+    return max((version for since, version in _THREADS if since <= number), default=None)
+
+
+def _launch(cells: Mapping[str, str], config: Mapping[str, Any], version: Version | None) -> Launch:
     notes, gpu = cells["notes"], cells["gpu"]
     v0 = cells["engine(V0/V1)"] == "V0"
     capture = _CAPTURE.search(notes) or _SIZES.search(notes)
@@ -127,12 +163,12 @@ def _launch(cells: Mapping[str, str], config: Mapping[str, Any], version: tuple[
     return Launch(
         version=version or (UNKNOWN_V0 if v0 else UNKNOWN),
         v0=v0,
-        platform=Platform.ROCM if any(name in gpu for name in ("MI300", "AMD", "Radeon")) else Platform.CUDA,
+        platform=Platform.ROCM if _rocm(cells) else Platform.CUDA,
         tensor_parallel=_whole(cells["tp"]) or 1,
         pipeline_parallel=_whole(cells["pp"]) or 1,
         data_parallel=2 if "data_parallel 2" in notes else 1,
         expert_parallel=bool(re.search(r"\bEP ?enabled|\bEP\d|EP layout|expert.parallel", notes)),
-        decode_context_parallel=int(found[1]) if (found := re.search(r"DCP ?(\d+)", notes)) else 1,
+        decode_context_parallel=int(found[1]) if (found := re.search(r"DCP ?=? ?(\d+)", notes)) else 1,
         dtype=_dtype(cells["weight_dtype"]),
         quantization=asked,
         kv_cache_dtype=cells["kv_cache_dtype"] or "auto",
@@ -157,7 +193,7 @@ def _launch(cells: Mapping[str, str], config: Mapping[str, Any], version: tuple[
     )
 
 
-def _sequences(largest: int | None, v0: bool, version: tuple[int, int, int] | None) -> int | None:
+def _sequences(largest: int | None, v0: bool, version: Version | None) -> int | None:
     """Graphs are captured up to the number of sequences (V0), up to twice as many (V1 from 0.10 on, 512 at most)."""
     if not largest:
         return None

@@ -53,5 +53,34 @@ DEEPSEEK_LITE: Config = {
     "tie_word_embeddings": False, "torch_dtype": "bfloat16",
 }  # fmt: skip
 """DeepSeek-V2-Lite."""
+GLM_DSA: Config = {
+    "model_type": "glm_moe_dsa", "architectures": ["GlmMoeDsaForCausalLM"], "hidden_size": 6144,
+    "intermediate_size": 12288, "num_hidden_layers": 78, "num_attention_heads": 64, "num_key_value_heads": 64,
+    "n_routed_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "n_shared_experts": 1,
+    "first_k_dense_replace": 3, "q_lora_rank": 2048, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 192, "v_head_dim": 256, "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048,
+    "num_nextn_predict_layers": 1, "vocab_size": 154880, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "modelopt NVFP4, MoE expert linears only"},
+}  # fmt: skip
+"""GLM-5.2 with experts in NVFP4: sparse attention."""
+QWEN_AUDIO: Config = {
+    "model_type": "qwen2_audio", "architectures": ["Qwen2AudioForConditionalGeneration"], "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "head_dim": 128, "vocab_size": 156032, "torch_dtype": "bfloat16",
+    "audio_config": {
+        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+        "num_mel_bins": 128, "max_source_positions": 1500,
+    },
+}  # fmt: skip
+"""Qwen2-Audio-7B-Instruct."""
+DEEPSEEK_V4: Config = {
+    "model_type": "deepseek_v4", "architectures": ["DeepseekV4ForCausalLM"], "hidden_size": 4096,
+    "num_hidden_layers": 43, "num_attention_heads": 64, "num_key_value_heads": 1, "head_dim": 512,
+    "n_routed_experts": 256, "num_experts_per_tok": 6, "moe_intermediate_size": 2048, "n_shared_experts": 1,
+    "q_lora_rank": 1024, "o_lora_rank": 1024, "o_groups": 8, "qk_rope_head_dim": 64, "index_n_heads": 64,
+    "index_head_dim": 128, "index_topk": 512, "sliding_window": 128, "hc_mult": 4, "num_nextn_predict_layers": 1,
+    "vocab_size": 129280, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+"""DeepSeek-V4-Flash."""
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}

@@ -5,15 +5,20 @@ from typing import Any
 
 import pytest
 
-from heliosd.core.units import GiB
+from heliosd.core.units import GiB, MiB
 from heliosd.estimation.activations import ActivationPeak, activation_peak
 from heliosd.estimation.constants import era
 from heliosd.estimation.launch import Launch
 from heliosd.estimation.model import read_model
 from heliosd.estimation.resolve import resolve
-from tests.estimation.logged_models import LLAMA_8B, MIXTRAL, QWEN_06B, QWEN_7B
+from tests.estimation.logged_models import GEMMA_27B, GLM_DSA, LLAMA_8B, MIXTRAL, QWEN_06B, QWEN_7B, QWEN_AUDIO
 
 H100 = Launch(version=(0, 19, 0), device_name="NVIDIA H100 80GB HBM3")
+
+B200_LONG = Launch(
+    version=(0, 26, 0), device_name="NVIDIA B200", tensor_parallel=4, expert_parallel=True, max_model_len=819_200,
+    max_num_batched_tokens=8192, kv_cache_dtype="fp8_e4m3",
+)  # fmt: skip
 
 
 def peak(config: dict[str, Any], launch: Launch = H100) -> ActivationPeak:
@@ -29,6 +34,8 @@ def peak(config: dict[str, Any], launch: Launch = H100) -> ActivationPeak:
         (LLAMA_8B, replace(H100, version=(0, 11, 0)), 4.76),
         (QWEN_06B, replace(H100, version=(0, 11, 0)), 5.56),
         (MIXTRAL, replace(H100, tensor_parallel=2, max_model_len=8192), 1.21),
+        (GLM_DSA, B200_LONG, 6.31),
+        (QWEN_AUDIO, replace(H100, version=(0, 9, 1), v0=True, dtype="float16", max_model_len=1024), 0.51),
     ],
 )
 def test_as_printed(config: dict[str, Any], launch: Launch, printed: float) -> None:
@@ -65,3 +72,35 @@ def test_the_experts_workspace_stays_since_0_13() -> None:
         peak(MIXTRAL, replace(H100, version=(0, 11, 0))).lasting_bytes
         == peak(LLAMA_8B, replace(H100, version=(0, 11, 0))).lasting_bytes
     )
+
+
+def test_sparse_attention_gathers_keys_as_long_as_the_model() -> None:
+    """40 rows of 132 bytes for each token of the length, and a mebibyte; in 0.32 two fifths of it beyond 256 Ki."""
+    short = peak(GLM_DSA, replace(B200_LONG, max_model_len=8192))
+    long = peak(GLM_DSA, B200_LONG)
+    assert long.lasting_bytes - short.lasting_bytes == (819_200 - 8192) * 40 * 132
+    assert "keys that the indexer gathers of 819200 tokens" in long.why
+    newest = peak(GLM_DSA, replace(B200_LONG, version=(0, 32, 0)))
+    assert newest.lasting_bytes == 819_200 * 16 * 132 + MiB
+
+
+def test_packed_rows_are_unpacked_into_half_precision() -> None:
+    """Hopper reads packed rows where a B200 reads plain fp8: five times the length, 1,152 bytes each."""
+    on_h100 = replace(B200_LONG, device_name="NVIDIA H100 80GB HBM3")
+    assert peak(GLM_DSA, on_h100).lasting_bytes - matrix_bytes(on_h100) == 819_200 * 5 * 1152
+    plain = peak(GLM_DSA, replace(on_h100, kv_cache_dtype="auto"))
+    assert plain.lasting_bytes - matrix_bytes(on_h100) == 819_200 * 40 * 132 + MiB
+
+
+def test_the_older_generation_profiled_as_many_prompts_as_images_fit() -> None:
+    """4,096 tokens of 256 an image: 16 prompts of one image, 4 of four."""
+    launch = Launch(version=(0, 8, 2), v0=True, max_model_len=4096, max_num_batched_tokens=4096)
+    sampled = [peak(GEMMA_27B, replace(launch, images_per_prompt=each)).sampler_bytes for each in (1, 4)]
+    assert sampled[0] > 2 * sampled[1]
+    assert peak(GEMMA_27B, replace(launch, language_only=True)).sampler_bytes > 10 * sampled[0], (
+        "256 sequences of words"
+    )
+
+
+def matrix_bytes(launch: Launch) -> int:
+    return peak(LLAMA_8B, launch).lasting_bytes

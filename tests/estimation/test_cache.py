@@ -10,7 +10,7 @@ from heliosd.estimation.kv_pages import KvPages
 from heliosd.estimation.launch import Launch, Platform
 from heliosd.estimation.model import read_model
 from heliosd.estimation.resolve import resolve
-from tests.estimation.logged_models import DEEPSEEK_LITE, GEMMA_27B, LLAMA_8B, QWEN_7B, Config
+from tests.estimation.logged_models import DEEPSEEK_LITE, GEMMA_27B, GLM_DSA, LLAMA_8B, QWEN_7B, Config
 
 H100 = Launch(version=(0, 19, 0), device_name="NVIDIA H100 80GB HBM3", max_model_len=8192)
 
@@ -57,9 +57,24 @@ def test_what_the_launch_decides() -> None:
     assert pages(LLAMA_8B, replace(H100, kv_cache_dtype="fp8")).block_bytes == pages(LLAMA_8B).block_bytes // 2
     model = read_model(LLAMA_8B)
     asked = replace(H100, platform=Platform.CPU, block_size=None)
-    told = cache_launch(asked, resolve(model, asked))
+    told = cache_launch(model, asked, resolve(model, asked))
     assert (told.platform, told.max_model_len, told.dtype) == ("cpu", 8192, "bfloat16")
     assert pages(LLAMA_8B, asked).block_tokens == 128
+
+
+def test_a_checkpoints_own_draft_layers_cache_too() -> None:
+    """One multi-token layer beside 78; a drafter of its own is another model's cache."""
+    alone = pages(GLM_DSA, replace(H100, version=(0, 26, 0)))
+    drafting = pages(GLM_DSA, replace(H100, version=(0, 26, 0), speculative_tokens=3))
+    assert drafting.block_bytes * 78 == alone.block_bytes * 79
+    assert pages(LLAMA_8B, replace(H100, speculative_tokens=3)).block_bytes == pages(LLAMA_8B).block_bytes
+
+
+def test_fp8_of_sparse_attention_is_packed_but_on_b200() -> None:
+    asked = replace(H100, version=(0, 26, 0), kv_cache_dtype="fp8")
+    hopper, blackwell = pages(GLM_DSA, asked), pages(GLM_DSA, replace(asked, device_name="NVIDIA B200"))
+    assert hopper.block_bytes // hopper.block_tokens == 78 * (656 + 132)
+    assert blackwell.block_bytes // blackwell.block_tokens == 78 * (576 + 132)
 
 
 def test_bytes_for_tokens_and_back() -> None:

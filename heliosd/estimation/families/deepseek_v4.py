@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from heliosd.estimation.families.assembly import LAYER, decoder
 from heliosd.estimation.families.choice import listed
-from heliosd.estimation.families.drafts import drafts_of, next_token
+from heliosd.estimation.families.drafts import MOST_DRAFTS, drafts_of, next_token
 from heliosd.estimation.families.family import Family, Head
 from heliosd.estimation.families.latent import merged_streams, streams_of
 from heliosd.estimation.families.mlp import mixture, mlp
@@ -14,6 +14,8 @@ from heliosd.estimation.layout import Layout, Split, Tensor, linear, norm
 
 ATTEND = f"{LAYER}.self_attn"
 SLIDING, SPARSE, HEAVY = "sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"
+DSPARK_LAYERS = 3
+"""Where the configuration does not count them."""
 BY_RATIO = {0: SLIDING, 4: SPARSE, 128: HEAVY}
 
 
@@ -24,11 +26,15 @@ def deepseek_v4(fields: Fields, head: Head) -> Layout:
     def layer(kind: str) -> tuple[Tensor, ...]:
         return attend(fields, kind) + feed(fields) + around(fields)
 
-    drafts = drafts_of(fields)
+    def drafts() -> tuple[Tensor, ...]:
+        if tapped := len(fields.items("dspark_target_layer_ids")):
+            return drafted_at_once(fields, layers, tapped, layer(SLIDING))
+        count = drafts_of(fields)
+        return drafted(fields, layers, count, layer(SLIDING)) if count else ()
+
     return decoder(
-        fields, head, kinds, layer, also_last=merged_streams(positive(fields, "hc_mult"), hidden),
-        drafts=drafted(fields, layers, drafts, layer(SLIDING)) if drafts else (),
-    )  # fmt: skip
+        fields, head, kinds, layer, also_last=merged_streams(positive(fields, "hc_mult"), hidden), drafts=drafts()
+    )
 
 
 def attention_kinds(fields: Fields, layers: int) -> list[str]:
@@ -131,6 +137,36 @@ def drafted(fields: Fields, layers: int, count: int, block: tuple[Tensor, ...]) 
         for tensor in merged_streams(streams, hidden)
     )
     return next_token(layers, count, hidden, block + merged)
+
+
+def drafted_at_once(fields: Fields, layers: int, tapped: int, block: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """DSpark: three layers that draft a block of tokens from the states of `tapped` layers of the model.
+
+    Its last step corrects each token by the one before, through two narrow matrices over the vocabulary that every rank
+    holds. Source: models/deepseek_v4/nvidia/dspark.py of 0.32.0.
+    """
+    hidden, dim = hidden_of(fields), positive(fields, "head_dim")
+    count = fields.whole("n_mtp_layers", default=0) or DSPARK_LAYERS
+    if count > MOST_DRAFTS:
+        raise contradiction(f"{count} draft layers is more than any model has", "n_mtp_layers")
+    rank, vocabulary = fields.whole("dspark_markov_rank", default=0), positive(fields, "vocab_size")
+    markov = (
+        *linear("model.dspark.markov_head.markov_w1", vocabulary, rank),
+        *linear("model.dspark.markov_head.markov_w2", vocabulary, rank),
+        *linear("model.dspark.confidence_head.proj", 1, hidden + rank),
+    )
+    return (
+        *linear("model.dspark.main_proj", hidden, hidden * tapped),
+        *norm("model.dspark.main_norm", hidden),
+        *linear("model.dspark.context_wkv_proj", dim * count, hidden),
+        *(markov if rank else ()),
+        *merged_streams(positive(fields, "hc_mult"), hidden),
+        *(
+            tensor.named(tensor.name.replace("{}", str(index), 1))
+            for index in range(layers, layers + count)
+            for tensor in block
+        ),
+    )
 
 
 FAMILIES: Mapping[str, Family] = {"deepseek_ref": deepseek_v4, "deepseek_v4": deepseek_v4}

@@ -11,6 +11,7 @@ from heliosd.estimation.families.assembly import moved
 from heliosd.estimation.families.registry import layout_of
 from heliosd.estimation.fields import class_defaults
 from heliosd.estimation.layout import Kind, Layout, Split, Tensor
+from tests.estimation.logged_models import DEEPSEEK_V4
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
@@ -307,3 +308,16 @@ def test_mutilated_configurations_are_refused_or_read_but_never_crash() -> None:
             assert error.param, changes
         else:
             assert layout is not None and layout.parameters > 0, changes
+
+
+def test_dspark_drafts_with_three_layers_that_the_checkpoint_brings() -> None:
+    plain = told(DEEPSEEK_V4)
+    dspark = told({**DEEPSEEK_V4, "dspark_target_layer_ids": [10, 20, 40], "dspark_markov_rank": 256})
+    assert dspark.parameters == plain.parameters, "drafts are no parameters of the model"
+    layers = {tensor.name.split(".")[2] for tensor in dspark.drafts if ".layers." in tensor.name}
+    assert layers == {"43", "44", "45"}
+    names = {tensor.name: tensor for tensor in dspark.drafts}
+    assert names["model.dspark.main_proj.weight"].elements == 3 * 4096 * 4096
+    assert names["model.dspark.markov_head.markov_w1.weight"].elements == 129280 * 256
+    with pytest.raises(BadRequest, match="1000 draft layers"):
+        told({**DEEPSEEK_V4, "dspark_target_layer_ids": [1], "n_mtp_layers": 1000})
