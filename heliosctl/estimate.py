@@ -29,7 +29,8 @@ def add(commands: "Commands") -> None:
             "heliosctl estimate ./config.json --gpu H100 --tp 2 --context 32768 --concurrency 64 --why",
             "heliosctl estimate --hub org/name --gpu 'MIG 1g.10gb' --precision fp8",
             "heliosctl estimate DIRECTORY --gpu A100-80 --train lora --batch 4 --checkpointing",
-            "heliosctl estimate config.json --context 8192 --concurrency 16 --recommend",
+            "heliosctl estimate config.json --context 8192 --concurrency 16 --recommend --price H100=1.99",
+            "heliosctl estimate config.json --gpu L40S --context 8192 --concurrency 16 --size",
             "heliosctl estimate --accuracy",
         ],
         about="Ends with 6 when it can never fit.",
@@ -68,11 +69,14 @@ def _elsewhere(command: argparse.ArgumentParser) -> None:
     where.add_argument("--precision", metavar="P", help="fp32, bf16, fp16, fp8, int8, int4 or fp4")
     where.add_argument("--kv-dtype", metavar="T", help="auto, fp8, ...")
     where.add_argument("--quantize", metavar="Q", help="what the engine makes of a plain checkpoint")
+    where.add_argument("--speculative", type=_count, metavar="N", help="tokens drafted by the checkpoint's own layers")
+    where.add_argument("--size", action="store_true", help="the largest batch and the longest context that fit")
     where.add_argument("--max-num-batched-tokens", type=_count, metavar="N", help="tokens of a step")
     where.add_argument("--engine-version", metavar="V", help="of vLLM, such as 0.19.0")
     where.add_argument("--eager", action="store_true", help="without CUDA graphs")
     where.add_argument("--recommend", action="store_true", help="what serves it of the catalogue, cheapest first")
     where.add_argument("--gpus", metavar="A,B", help="for --recommend: only these")
+    where.add_argument("--price", action="append", metavar="GPU=USD", help="an hour of a card, instead of the assumed")
 
 
 def _load(command: argparse.ArgumentParser) -> None:

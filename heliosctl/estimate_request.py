@@ -36,8 +36,11 @@ def body_of(args: Namespace) -> dict[str, Any]:
         "enforce_eager": args.eager or None,
         "train": _train(args) if args.train else None,
         "load": _load(args),
+        "speculative_tokens": args.speculative,
+        "size": args.size or None,
         "recommend": args.recommend or None,
         "gpus": args.gpus.split(",") if args.gpus else None,
+        "prices": dict(map(_price, args.price)) if args.price else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -100,6 +103,17 @@ def _headers(directory: Path, room_bytes: int) -> list[dict[str, Any]]:
             return []
         found.append({"size_bytes": file.stat().st_size, "header": text})
     return found
+
+
+def _price(text: str) -> tuple[str, float]:
+    name, _, usd = text.rpartition("=")
+    try:
+        price = float(usd)
+    except ValueError:
+        price = -1.0
+    if not name or not price >= 0:
+        raise Failure(f"cannot read {text!r} as a price: write it like H100=1.99", Exit.USAGE)
+    return name, price
 
 
 def _train(args: Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from heliosd.wire import (
     FootprintView,
     OverflowView,
     RecommendationView,
+    SizingView,
     TrainingView,
 )
 
@@ -149,6 +150,8 @@ def _facts(view: EstimateView) -> Iterator[tuple[str, str]]:
             yield "at once", f"{view.concurrency:g} requests of {view.max_model_len} tokens"
     if view.engine_version:
         yield "engine", f"vLLM {view.engine_version}{f', {view.max_num_seqs} sequences' if view.max_num_seqs else ''}"
+    if view.sizing is not None:
+        yield "would fit", _sizing(view.sizing)
     if view.overflow is not None:
         yield "load", _overflow(view.overflow)
     yield "verdict", f"{view.verdict.replace('_', ' ')}: {view.reason}"
@@ -163,6 +166,15 @@ def _training(view: TrainingView) -> Iterator[tuple[str, str]]:
         yield "on the host", format_bytes(view.host_bytes)
     for assumed in dict.fromkeys(view.assumed):
         yield "assumed", assumed
+
+
+def _sizing(view: SizingView) -> str:
+    limits = (
+        (view.max_num_seqs, "sequences at once"),
+        (view.max_num_batched_tokens, "tokens a step"),
+        (view.max_model_len, "tokens of context"),
+    )
+    return ", or ".join(f"up to {most:,} {what}" if most else f"no {what} at all" for most, what in limits)
 
 
 def _overflow(view: OverflowView) -> str:

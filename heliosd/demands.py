@@ -51,6 +51,8 @@ class Demands:
         self.engine_name = engine_name
         self._known: dict[ModelRef, Appraisal] = {}
         self._generation = 0
+        self._starts = 0
+        """Measured ones, so that a calibration knows whether it has seen them all."""
         self._calibration: Calibration | None = None
         self.settings = settings
         self.devices: tuple[Device, ...] = ()
@@ -63,14 +65,15 @@ class Demands:
     def measured(self) -> None:
         """A start was measured and recorded: estimates learn from it."""
         self._calibration = None
+        self._starts += 1
         self.forget()
 
     async def _learned(self) -> Calibration:
         """What all recorded starts say; worked out again, in a thread, after each of them."""
         while self._calibration is None:
-            generation = self._generation
+            starts = self._starts
             found = await asyncio.to_thread(Calibration, await self._records.loads())
-            if generation == self._generation:
+            if starts == self._starts:
                 self._calibration = found
         return self._calibration
 

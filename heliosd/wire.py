@@ -258,6 +258,7 @@ class EstimateRequest(Asked):
     )
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     max_num_batched_tokens: int | None = Field(None, gt=0, le=2**30)
+    speculative_tokens: int = Field(0, ge=0, le=64, description="drafted a step by the checkpoint's own draft layers")
     engine_version: str | None = Field(None, max_length=40, description="vLLM's; default: the one Helios ships with")
     enforce_eager: bool = False
     train: TrainRequest | None = Field(None, description="what training takes, instead of serving")
@@ -265,8 +266,12 @@ class EstimateRequest(Asked):
     changes: bool | None = Field(
         None, description="what would make it fit, where it does not; default: yes, in a batch no"
     )
+    size: bool = Field(False, description="adds the largest batch and the longest context that fit")
     recommend: bool = Field(False, description="adds what serves it of the catalogue of GPUs")
     gpus: list[str] = Field([], max_length=200, description="for `recommend`: only these")
+    prices: dict[str, float] = Field(
+        {}, max_length=200, description="USD an hour by GPU, instead of the assumed ones; slices follow their card"
+    )
 
 
 class TermView(Wire):
@@ -339,6 +344,14 @@ class OptionView(Wire):
     sentence: str
 
 
+class SizingView(Wire):
+    """The largest value of each limit with the other two as asked; none: not even the least fits."""
+
+    max_num_seqs: int | None = Field(description="all of them at max_model_len at once, unless kv_cache_bytes is given")
+    max_num_batched_tokens: int | None = Field(description="tokens of a step, beside the KV cache that requests need")
+    max_model_len: int | None
+
+
 class RecommendationView(Wire):
     options: list[OptionView] = Field(description="cheapest first")
     misses: list[str] = Field(description="the others, each with the nearest change")
@@ -368,6 +381,7 @@ class EstimateView(Wire):
     overflow: OverflowView | None = None
     training: TrainingView | None = None
     changes: list[ChangeView] = Field([], description="single changes that make it fit, cheapest kind first")
+    sizing: SizingView | None = None
     recommendation: RecommendationView | None = None
 
 

@@ -15,9 +15,10 @@ from heliosd.api.estimate_views import (
     overflow_view,
     recommendation_view,
 )
+from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, CorruptData
-from heliosd.estimation.account import account, widest
-from heliosd.estimation.catalogue import CATALOGUE
+from heliosd.estimation.account import widest
+from heliosd.estimation.catalogue import gpu, priced
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import GPU_SEQUENCES, HOST_SEQUENCES, per_token_bytes
 from heliosd.estimation.fit import Fit, judged
@@ -27,9 +28,10 @@ from heliosd.estimation.kv_overflow import Load, lengths_by, overflow
 from heliosd.estimation.launch import CURRENT, Launch, Platform, Version
 from heliosd.estimation.model import Model, read_model
 from heliosd.estimation.nearest import nearest_changes
-from heliosd.estimation.parallelism import Parallel, why_not
+from heliosd.estimation.parallelism import Parallel, replication, why_not
 from heliosd.estimation.precision import Precision, Support, at_precision
 from heliosd.estimation.recommend import recommend
+from heliosd.estimation.sizing import largest_batched_tokens, largest_model_len, largest_sequences
 from heliosd.estimation.stored_tensors import StoredWeights, stored_weights
 from heliosd.estimation.trials import Trials
 from heliosd.wire import (
@@ -40,6 +42,7 @@ from heliosd.wire import (
     LoadRequest,
     OverflowView,
     RecommendationView,
+    SizingView,
     WeightsHeader,
 )
 
@@ -116,7 +119,10 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
     launch = _launch(asked, target)
     model, stored = _at_precision(asked, subject, target)
     _check_division(model, launch, target)
-    fit = _fit(model, launch, stored, asked)
+    trials = Trials(model, stored)
+    fit = judged(
+        trials.at(launch), target.device_bytes, kv_bytes=asked.kv_cache_bytes, concurrency=asked.concurrency or 1
+    )
     stages = fit.stages
     chosen = widest(stages)
     length = fit.model_len
@@ -135,7 +141,7 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
         kv_bytes_per_token=per_token_bytes(fit.trial.cache, length),
         verdict="fits" if fit.fits else "never_fits",
         reason=fit.verdict,
-        notes=_notes(model, stored, asked, target),
+        notes=_notes(model, stored, asked, target, launch),
         accounts=[
             account_view(each, stage, launch.tensor_parallel * launch.data_parallel, target.device_bytes)
             for stage, each in enumerate(stages)
@@ -150,6 +156,7 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
         longest_context=fit.longest_context,
         overflow=_overflow(asked.load, fit, launch.data_parallel) if asked.load else None,
         changes=[] if fit.fits or not changes else _changes(asked, model, launch, fit, target),
+        sizing=_sizing(asked, trials, launch, target.device_bytes) if asked.size else None,
         recommendation=_recommendation(asked, model, launch, fit) if asked.recommend else None,
     )
 
@@ -174,6 +181,7 @@ def _launch(asked: EstimateRequest, target: Target) -> Launch:
         max_model_len=asked.context or asked.max_model_len,
         max_num_seqs=asked.max_num_seqs or asked.concurrency or (HOST_SEQUENCES if host else GPU_SEQUENCES),
         max_num_batched_tokens=asked.max_num_batched_tokens,
+        speculative_tokens=asked.speculative_tokens,
         enforce_eager=asked.enforce_eager or host,
         device_name=target.gpu.device_name,
         device_bytes=target.device_bytes,
@@ -220,23 +228,38 @@ def _check_division(model: Model, launch: Launch, target: Target) -> None:
         raise BadRequest(f"{reason}; {target.name} or not, no engine starts so", code="bad_limits", param=param)
 
 
-def _fit(model: Model, launch: Launch, stored: StoredWeights | None, asked: EstimateRequest) -> Fit:
-    trial = Trials(model).at(launch)
-    if stored is not None:
-        trial = replace(trial, accounts=account(model, launch, stored=stored, resolved=trial.resolved))
-    assert launch.device_bytes is not None
-    return judged(trial, launch.device_bytes, kv_bytes=asked.kv_cache_bytes, concurrency=asked.concurrency or 1)
-
-
-def _notes(model: Model, stored: StoredWeights | None, asked: EstimateRequest, target: Target) -> list[str]:
+def _notes(
+    model: Model, stored: StoredWeights | None, asked: EstimateRequest, target: Target, launch: Launch | None = None
+) -> list[str]:
     notes = list(model.notes)
     if target.assumed:
         notes.append(target.assumed)
+    if launch is not None and launch.tensor_parallel > 1:
+        notes += _repeated(model, launch)
     if asked.quantize and model.quantization.name.lower() != asked.quantize.lower():
         notes.append(f"the weights are {model.quantization.name}: `quantize` is for plain checkpoints")
     if stored is None and model.layout is not None and model.layout.guessed:
         notes.append(f"assumed, as the configuration is silent: {', '.join(model.layout.guessed[:4])}")
     return notes
+
+
+def _repeated(model: Model, launch: Launch) -> list[str]:
+    """What dividing a replica costs in weights."""
+    found = replication(model, launch, Parallel(launch.tensor_parallel, launch.pipeline_parallel))
+    if found is None:
+        return []
+    parts = [
+        f"{format_bytes(size)} {what}"
+        for size, what in (
+            (found.whole_bytes, "that every rank holds whole"),
+            (found.kv_heads_bytes, "of KV heads fewer than ranks"),
+            (found.divided_bytes, "that does not divide evenly"),
+            (found.tables_bytes, "of tables"),
+        )
+        if size > 0
+    ]
+    more = found.total_bytes - found.single_bytes
+    return [f"{launch.world_size} ranks together hold {format_bytes(more)} more weights than one: {', '.join(parts)}"]
 
 
 def _overflow(load: LoadRequest, fit: Fit, replicas: int) -> OverflowView:
@@ -262,17 +285,38 @@ def _changes(asked: EstimateRequest, model: Model, launch: Launch, fit: Fit, tar
         launch.world_size,
         context=fit.model_len,
         concurrency=asked.concurrency or 1,
+        others=priced(asked.prices),
         launch=replace(launch, max_num_batched_tokens=asked.max_num_batched_tokens),
     )
     return change_views(found)
 
 
+def _sizing(asked: EstimateRequest, trials: Trials, launch: Launch, device_bytes: int) -> SizingView:
+    concurrency, kv_bytes = asked.concurrency or 1, asked.kv_cache_bytes
+    sequences = largest_sequences(trials.model, launch, device_bytes, kv_bytes=kv_bytes, trials=trials)
+    tokens = largest_batched_tokens(
+        trials.model, launch, device_bytes, concurrency=concurrency, kv_bytes=kv_bytes, trials=trials
+    )
+    # The length asked for is a wish here, not a bound.
+    length = largest_model_len(
+        trials.model,
+        replace(launch, max_model_len=None),
+        device_bytes,
+        concurrency=concurrency,
+        kv_bytes=kv_bytes,
+        trials=trials,
+    )
+    found = (None if each is None else each.value for each in (sequences, tokens, length))
+    return SizingView(**dict(zip(SizingView.model_fields, found, strict=True)))
+
+
 def _recommendation(asked: EstimateRequest, model: Model, launch: Launch, fit: Fit) -> RecommendationView:
+    known = priced(asked.prices)
     found = recommend(
         model,
         context=fit.model_len,
         concurrency=asked.concurrency or 1,
-        cards=asked.gpus or CATALOGUE,
+        cards=[gpu(name, known) for name in asked.gpus] or known,
         launch=launch,
     )
     return recommendation_view(found)

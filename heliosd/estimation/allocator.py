@@ -27,13 +27,8 @@ def large_allocation(size_bytes: int) -> int:
     return segment if segment - rounded <= SMALL_BYTES else rounded
 
 
-def allocated(sizes_bytes: Iterable[int]) -> int:
-    """Bytes that all these requests take together, made in this order and kept."""
-    return allocated_runs([(tuple(sizes_bytes), 1)])
-
-
 def allocated_runs(runs: Iterable[tuple[Sequence[int], int]]) -> int:
-    """The same of runs of requests, each `(sizes, how often one after the other)`: layers, mostly.
+    """Bytes that runs of requests take together, made in this order and kept, each `(sizes, how often)`: mostly layers.
 
     Only requests from 1 to 10 MiB depend on what came before; all others are counted at once.
     """

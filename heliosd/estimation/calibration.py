@@ -135,11 +135,6 @@ class Calibration:
         return _in_bytes(belief, unit, said, count, level, tried)
 
 
-def calibrate(loads: Iterable[Load], asked: Asked, law: Mapping[str, Term]) -> dict[str, Residual]:
-    """The residual of each term of `law` for one start. Who asks often keeps a `Calibration`."""
-    return Calibration(loads).residuals(asked, law)
-
-
 def apply(said: Term, residual: Residual) -> Term:
     """The law's term, corrected. Starts that took less than it said are no reason to book more than it does."""
     likely = said.likely_bytes

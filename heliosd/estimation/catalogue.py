@@ -47,6 +47,8 @@ class Gpu:
     """Cards that a fast link joins; 0 where there is none and tensor parallelism goes over PCIe."""
     usd_per_hour: float
     slice_of: str | None = None
+    own_price: bool = False
+    """Told by the operator, not assumed."""
 
     @property
     def fp8_cache(self) -> bool:
@@ -192,7 +194,10 @@ def priced(prices: Mapping[str, float], known: Iterable[Gpu] = CATALOGUE) -> tup
             return own.get(each.name, each.usd_per_hour)
         return round(each.usd_per_hour * own[each.slice_of] / before[each.slice_of], 3)
 
-    return tuple(replace(each, usd_per_hour=price(each)) for each in entries)
+    def told(each: Gpu) -> bool:
+        return each.name in own or each.slice_of in own
+
+    return tuple(replace(each, usd_per_hour=price(each), own_price=True) if told(each) else each for each in entries)
 
 
 _PROFILE = re.compile(r"\d+g\.\d+gb")

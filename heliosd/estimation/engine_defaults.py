@@ -80,18 +80,6 @@ GRAPHS_SUBTRACTED = (
     Step((0, 2, 0), False, "0.18.1 envs.py: estimated, flag VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS off"),
     Step((0, 20, 0), True, "0.20.0 envs.py: on; off ROCm until 0.26.0; second runner estimates from 0.29.0 on"),
 )
-HYBRID_CACHE = (
-    Step((0, 2, 0), False, "0.9.0.1 config.py"),
-    Step((0, 9, 1), True, "0.9.1 config.py disable_hybrid_kv_cache_manager=False"),
-)
-ASYNC_SCHEDULING = (
-    Step((0, 2, 0), False, "0.13.0 config/scheduler.py"),
-    Step(
-        (0, 14, 0),
-        True,
-        "0.14.1 config/vllm.py: on, with pipeline parallelism from 0.15.1 on",
-    ),
-)
 CHUNK_V0 = (
     Step((0, 2, 0), 768, "0.4.1 config.py"),
     Step((0, 5, 0), 512, "0.5.0 config.py"),
@@ -188,8 +176,6 @@ class EngineDefaults:
     books: Books
     sampler: SamplerPath
     runner2: bool
-    hybrid_cache: bool
-    async_scheduling: bool
     sources: tuple[str, ...]
 
     @property
@@ -209,11 +195,11 @@ def engine_defaults(launch: Launch, facts: Facts) -> EngineDefaults:
     counts = subtracted.value and bool(sizes) and not v0
     counts = counts and (on.platform is not Platform.ROCM or version >= (0, 26, 0))
     books = at(BOOKS_V0 if v0 else BOOKS_V1, version)
-    hybrid, overlap, printed = (at(steps, version) for steps in (HYBRID_CACHE, ASYNC_SCHEDULING, PRINTED))
+    printed = at(PRINTED, version)
     full = at(FULL_GRAPHS, version)
     width = seqs * (1 + launch.speculative_tokens)
     decodes = full.value and not (v0 or facts.pooling or facts.encoder_decoder)
-    used = (at(UTILIZATION, version), printed, books, subtracted, hybrid, overlap, full)
+    used = (at(UTILIZATION, version), printed, books, subtracted, full)
     return EngineDefaults(
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
@@ -227,8 +213,6 @@ def engine_defaults(launch: Launch, facts: Facts) -> EngineDefaults:
         books=books.value,
         sampler=SamplerPath.NONE if facts.pooling else sampler_path(version, seqs, on, v0=v0, runner2=runner2),
         runner2=runner2,
-        hybrid_cache=hybrid.value and not v0,
-        async_scheduling=overlap.value and not v0 and (launch.pipeline_parallel == 1 or version >= (0, 15, 0)),
         sources=(source, *(step.source for step in used)),
     )
 

@@ -25,7 +25,7 @@ def compressed_specs(text: Fields, launch: CacheLaunch, count: int) -> tuple[Lay
     span = text.whole("sliding_window", default=128)
     found = [
         LayerSpec(
-            Keeps.SLIDING, every, 1, head, 0, ROW_BYTES, window=span, latent=True, role="window",
+            Keeps.SLIDING, every, 1, head, ROW_BYTES, window=span, latent=True, role="window",
             alignment=ROW_ALIGNMENT, own_block=WINDOW_BLOCK,
         )
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def compressed_specs(text: Fields, launch: CacheLaunch, count: int) -> tuple[Lay
 
 def _rows(layers: tuple[int, ...], head: int, entry: int, ratio: int, role: str) -> LayerSpec:
     return LayerSpec(
-        Keeps.FULL, layers, 1, head, 0, entry, latent=True, role=role, tokens_per_entry=ratio, alignment=ROW_ALIGNMENT
+        Keeps.FULL, layers, 1, head, entry, latent=True, role=role, tokens_per_entry=ratio, alignment=ROW_ALIGNMENT
     )
 
 
@@ -50,7 +50,7 @@ def _compressor(layers: tuple[int, ...], head: int, ratio: int, role: str) -> La
     """Sums and scores in float32, of two overlapping groups where the ratio is 4."""
     groups = 2 if ratio == 4 else 1
     return LayerSpec(
-        Keeps.SLIDING, layers, 1, 2 * groups * head, 0, 2 * groups * head * STATE_WIDTH, window=groups * ratio,
+        Keeps.SLIDING, layers, 1, 2 * groups * head, 2 * groups * head * STATE_WIDTH, window=groups * ratio,
         latent=True, role=role, alignment=ROW_ALIGNMENT, own_block=4 if ratio == 4 else 8,
     )  # fmt: skip
 

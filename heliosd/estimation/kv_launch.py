@@ -74,7 +74,6 @@ class LayerSpec:
     heads: int = 1
     """KV heads of a rank."""
     head_dim: int = 0
-    head_dim_v: int = 0
     entry_bytes: int = 0
     """Of one head's keys and values of one token, scales included."""
     state_bytes: int = 0

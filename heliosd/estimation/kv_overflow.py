@@ -123,11 +123,6 @@ def overflow(load: Load, capacity_tokens: int, tolerance: float = 0.01) -> Overf
     )
 
 
-def speed_for(service_seconds: float, output: Lengths) -> float:
-    """Tokens a second, where the time of a whole answer is what is known."""
-    return output.mean / service_seconds
-
-
 def _held(load: Load) -> tuple[float, float]:
     """(mean, variance) of the tokens held, for a rate of one request a second."""
     prompt, output = load.prompt, load.output

@@ -137,7 +137,7 @@ class _Attention:
         if self._latent and launch.legacy and launch.version < (0, 7, 1):
             # Before latent attention came, heads of 192 were padded to the 256 that kernels knew.
             heads = max(1, text.whole("num_attention_heads") // launch.tensor_parallel)
-            return (LayerSpec(Keeps.FULL, (), heads, 256, 256, entry_bytes(self._dtype, 256, 256, launch)),)
+            return (LayerSpec(Keeps.FULL, (), heads, 256, entry_bytes(self._dtype, 256, 256, launch)),)
         if self._latent:
             return _latent_specs(text, launch, self._dtype, indexer)
         if listed == 0:
@@ -149,9 +149,9 @@ class _Attention:
         entry = entry_bytes(self._dtype, dim, dim_v, launch)
         size = {Keeps.SLIDING: self._sliding, Keeps.CHUNKED: self._chunk}.get(kind, 0)
         keeps = kind if size or kind is Keeps.FULL else Keeps.FULL
-        spec = LayerSpec(keeps, (), mine, dim, dim_v, entry, window=size)
+        spec = LayerSpec(keeps, (), mine, dim, entry, window=size)
         if text.flag("is_encoder_decoder"):
-            return spec, LayerSpec(Keeps.FULL, (), mine, dim, dim_v, entry, role="cross", window=_source(text))
+            return spec, LayerSpec(Keeps.FULL, (), mine, dim, entry, role="cross", window=_source(text))
         return (spec,)
 
 
@@ -195,12 +195,12 @@ def _latent_specs(text: Fields, launch: CacheLaunch, dtype: str, indexer: bool) 
     if launch.legacy and (0, 7, 3) <= launch.version < (0, 8):
         entry = -(-entry // 256) * 256  # rows were aligned for a while
     twice = 2 if text.model_type.startswith("longcat") else 1  # two attentions in each layer
-    found = [LayerSpec(Keeps.FULL, (), 1, dim, 0, entry, latent=True)] * twice
+    found = [LayerSpec(Keeps.FULL, (), 1, dim, entry, latent=True)] * twice
     if indexer:
         size = text.whole("index_head_dim")
         pool = text.whole("index_kpool", default=1) or 1
         scaled = size + size // 128 * 4
-        found.append(LayerSpec(Keeps.FULL, (), 1, size, 0, scaled, latent=True, role="indexer", tokens_per_entry=pool))
+        found.append(LayerSpec(Keeps.FULL, (), 1, size, scaled, latent=True, role="indexer", tokens_per_entry=pool))
     return tuple(found)
 
 

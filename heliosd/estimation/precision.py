@@ -69,10 +69,6 @@ _SCHEMES: dict[Precision, Scheme] = {
 }
 ONLINE = {Precision.FP8: "fp8", Precision.INT8: "int8_per_channel_weight_only"}
 """What the engine's `quantization` argument is called (0.32) for what needs no prepared files."""
-KV_DTYPES: dict[Precision, tuple[str, ...]] = {
-    each: ("auto",) if each is Precision.FP32 else ("auto", "fp8") for each in Precision
-}
-"""KV dtypes that go with each, the usual one first; `auto` is the width of activations."""
 
 
 def precision_of(model: Model) -> Precision:

@@ -130,7 +130,8 @@ def _option(offers: Offers, offer: Offer, wish: Wish) -> Option:
             f"{offer.name} ({offer.parallel}, {offer.precision}): {format_bytes(fit.fixed_bytes)} + "
             f"{format_bytes(fit.needed_kv_bytes)} KV of {format_bytes(fit.room_bytes)} on each device; up to "
             f"{context:,} tokens for {wish.concurrency:,} at once, or {most}{concurrency:,} at once of "
-            f"{wish.context:,}; about {offer.usd_per_hour:.2f} USD an hour (assumed, {PRICES_AS_OF})"
+            f"{wish.context:,}; about {offer.usd_per_hour:.2f} USD an hour"
+            f"{'' if offer.gpu.own_price else f' (assumed, {PRICES_AS_OF})'}"
         ),
     )
 

@@ -67,12 +67,13 @@ def largest_batched_tokens(
     concurrency: int = 1,
     kv_bytes: int | None = None,
     reserve_ratio: float = RESERVE_RATIO,
+    trials: Trials | None = None,
 ) -> Sized | None:
     """The largest `max_num_batched_tokens` beside the KV cache for `concurrency` requests, or beside `kv_bytes`.
 
     At least one for each sequence; None when not even that fits.
     """
-    search = _Search(Trials(model), launch, device_bytes, reserve_ratio, kv_bytes)
+    search = _Search(trials or Trials(model), launch, device_bytes, reserve_ratio, kv_bytes)
     least = max(launch.max_num_seqs or concurrency, 1)
 
     def at(tokens: int) -> Sized:

@@ -16,6 +16,7 @@ from heliosd.estimation.kv_specs import kv_specs
 from heliosd.estimation.launch import Launch
 from heliosd.estimation.model import Model
 from heliosd.estimation.resolve import Resolved, resolve
+from heliosd.estimation.stored_tensors import StoredWeights
 
 UNTOLD_TOKENS = 1 << 20
 """Longest request of a model whose configuration names no positions: states forget nothing and grow not."""
@@ -42,10 +43,12 @@ class Trial:
 class Trials:
     """Of one model; grows with what is asked, so keep it for one question."""
 
-    __slots__ = ("_accounts", "_caches", "_weights", "model")
+    __slots__ = ("_accounts", "_caches", "_stored", "_weights", "model")
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, stored: StoredWeights | None = None) -> None:
+        """`stored`: what the headers of its files say, where they were read."""
         self.model = model
+        self._stored = stored
         self._weights: dict[object, tuple[Term, ...]] = {}
         self._accounts: dict[object, tuple[DeviceAccount, ...]] = {}
         self._caches: dict[CacheLaunch, KvPages] = {}
@@ -81,7 +84,7 @@ class Trials:
             on.capability,
         )
         known = self._weights.get(weighing)
-        found = self._accounts[key] = account(self.model, launch, resolved=resolved, weights=known)
+        found = self._accounts[key] = account(self.model, launch, stored=self._stored, resolved=resolved, weights=known)
         if known is None:
             self._weights[weighing] = tuple(each.weights for each in found)
         return found

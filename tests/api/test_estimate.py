@@ -1,7 +1,6 @@
 """Estimates over HTTP: of anything, of many, and of nonsense."""
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -120,6 +119,52 @@ async def test_the_catalogue_is_recommended_from_when_asked(it: World) -> None:
     options = found.recommendation.options
     assert {option.gpu for option in options} <= {"L40S", "H100", "T4"}
     assert [option.usd_per_hour for option in options] == sorted(option.usd_per_hour for option in options)
+
+
+async def test_prices_of_ones_own_rank_the_recommendation(it: World) -> None:
+    wish = {"context": 4096, "recommend": True, "gpus": ["L40S", "H100"]}
+    dear = (await view(it, gpu="H100", prices={"l40s": 99, "h100": 0.5}, **wish)).recommendation
+    assert dear is not None
+    assert (dear.options[0].gpu, dear.options[0].usd_per_hour) == ("H100", 0.5)
+    assert "assumed" not in dear.options[0].sentence
+    usual = (await view(it, gpu="H100", **wish)).recommendation
+    assert usual is not None
+    assert (usual.options[0].gpu, "assumed" in usual.options[0].sentence) == ("L40S", True)
+    error = await ask(it, 400, config=CONFIG, prices={"h100": -1}, **wish)
+    assert (error["code"], error["param"]) == ("bad_price", "prices")
+    assert (await ask(it, 400, config=CONFIG, prices={"abacus": 1}, **wish))["code"] == "unknown_gpu"
+
+
+async def test_the_largest_batch_and_context_that_fit(it: World) -> None:
+    """Each limit's largest value fits, and one more of it does not."""
+    wish = {"gpu": "L4", "context": 4096, "concurrency": 8}
+    sizing = (await view(it, size=True, **wish)).sizing
+    assert sizing is not None
+    assert sizing.max_num_seqs and sizing.max_num_batched_tokens and sizing.max_model_len
+    for name, most in sizing.model_dump().items():
+        changed = {**wish, **({"concurrency": most} if name == "max_num_seqs" else {})}
+        changed |= {"context": most} if name == "max_model_len" else {name: most}
+        assert (await view(it, **changed)).verdict == "fits", name
+    more = {**wish, "concurrency": sizing.max_num_seqs + 1}
+    assert (await view(it, **more, max_num_seqs=sizing.max_num_seqs + 1)).verdict == "never_fits"
+    none = (await view(it, size=True, **{**wish, "gpu": "T4", "device_bytes": GiB})).sizing
+    assert none is not None
+    assert set(none.model_dump().values()) == {None}
+    assert (await view(it, **wish)).sizing is None
+
+
+async def test_draft_layers_take_weights_and_cache(it: World) -> None:
+    change = {"num_nextn_predict_layers": 1, "model_type": "glm4_moe", "architectures": ["Glm4MoeForCausalLM"],
+              "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 1024, "n_shared_experts": 1,
+              "first_k_dense_replace": 1}  # fmt: skip
+    plain, drafting = [await view(it, change=change, gpu="H200", speculative_tokens=each) for each in (0, 3)]
+    assert drafting.per_device.weights_bytes > plain.per_device.weights_bytes
+    assert drafting.kv_bytes_per_token > plain.kv_bytes_per_token
+
+
+async def test_what_dividing_repeats_is_told(it: World) -> None:
+    assert any("ranks together hold" in note for note in (await view(it, gpu="H100", tensor_parallel=2)).notes)
+    assert not any("ranks together hold" in note for note in (await view(it, gpu="H100")).notes)
 
 
 async def test_load_tells_when_the_cache_overflows(it: World) -> None:
@@ -373,20 +418,17 @@ async def test_an_empty_batch_has_an_empty_answer_and_a_long_one_is_refused(it: 
 
 async def test_the_event_loop_goes_on_while_a_batch_is_calculated(it: World) -> None:
     entries = [{"config": CONFIG | {"vocab_size": 50_000 + n}, "gpu": "H100"} for n in range(100)]
-    gaps: list[float] = []
+    turns = 0
 
     async def watch() -> None:
-        last = time.perf_counter()
+        nonlocal turns
         while True:
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            gaps.append(now - last)
-            last = now
+            turns += 1
 
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watch())
         found = await batch(it, entries)
         watching.cancel()
     assert len(found) == 100
-    assert len(gaps) >= 10  # it ran all along, not only before and after
-    assert sorted(gaps)[len(gaps) // 2] < 0.03
+    assert turns >= 10, "it ran all along, not only before and after"

@@ -4,9 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliosd.core.units import MiB
-from heliosd.estimation.allocator import allocated, allocated_runs, large_allocation
+from heliosd.estimation.allocator import allocated_runs, large_allocation
 
 SIZES = st.lists(st.integers(1, 14 * MiB), max_size=5)
+
+
+def allocated(sizes: list[int]) -> int:
+    return allocated_runs([(sizes, 1)])
 
 
 def test_a_large_request_takes_whole_segments_unless_much_is_left() -> None:

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heliosd.core.units import GiB, MiB
-from heliosd.estimation.calibration import Calibration, Residual, apply, calibrate, explain
+from heliosd.estimation.account import Term
+from heliosd.estimation.calibration import Calibration, Residual, apply, explain
 from heliosd.estimation.loads import Asked, Level, Load
 from heliosd.estimation.ridge import features
 from tests.estimation.fleet import Fleet, heavy, normal, play, skewed, term_of
@@ -26,6 +27,10 @@ def load(asked: Asked, law: Mapping[str, int] = LAW, **share: float) -> Load:
 def others(count: int, share: float, asked: Asked = ASKED, first: int = 0) -> list[Load]:
     """Loads of as many other revisions whose weights are off by `share`."""
     return [load(replace(asked, revision=f"r{first + index}"), weights=share) for index in range(count)]
+
+
+def calibrate(loads: Sequence[Load], asked: Asked, law: Mapping[str, Term]) -> dict[str, Residual]:
+    return Calibration(loads).residuals(asked, law)
 
 
 def off(residual: Residual) -> float:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,8 @@ LAUNCHES = (
     Launch(v0=True, version=(0, 6, 0), tensor_parallel=3),
     Launch(version=(0, 11, 0), expert_parallel=True, tensor_parallel=16, max_loras=2, speculative_tokens=3),
 )
-WITHIN_S = 0.25
-"""Of CPU; a millisecond is usual, and the machine of the tests is shared."""
+pytestmark = pytest.mark.timeout(60)
+"""A search without end fails here, long before the limit of all tests."""
 
 
 def bases() -> list[Config]:
@@ -39,7 +38,6 @@ def bases() -> list[Config]:
 
 def answered(config: Config, launch: Launch) -> bool:
     """Whether there was an estimate, and not a refusal. Anything but these two fails."""
-    began = time.process_time()
     try:
         model = read_model(config)
         resolved = resolve(model, launch)
@@ -56,7 +54,6 @@ def answered(config: Config, launch: Launch) -> bool:
         assert str(error).startswith("cannot ")
         assert len(str(error)) < 400
         found = False
-    assert time.process_time() - began < WITHIN_S
     return found
 
 

@@ -179,26 +179,25 @@ def test_full_graphs_are_captured_for_decoding_steps() -> None:
 
 
 def test_how_the_books_are_kept() -> None:
-    def of(version: Version, **facts: bool) -> tuple[float, bool, Printed, Books, bool]:
+    def of(version: Version, **facts: bool) -> tuple[float, bool, Printed, Books]:
         chosen = engine_defaults(Launch(version, device_name=H100), Facts(**facts))
         return (
             chosen.gpu_memory_utilization,
             chosen.graphs_subtracted,
             chosen.printed,
             chosen.books,
-            chosen.hybrid_cache,
         )
 
-    assert of((0, 9, 0)) == (0.9, False, Printed.BLOCKS, Books.SPLIT, False)
-    assert of((0, 19, 1)) == (0.9, False, Printed.BLOCKS, Books.SPLIT_AFTER_NCCL, True)
-    assert of((0, 20, 0)) == (0.92, True, Printed.BLOCKS, Books.SPLIT_AFTER_NCCL, True)
-    assert of((0, 20, 1)) == (0.92, True, Printed.CONCURRENCY, Books.SPLIT_AFTER_NCCL, True)
-    assert of((0, 27, 0), experts=True) == (0.92, True, Printed.CONCURRENCY, Books.CONSUMED, True)
+    assert of((0, 9, 0)) == (0.9, False, Printed.BLOCKS, Books.SPLIT)
+    assert of((0, 19, 1)) == (0.9, False, Printed.BLOCKS, Books.SPLIT_AFTER_NCCL)
+    assert of((0, 20, 0)) == (0.92, True, Printed.BLOCKS, Books.SPLIT_AFTER_NCCL)
+    assert of((0, 20, 1)) == (0.92, True, Printed.CONCURRENCY, Books.SPLIT_AFTER_NCCL)
+    assert of((0, 27, 0), experts=True) == (0.92, True, Printed.CONCURRENCY, Books.CONSUMED)
     # The second runner estimated no graphs until 0.29.
     assert of((0, 27, 0))[1] is False
     assert of((0, 29, 0))[1] is True
     old = engine_defaults(Launch((0, 6, 3), v0=True, device_name=H100), Facts())
-    assert (old.books, old.graphs_subtracted, old.hybrid_cache) == (Books.TORCH_PEAK, False, False)
+    assert (old.books, old.graphs_subtracted) == (Books.TORCH_PEAK, False)
     eager = engine_defaults(Launch((0, 20, 0), device_name=H100, enforce_eager=True), Facts())
     assert not eager.graphs_subtracted
 

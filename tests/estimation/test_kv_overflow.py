@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliosd.estimation.kv_overflow import Lengths, Load, lengths_by, lengths_of, overflow, speed_for
+from heliosd.estimation.kv_overflow import Lengths, Load, lengths_by, lengths_of, overflow
 
 CHAT = Load(rate=4.0, prompt=lengths_by(800, 2400), output=lengths_by(300, 900), speed=30.0)
 RATES = st.floats(0.01, 500)
@@ -98,10 +98,6 @@ def test_blocks_cost_half_a_block_for_each_sequence() -> None:
     blocks = Load(CHAT.rate, CHAT.prompt, CHAT.output, CHAT.speed, block_tokens=17)
     extra = overflow(blocks, 10**6).tokens - overflow(CHAT, 10**6).tokens
     assert extra == pytest.approx(8 * overflow(CHAT, 10**6).sequences)
-
-
-def test_the_speed_follows_from_the_time_of_an_answer() -> None:
-    assert speed_for(10.0, lengths_by(300)) == 30.0
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])

@@ -19,6 +19,7 @@ from heliosd.wire import (
     OptionView,
     OverflowView,
     RecommendationView,
+    SizingView,
     TermAccuracyView,
     TermView,
 )
@@ -250,6 +251,21 @@ def test_what_helps_and_what_is_recommended(daemon: StandIn, ctl: Ctl, config: P
     ended = ctl("estimate", str(config), "--recommend", "--gpus", "L40S,T4")
     assert (ended.code, body(daemon)["gpus"], body(daemon)["recommend"]) == (0, ["L40S", "T4"], True)
     assert "2 x L40S   TP2     bf16        8,192        20    2.20" in ended.out
+
+
+def test_sizes_and_prices(daemon: StandIn, ctl: Ctl, config: Path) -> None:
+    sizing = SizingView(max_num_seqs=812, max_num_batched_tokens=None, max_model_len=131_072)
+    daemon.estimate = estimated(account(), sizing=sizing)
+    ended = ctl(
+        "estimate", str(config), "--size", "--speculative", "3", "--price", "H100=1.99", "--price", "MIG 1g.10gb=0"
+    )
+    assert "up to 812 sequences at once, or no tokens a step at all, or up to 131,072" in " ".join(ended.out.split())
+    asked = body(daemon)
+    assert (asked["size"], asked["speculative_tokens"]) == (True, 3)
+    assert asked["prices"] == {"H100": 1.99, "MIG 1g.10gb": 0.0}
+    for wrong in ("H100", "=3", "H100=cheap", "H100=-1"):
+        ended = ctl("estimate", str(config), "--recommend", "--price", wrong)
+        assert (ended.code, "cannot read" in ended.err) == (2, True)
 
 
 def test_accuracy_by_term(daemon: StandIn, ctl: Ctl) -> None:
