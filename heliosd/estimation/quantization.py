@@ -321,7 +321,7 @@ _OTHER = (
 
 
 def _online(asked: str | None) -> Quantization:
-    """Quantized while loading: linear layers and experts, never embeddings, heads and towers."""
+    """Quantized while loading: linear layers and experts, those of towers too, never embeddings and heads."""
     if not asked or asked in ("none", "auto"):
         return NOTHING
     name = asked.lower()
@@ -336,7 +336,7 @@ def _online(asked: str | None) -> Quantization:
         scheme = INT8_CHANNEL
     else:
         scheme = _algorithm(name) or _words_scheme(name, {})
-    return Quantization(f"online {name}", scheme, scheme) if scheme else NOTHING
+    return Quantization(f"online {name}", scheme, scheme, towers=True) if scheme else NOTHING
 
 
 def _int(found: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:

@@ -23,11 +23,15 @@ class Scheme:
 
     def size_bytes(self, rows: int, columns: int) -> int:
         """Bytes of one matrix."""
-        size = rows * columns * self.bits / 8
+        return round(rows * columns * self.bits / 8) + self.scales_bytes(rows, columns)
+
+    def scales_bytes(self, rows: int, columns: int) -> int:
+        """What of it are scales and zero points, tensors of their own."""
+        size = float(rows * self.row_bytes)
         if self.group:
             groups = -(-columns // self.group)
             size += groups * self.group_bytes * (-(-rows // self.block) if self.block else rows)
-        return round(size + rows * self.row_bytes) + self.matrix_bytes
+        return round(size) + self.matrix_bytes
 
 
 def fp8_tiles(tile: int = 128) -> Scheme:
@@ -40,6 +44,8 @@ FP8_TENSOR = Scheme("fp8 tensor", 8, matrix_bytes=8)
 INT8_CHANNEL = Scheme("int8 channels", 8, row_bytes=4)
 NF4 = Scheme("nf4 double", 4, 1 + 4 / 256, 64)
 """bitsandbytes: an 8-bit scale for 64 weights, a float32 one for 256 of those."""
+NF4_UNPACKED = Scheme("nf4", 4, 4, 64)
+"""As engines keep it from 0.9.2 on: the scales are float32 again, which saves a kernel for each product."""
 MXFP4 = Scheme("mxfp4", 4, 1, 32)
 MXFP8 = Scheme("mxfp8", 8, 1, 32)
 NVFP4 = Scheme("nvfp4", 4, 1, 16, matrix_bytes=8)

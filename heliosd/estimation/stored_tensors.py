@@ -12,13 +12,16 @@ from heliosd.estimation.headers import BITS, Header
 from heliosd.estimation.launch import Launch
 from heliosd.estimation.layout import Split
 from heliosd.estimation.model import Model
-from heliosd.estimation.weights import DTYPE_BYTES, Rotary, padded_vocabulary, shares, stages
+from heliosd.estimation.weights import DTYPE_BYTES, Rotary, padded_vocabulary, shares, stages, unpacks_scales
+
+FLOAT32_BYTES = 4
 
 _INDEX = re.compile(r"(?<=\.)(\d+)(?=\.)")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _SCALES = re.compile(r"scale|absmax|zero|quant_map|quant_state|_bias_correction|g_idx|lut")
 _FLOAT32 = re.compile(r"A_log|\.D$|e_score_correction_bias|sinks$")
 _DRAFTS = re.compile(r"(^|\.)(mtp|mtp_layers|nextn|medusa|eagle)\.")
+_NESTED = re.compile(r"\.nested_(absmax|quant_map)$")
 _UNUSED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_ids$|quant_map$")
 
 _EXPERT = re.compile(r"(^|\.)(experts|expert_\w+)\.")
@@ -81,11 +84,16 @@ class StoredWeights:
         layers = model.sizes.layers or 1 + max((max(group.layers, default=0) for group in self.groups), default=0)
         ranges = stages(layers, launch.pipeline_parallel)
         found = [sum(table.size_bytes(element) for table in tables)] * len(ranges)
+        unpacked = unpacks_scales(launch)
         tied = model.layout.tied if model.layout else model.fields.language().flag("tie_word_embeddings")
         for group in self.groups:
             if _UNUSED.search(group.name) or (tied and "lm_head" in group.name):
                 continue
+            if unpacked and _NESTED.search(group.name):
+                continue
             one = _loaded(group, element)
+            if unpacked and group.dtype == "U8" and group.name.endswith(".absmax"):
+                one *= FLOAT32_BYTES
             rank = round(one * _share(group, launch, model))
             if _DRAFTS.search(group.name):
                 found[-1] += rank * group.count if launch.speculative_tokens else 0

@@ -14,7 +14,7 @@ from heliosd.estimation.engine_cards import card
 from heliosd.estimation.launch import Launch, Platform
 from heliosd.estimation.layout import Kind, Layout, Split, Tensor
 from heliosd.estimation.quantization import NOTHING, Quantization
-from heliosd.estimation.quantization_schemes import MXFP4, Scheme
+from heliosd.estimation.quantization_schemes import MXFP4, NF4, NF4_UNPACKED, Scheme
 
 DTYPE_BYTES = {
     "float32": 4, "float": 4, "fp32": 4, "float64": 8,
@@ -171,7 +171,7 @@ def _rounding(requests: Requests) -> int:
 class _Measure:
     """Sizes tensors under one quantization and division."""
 
-    __slots__ = ("_element", "_extra", "_launch", "_quantization", "_scales", "_share")
+    __slots__ = ("_element", "_extra", "_launch", "_quantization", "_scales", "_share", "_unpacks")
 
     def __init__(self, quantization: Quantization, share: Shares, element: int, extra: int, launch: Launch) -> None:
         self._quantization = quantization
@@ -180,6 +180,7 @@ class _Measure:
         self._extra = extra
         self._launch = launch
         self._scales = swizzled_scales(launch)
+        self._unpacks = unpacks_scales(launch)
 
     def of(self, tensors: Sequence[Tensor], requests: Requests, *, tower: bool = False) -> int:
         """Bytes of tensors outside the layers; their allocations are appended to `requests`."""
@@ -187,7 +188,7 @@ class _Measure:
         for tensor in tensors:
             rows, columns, copies = shard(tensor, self._share, self._extra)
             for scheme, _ in self._quantization.scheme_of(tensor, (), tower=tower):
-                one = self._one(tensor, scheme, rows, columns)
+                one = sum(self._one(tensor, scheme, rows, columns))
                 requests.append(((one,), copies))
                 total += one * copies
         return total
@@ -196,15 +197,18 @@ class _Measure:
         """(bytes of everything but routed experts, bytes of those, bytes of derived copies) over all `layers`."""
         plain = routed = copied = 0
         merged: dict[str, int] = {}
+        beside: dict[str, int] = {}
         quantized = self._quantization is not NOTHING
         for tensor in tensors:
             rows, columns, copies = shard(tensor, self._share, self._extra)
-            size = 0
+            size = scales = 0
             if quantized:
                 for scheme, count in self._quantization.scheme_of(tensor, layers):
-                    size += self._one(tensor, scheme, rows, columns) * copies * count
+                    packed, its_scales = self._one(tensor, scheme, rows, columns)
+                    scales += its_scales * copies * count
+                    size += (packed + its_scales) * copies * count
             else:
-                size = self._one(tensor, None, rows, columns) * copies * len(layers)
+                size = self._one(tensor, None, rows, columns)[0] * copies * len(layers)
             if tensor.kind is Kind.EXPERT:
                 routed += size
             else:
@@ -215,23 +219,31 @@ class _Measure:
                 copied += self._adapters(rows, columns) * len(layers)
             if size:
                 name = merged_name(tensor.name)
-                merged[name] = merged.get(name, 0) + size
-        requests.append(([size // len(layers) for size in merged.values()], len(layers)))
+                merged[name] = merged.get(name, 0) + size - scales
+                if scales:
+                    beside[name] = beside.get(name, 0) + scales
+        sizes = [*merged.values(), *beside.values()]
+        requests.append(([size // len(layers) for size in sizes], len(layers)))
         return plain, routed, copied
 
     def _adapters(self, rows: int, columns: int) -> int:
         """Room for adapters of one projection: two matrices of the rank for each that may be loaded at once."""
         return self._launch.max_loras * self._launch.max_lora_rank * (rows + columns) * self._element
 
-    def _one(self, tensor: Tensor, scheme: Scheme | None, rows: int, columns: int) -> int:
+    def _one(self, tensor: Tensor, scheme: Scheme | None, rows: int, columns: int) -> tuple[int, int]:
+        """(bytes of the numbers, bytes of their scales, which mxfp4 keeps in one layout with them)."""
         if scheme is None:
             element = DTYPE_BYTES.get(tensor.dtype, 2) if tensor.dtype else self._element
-            return rows * columns * element
+            return rows * columns * element, 0
+        if scheme is NF4 and self._unpacks:
+            scheme = NF4_UNPACKED
         padded = _padded(scheme, tensor, rows, columns, self._launch)
+        scales = scheme.scales_bytes(*padded)
+        packed = scheme.size_bytes(*padded) - scales
         if scheme is not MXFP4 or tensor.kind is not Kind.EXPERT:
-            return scheme.size_bytes(*padded)
+            return packed, scales
         groups = -(-padded[1] // scheme.group)
-        return scheme.size_bytes(*padded) + padded[0] * (-groups % self._scales)
+        return packed + scales + padded[0] * (-groups % self._scales), 0
 
 
 _MERGED = {
@@ -257,6 +269,12 @@ def _padded(scheme: Scheme, tensor: Tensor, rows: int, columns: int, launch: Lau
     if tensor.split is Split.COLUMNS:
         return -(-rows // 256) * 256, -(-columns // 64) * 64
     return -(-rows // 64) * 64, -(-columns // 256) * 256
+
+
+def unpacks_scales(launch: Launch) -> bool:
+    """Whether doubly quantized scales of bitsandbytes are made float32 while loading: 0.9.2
+    model_executor/model_loader/bitsandbytes_loader.py dequantize_dq (0.9.1: kept)."""
+    return launch.version >= (0, 9, 2)
 
 
 SCALES_HOPPER = 64

@@ -7,7 +7,7 @@ import pytest
 from heliosd.core.units import GiB
 from heliosd.estimation.account import account
 from heliosd.estimation.headers import BITS, Header, Tensor
-from heliosd.estimation.launch import Launch
+from heliosd.estimation.launch import Launch, Version
 from heliosd.estimation.layout import Split
 from heliosd.estimation.model import Model, read_model
 from heliosd.estimation.stored_tensors import StoredWeights, split_of, stored_weights
@@ -53,6 +53,22 @@ def test_they_agree_with_the_layout(config: Config, launch: Launch) -> None:
     by_files = [each.weights.likely_bytes for each in account(model, launch, stored=stored)]
     by_layout = [each.weights.likely_bytes for each in account(model, launch)]
     assert by_files == pytest.approx(by_layout, rel=0.003)
+
+
+def test_doubly_quantized_scales_are_float32_in_newer_engines() -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    tensors = [
+        (name, "U8", (64 * 1024, 1)),
+        (f"{name}.absmax", "U8", (2048,)),
+        (f"{name}.nested_absmax", "F32", (8,)),
+    ]
+    stored, model = stored_weights([header(tensors)]), read_model({"model_type": "no-such-model"})
+
+    def taken(version: Version) -> int:
+        return account(model, Launch(version=version), stored=stored)[0].weights.likely_bytes
+
+    assert taken((0, 9, 1)) == 64 * 1024 + 2048 + 8 * 4
+    assert taken((0, 9, 2)) == 64 * 1024 + 2048 * 4
 
 
 def test_equal_tensors_are_one_group() -> None:

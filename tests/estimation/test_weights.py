@@ -129,6 +129,19 @@ def test_latent_attention_keeps_its_absorbed_projections() -> None:
     assert parts(LLAMA_8B)[0].copies_bytes == 0
 
 
+def test_scales_of_nf4_are_unpacked_from_0_9_2_on() -> None:
+    """Three bytes more for each 64 of Llama's 6.98 billion projected weights."""
+    config = {**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    before, after = (gib(config, Launch(version=version))[0] for version in ((0, 9, 1), (0, 9, 2)))
+    assert (after - before) * GiB == pytest.approx(6_979_321_856 / 64 * (3 - 4 / 256), rel=0.05)
+
+
+def test_towers_are_quantized_online_too() -> None:
+    """Qwen2.5-VL-7B with `--quantization fp8` printed 8.90 GiB: its encoder is halved as well."""
+    plain, online = (read_model(GEMMA_27B, asked).quantization.towers for asked in (None, "fp8"))
+    assert (plain, online) == (False, True)
+
+
 def test_towers_stay_out_when_only_language_is_served() -> None:
     served = parts(GEMMA_27B, Launch(language_only=True))[0]
     assert served.towers_bytes == 0
