@@ -26,7 +26,7 @@ format: setup ## what `check` would complain about and a tool can mend
 	$(PY) -m ruff format .
 
 unit: setup
-	$(PY) -m pytest -q -m "not slow and not gpu"
+	$(PY) -m pytest -q -n auto -m "not slow and not gpu"
 
 test: setup ## all tests that need no GPU, with real engines
 	$(PY) -m pytest -q -m "not gpu"

@@ -118,7 +118,9 @@ def test_exceptions_of_a_checkpoint_stay_exceptions() -> None:
     all_of_it = at_precision(read_model({**LLAMA_8B, "quantization_config": {"quant_method": "fp8"}}), Precision.INT4)
     but_one = at_precision(read_model(config), Precision.INT4)
     kept = 3 * 4096 * 14336
-    assert weights(but_one) - weights(all_of_it) == pytest.approx(kept * (16 - 4 - 16 / 128) / 8, rel=0.12), "and rounding"
+    assert weights(but_one) - weights(all_of_it) == pytest.approx(kept * (16 - 4 - 16 / 128) / 8, rel=0.12), (
+        "and rounding"
+    )
 
 
 def test_a_cache_in_fp8_is_half_of_one_in_half_precision() -> None:

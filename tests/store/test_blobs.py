@@ -66,7 +66,11 @@ async def test_a_cut_blob_is_replaced(blobs: Blobs, layout: Layout, tmp_path: Pa
     assert layout.blob(DIGEST).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("digest", "size_bytes"), [(Digest("0" * 64), None), (DIGEST, 9_999), (None, 1)])
+@pytest.mark.parametrize(
+    ("digest", "size_bytes"),
+    [(Digest("0" * 64), None), (DIGEST, 9_999), (None, 1)],
+    ids=["digest", "size", "size alone"],
+)
 async def test_what_is_not_as_expected_leaves_nothing(
     blobs: Blobs, layout: Layout, tmp_path: Path, digest: Digest | None, size_bytes: int | None
 ) -> None:
