@@ -52,11 +52,11 @@ def _subject(args: Namespace) -> dict[str, Any]:
         return {"hub": args.hub, "revision": args.revision}
     if not args.model:
         raise Failure("cannot tell which model is meant: name one, a config.json, a directory or --hub", Exit.USAGE)
-    path = _local(args.model)
+    path = local_path(args.model)
     return {"model": args.model} if path is None else read_local(path)
 
 
-def _local(text: str) -> Path | None:
+def local_path(text: str) -> Path | None:
     """The path that is meant; None for the name of a model."""
     path = Path(text).expanduser()
     if text.endswith(".json") or text.startswith(("/", "./", "../", "~")) or text in (".", ".."):

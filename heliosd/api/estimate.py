@@ -81,14 +81,14 @@ async def _looked_up(asked: EstimateRequest, parts: Parts, here: Target | None, 
             max_num_seqs=asked.max_num_seqs,
         )
         return Answered(estimate_view(judgement).model_dump_json().encode(), cached=False)
-    subject, content = await _subject(asked, parts)
+    subject, content = await subject_named(asked, parts)
     return await parts.estimator.run(
         lambda: parts.estimator.from_subject(asked, subject, content, here, changes=changes)
     )
 
 
-async def _subject(asked: EstimateRequest, parts: Parts) -> tuple[Subject, str]:
-    """The model, and what tells its content from others."""
+async def subject_named(asked: EstimateRequest, parts: Parts) -> tuple[Subject, str]:
+    """The model of the store or of the hub, and what tells its content from others. Raises NotFound."""
     if asked.hub is not None:
         known, commit = await parts.hub_headers(asked.hub, asked.revision)
         return subject_from(known, asked.hub, asked.quantize), commit

@@ -116,13 +116,9 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
                 param="precision",
             )
         return trained(subject.name, model, asked.train, target, _notes(model, None, asked, target))
-    launch = _launch(asked, target)
-    model, stored = _at_precision(asked, subject, target)
-    _check_division(model, launch, target)
+    launch, model, stored = _settled(asked, subject, target)
     trials = Trials(model, stored)
-    fit = judged(
-        trials.at(launch), target.device_bytes, kv_bytes=asked.kv_cache_bytes, concurrency=asked.concurrency or 1
-    )
+    fit = _judged(asked, trials, launch, target)
     stages = fit.stages
     chosen = widest(stages)
     length = fit.model_len
@@ -158,6 +154,25 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
         changes=[] if fit.fits or not changes else _changes(asked, model, launch, fit, target),
         sizing=_sizing(asked, trials, launch, target.device_bytes) if asked.size else None,
         recommendation=_recommendation(asked, model, launch, fit) if asked.recommend else None,
+    )
+
+
+def fitted(asked: EstimateRequest, subject: Subject, target: Target) -> Fit:
+    """Whether each device takes its part, and how much is needed. Raises BadRequest where no engine starts so."""
+    launch, model, stored = _settled(asked, subject, target)
+    return _judged(asked, Trials(model, stored), launch, target)
+
+
+def _settled(asked: EstimateRequest, subject: Subject, target: Target) -> tuple[Launch, Model, StoredWeights | None]:
+    launch = _launch(asked, target)
+    model, stored = _at_precision(asked, subject, target)
+    _check_division(model, launch, target)
+    return launch, model, stored
+
+
+def _judged(asked: EstimateRequest, trials: Trials, launch: Launch, target: Target) -> Fit:
+    return judged(
+        trials.at(launch), target.device_bytes, kv_bytes=asked.kv_cache_bytes, concurrency=asked.concurrency or 1
     )
 
 

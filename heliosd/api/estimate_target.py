@@ -49,10 +49,20 @@ def target_here(devices: Iterable[Device]) -> Target | None:
     ranked = sorted(devices, key=lambda each: (_FIRST.index(each.kind), -each.capacity_bytes))
     if not ranked:
         return None
-    device = ranked[0]
+    return device_like(ranked[0])
+
+
+def device_like(device: Device) -> Target:
+    """A device of this node, with what is known of its kind."""
     if device.kind is DeviceKind.HOST:
         return Target("this node's memory", _unknown("cpu", device.capacity_bytes, Platform.CPU))
     return Target(f"this node's {device.name}", _like(device.name, device.capacity_bytes))
+
+
+def named_target(name: str) -> Target:
+    """A GPU of the catalogue. Raises BadRequest."""
+    found = named(name)
+    return Target(found.name, found)
 
 
 @functools.lru_cache(maxsize=256)

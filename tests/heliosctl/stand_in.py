@@ -27,6 +27,7 @@ from heliosd.wire import (
     MemberView,
     ModelDetail,
     NodeView,
+    PlanView,
     ProgressView,
     QueueView,
     ReplicaView,
@@ -149,6 +150,7 @@ class StandIn:
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
+        self.plan = PlanView(placed=[], left=[], devices=[], committed_ratio=0.0)
         self.accuracy = AccuracyView(terms=[])
         self.progress = [ProgressView(phase="fetch", item="model.safetensors", done_bytes=MiB, total_bytes=4 * MiB)]
         self.add_error: Refusal | None = None
@@ -196,6 +198,7 @@ class StandIn:
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
         add("GET", "/helios/v1/devices", self._give(lambda: {"devices": _dump(self.devices)}))
         add("POST", "/helios/v1/estimate", self._give(lambda: self.estimate))
+        add("POST", "/helios/v1/plan", self._give(lambda: self.plan))
         add("GET", "/helios/v1/estimate/accuracy", self._give(lambda: self.accuracy))
         add("GET", "/helios/v1/events", self._events)
         add("GET", "/helios/v1/explain/{subject:.+}", self._explain)
