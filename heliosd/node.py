@@ -175,7 +175,7 @@ class Node:
         if ready is not None:
             verdict, reason = "ready", f"{ready.id} is ready on {', '.join(ready.devices)}"
         else:
-            match place(appraisal.demand, self._scheduler.ledger, self._scheduler.residents()):
+            match place(appraisal.demand, self._scheduler.ledger, self._scheduler.residents(self.now())):
                 case Fits(reason=reason):
                     verdict = "fits"
                 case MustWait(reason=reason):

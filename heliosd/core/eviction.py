@@ -21,11 +21,22 @@ class Resident:
     """Its room is already on the way back."""
     busy: bool
     last_used: float
+    loss_s: float = 0.0
+    """Seconds of waiting to be expected should it go: probability of reuse times seconds to start it again."""
+
+    @property
+    def density(self) -> float:
+        """What a byte of it is worth to keep."""
+        return self.loss_s / max(1, self.per_device.total_bytes)
 
 
 def by_worth(residents: Iterable[Resident]) -> list[Resident]:
-    """Ready replicas, cheapest to lose first: the idle before the busy, then the longest unused."""
-    return sorted((each for each in residents if each.ready), key=lambda each: (each.busy, each.last_used, each.id))
+    """Ready replicas, cheapest to lose first: the idle before the busy, then by the seconds of waiting that a byte of
+    them saves, then the longest unused."""
+    return sorted(
+        (each for each in residents if each.ready),
+        key=lambda each: (each.busy, each.density, each.last_used, each.id),
+    )
 
 
 def smallest_sufficient(candidates: Iterable[Resident], missing_bytes: int) -> tuple[Resident, ...]:

@@ -57,10 +57,10 @@ class Packing:
 
 def pack(items: Iterable[Item], rooms: Iterable[Room]) -> Packing:
     """Place as much worth as possible. The same input gives the same answer; names must be unique."""
-    asked = [each for each in items if each.worth > 0]
+    asked = sorted((each for each in items if each.worth > 0), key=lambda each: each.name)
     hopeless = [each.name for each in asked if not each.sizes]
     asked = [each for each in asked if each.sizes]
-    there = list(rooms)
+    there = sorted(rooms, key=lambda each: each.device)
     orders = (
         sorted(asked, key=lambda each: (-each.size_bytes, each.name)),
         sorted(asked, key=lambda each: (-_density(each), -each.size_bytes, each.name)),
@@ -206,9 +206,27 @@ class _Table:
     def exchange(self, outside: list[Item]) -> None:
         """Give what is worth less for what is worth more, as long as that helps."""
         for _ in range(MOST_ROUNDS):
-            outside = [each for each in outside if not self.put_tightest(each)]
+            outside = [each for each in outside if not self.put_tightest(each) and not self._moved_for(each)]
             if not self._exchanged(outside):
                 return
+
+    def _moved_for(self, item: Item) -> bool:
+        """Put it where one other makes room by moving to another device; the smallest that suffices is moved."""
+        if item.device_count > 1:
+            return False
+        for device in sorted(self.free):
+            missing = self.size_on(device, item) - self.free[device]
+            inside = [each for each in self.on[device].values() if each.device_count == 1]
+            for other in sorted(inside, key=lambda each: (self.size_on(device, each), each.name)):
+                if self.size_on(device, other) < missing:
+                    continue
+                targets = [each for each in self.free if each != device and self._holds(each, other)]
+                if targets:
+                    self.take(other)
+                    self.put(other, (min(targets, key=lambda each: (self.free[each], each)),))
+                    self.put(item, (device,))
+                    return True
+        return False
 
     def _exchanged(self, outside: list[Item]) -> bool:
         """The first device on which another choice, from what lies there and what is outside, is worth more."""

@@ -45,9 +45,9 @@ def place(
 ) -> Placement:
     """Find the best place for `demand`.
 
-    Preference: a place with free room, the tightest first; else one where idle replicas make room, those longest
-    unused first; else one to wait for. Devices that fail are not considered. What older requests wait for (`claimed`)
-    is left to them.
+    Preference: a place with free room, the tightest first; else one where idle replicas make room, those whose loss
+    costs the fewest seconds; else one to wait for. Devices that fail are not considered. What older requests wait for
+    (`claimed`) is left to them.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
@@ -79,11 +79,20 @@ def _make_room(
         return min(soon, key=lambda view: view.devices).wait(need)
     idle = [view for view in views if view.idle]
     if idle:
-        view = min(idle, key=lambda each: (max(victim.last_used for victim in each.idle), len(each.idle), each.devices))
-        names = ", ".join(
-            f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)})" for each in view.idle
+        view = min(
+            idle,
+            key=lambda each: (
+                sum(victim.loss_s for victim in each.idle),
+                max(victim.last_used for victim in each.idle),
+                len(each.idle),
+                each.devices,
+            ),
         )
-        reason = f"{view.missing(need)}; idle longest and enough: {names}"
+        names = ", ".join(
+            f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)}, {each.loss_s:.1f} s)"
+            for each in view.idle
+        )
+        reason = f"{view.missing(need)}; idle, enough, and cheapest to start again: {names}"
         return Fits(view.devices, tuple(each.id for each in view.idle), reason)
     return min(views, key=lambda view: (not view.any, sum(each.busy for each in view.any), view.devices)).wait(need)
 

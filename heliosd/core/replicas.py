@@ -40,7 +40,7 @@ class Replica:
         """When it has been idle for its keep-alive; never while it is used or not ready."""
         return self.last_used + self.keep_alive_s if self.idle else float("inf")
 
-    def resident(self, booked: Footprint) -> Resident:
+    def resident(self, booked: Footprint, loss_s: float) -> Resident:
         return Resident(
             id=self.id,
             model=self.demand.model,
@@ -50,6 +50,7 @@ class Replica:
             leaving=self.state in LEAVING or self.state is State.FAILED,
             busy=bool(self.leases) and self.state is not State.FAILED,
             last_used=self.last_used,
+            loss_s=loss_s,
         )
 
     def status(self) -> ReplicaStatus:

@@ -52,6 +52,7 @@ from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.replicas import Replica
 from heliosd.core.snapshot import Snapshot, Waiting
 from heliosd.core.units import format_bytes
+from heliosd.core.usage import Usage
 
 LONGEST_BACK_OFF_S = 60.0
 DRIFT_WORTH_TELLING = 0.01
@@ -88,6 +89,7 @@ class Scheduler:
     failures: dict[str, Failures] = field(default_factory=dict)
     holders: dict[str, tuple[PeerName, ...]] = field(default_factory=dict)
     draining: bool = False
+    usage: Usage = field(default_factory=Usage)
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -175,6 +177,7 @@ class Scheduler:
             )
             return [forward or Refuse(request.ticket, RefusalCode.UNKNOWN_MODEL, f"cannot find model {request.model}")]
         self.queue[request.ticket] = Queued(request, request.demand)
+        self.usage.asked(request.demand.model, request.at)
         return []
 
     def _backing_off(self, request: RequestArrived) -> Refuse | None:
@@ -207,6 +210,7 @@ class Scheduler:
         if replica.state is State.STARTING:
             replica.become(State.READY)
             replica.ready_at = replica.last_used = event.at
+            self.usage.started(replica.demand.model, event.at - replica.started_at)
         predicted_bytes, measured_bytes = replica.demand.per_device.total_bytes, event.measured.total_bytes
         if measured_bytes <= predicted_bytes * (1 + DRIFT_WORTH_TELLING):
             return []
@@ -343,7 +347,7 @@ class Scheduler:
         if coming is not None:
             return [], f"{coming.id} is {coming.state}"
         request, demand = queued.request, queued.demand
-        match place(demand, self.ledger, self.residents(), frozenset(claimed)):
+        match place(demand, self.ledger, self.residents(at), frozenset(claimed)):
             case NeverFits(reason):
                 del self.queue[request.ticket]
                 forward = admission.elsewhere(request, self.holders.get(request.model, ()), "it can never fit here")
@@ -368,9 +372,13 @@ class Scheduler:
         ready = (self.replicas[victim].ready_at or 0.0 for victim in victims)
         return max(request.at, *ready) + self.limits.patience_s
 
-    def residents(self) -> list[Resident]:
-        """The replicas as the policies see them, with what is booked for each."""
-        return [replica.resident(self.ledger.promised[replica.id][1]) for replica in self.replicas.values()]
+    def residents(self, at: float) -> list[Resident]:
+        """The replicas as the policies see them, with what is booked for each and what its loss would cost."""
+        booked = [(replica, self.ledger.promised[replica.id][1]) for replica in self.replicas.values()]
+        return [
+            replica.resident(each, self.usage.loss_s(replica.demand.model, each.total_bytes * len(replica.devices), at))
+            for replica, each in booked
+        ]
 
     def _start(
         self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str

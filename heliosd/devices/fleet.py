@@ -8,6 +8,8 @@ kind = "NVIDIA H100 80GB HBM3"   # default "simulated GPU"
 numa = 0                         # default: not known
 nvlink = true                    # default false
 foreign = "2GiB"                 # held by others; default nothing
+
+Tables of models beside them are for `heliosctl simulate` (`simulation/fleet.py`).
 """
 
 import difflib
@@ -34,7 +36,7 @@ def read_fleet(file: Path) -> tuple[SimulatedDevice, ...]:
 def parse_fleet(text: str) -> tuple[SimulatedDevice, ...]:
     """The devices of a fleet file's text. Raises ValueError."""
     document = tomllib.loads(text)
-    _only(document, ("device",), "the file")
+    _only(document, ("device", "model"), "the file")
     tables = document.get("device")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError("it has no device: write one [[device]] table or more")

@@ -1,0 +1,192 @@
+"""Plays a trace against the scheduler that `heliosd` runs, with engines and devices that are only arithmetic.
+
+Time jumps from event to event, so an hour takes seconds. Starts on one device follow one another, as in the pool. What
+must never happen (a promise beyond a device, a request answered twice or forgotten) is counted, not assumed away.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+from heliosd.core.messages import (
+    Command,
+    DevicesFound,
+    Event,
+    Grant,
+    Limits,
+    Refuse,
+    ReplicaBecameReady,
+    ReplicaExited,
+    RequestArrived,
+    RequestReleased,
+    StartReplica,
+    StopReplica,
+    Tick,
+)
+from heliosd.core.names import DeviceId, ReplicaId, Ticket
+from heliosd.core.scheduler import Scheduler
+from heliosd.simulation.fleet import Fleet, Model
+from heliosd.simulation.trace import Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Of engines, as far as a request's time goes."""
+
+    prefill_tokens_per_s: float = 8000.0
+    memory_bytes_per_s: float = 2e12
+    """A token takes one reading of the weights; several sequences share it."""
+    most_tokens_per_s: float = 120.0
+    stop_s: float = 1.0
+    deadline_s: float = 600.0
+
+    def first_token_s(self, asked: Asked) -> float:
+        return asked.prompt_tokens / self.prefill_tokens_per_s
+
+    def answer_s(self, asked: Asked, model: Model) -> float:
+        """From the grant to the last token."""
+        reading = max(1, model.demand.per_device.weights_bytes)
+        rate = min(self.most_tokens_per_s, self.memory_bytes_per_s / reading)
+        return self.first_token_s(asked) + asked.output_tokens / rate
+
+
+@dataclass
+class Outcome:
+    """What became of a trace."""
+
+    requests: int = 0
+    answered: int = 0
+    refused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    first_token_s: list[float] = field(default_factory=list)
+    """Of each answered request, since it was sent."""
+    starts: int = 0
+    swap_s: float = 0.0
+    """Seconds in which engines started, summed."""
+    device_s: float = 0.0
+    """Seconds in which a device held a replica, summed over devices."""
+    promised_byte_s: float = 0.0
+    overcommits: int = 0
+    doubled: int = 0
+    lost: int = 0
+    span_s: float = 0.0
+    capacity_bytes: int = 0
+    events: int = 0
+
+    @property
+    def committed(self) -> float:
+        """Of the devices' memory, promised in the mean over time."""
+        return self.promised_byte_s / max(1.0, self.span_s * self.capacity_bytes)
+
+    def within(self, limit_s: float) -> float:
+        """The share of requests whose first token came within `limit_s`."""
+        return sum(1 for each in self.first_token_s if each <= limit_s) / max(1, self.requests)
+
+
+class World:
+    """One node with its clients, for one trace."""
+
+    def __init__(self, fleet: Fleet, scheduler: Scheduler | None = None, speeds: Speeds | None = None) -> None:
+        self.fleet = fleet
+        self.scheduler = scheduler or Scheduler(Limits(queue_length=10**9))
+        self.speeds = speeds or Speeds()
+        self.outcome = Outcome(capacity_bytes=sum(device.capacity_bytes for device in fleet.devices))
+        self._events: list[tuple[float, int, Event]] = []
+        self._numbers = count()
+        self._asked: dict[Ticket, Asked] = {}
+        self._waiting: set[Ticket] = set()
+        self._gone: set[ReplicaId] = set()
+        self._starting_until: dict[DeviceId, float] = {}
+        self._now = 0.0
+
+    def run(self, trace: Iterable[Asked]) -> Outcome:
+        """Play it to the end: until the last answer is given."""
+        self._take(DevicesFound(0.0, self.fleet.devices))
+        for number, asked in enumerate(trace):
+            self._until(asked.at_s)
+            self._arrive(Ticket(f"t{number}"), asked)
+        self._until(float("inf"))
+        self.outcome.span_s = self._now
+        self.outcome.lost = len(self._waiting)
+        return self.outcome
+
+    def _arrive(self, ticket: Ticket, asked: Asked) -> None:
+        self.outcome.requests += 1
+        model = self.fleet.models.get(asked.model)
+        self._asked[ticket] = asked
+        self._waiting.add(ticket)
+        self._take(
+            RequestArrived(
+                asked.at_s,
+                ticket,
+                asked.model,
+                model.demand if model else None,
+                deadline_at=asked.at_s + self.speeds.deadline_s,
+            )
+        )
+
+    def _until(self, at: float) -> None:
+        """Everything that happens before `at`; the scheduler is woken when it asked to be."""
+        while True:
+            soonest = self._events[0][0] if self._events else float("inf")
+            wakeup = self.scheduler.next_wakeup
+            if wakeup is not None and wakeup < soonest and wakeup <= at and wakeup != float("inf"):
+                self._take(Tick(max(wakeup, self._now)))
+                continue
+            if soonest > at or soonest == float("inf"):
+                return
+            _, _, event = heapq.heappop(self._events)
+            if isinstance(event, ReplicaBecameReady) and event.replica in self._gone:
+                continue
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        self._account(event.at)
+        self.outcome.events += 1
+        for command in self.scheduler.handle(event):
+            self._carry_out(command, event.at)
+        ledger = self.scheduler.ledger
+        self.outcome.overcommits += any(ledger.free_bytes(device) < 0 for device in ledger.devices)
+
+    def _account(self, at: float) -> None:
+        """What was held since the last event."""
+        passed_s = max(0.0, at - self._now)
+        if passed_s:
+            promised = self.scheduler.ledger.promised.values()
+            self.outcome.device_s += passed_s * len({device for devices, _ in promised for device in devices})
+            held = sum(each.total_bytes * len(devices) for devices, each in promised)
+            self.outcome.promised_byte_s += passed_s * held
+            self._now = at
+
+    def _later(self, event: Event) -> None:
+        heapq.heappush(self._events, (event.at, next(self._numbers), event))
+
+    def _carry_out(self, command: Command, at: float) -> None:
+        match command:
+            case StartReplica(replica=replica, demand=demand, devices=devices):
+                began = max(at, *(self._starting_until.get(device, 0.0) for device in devices))
+                load_s = self.fleet.models[demand.model].load_s
+                self._starting_until |= dict.fromkeys(devices, began + load_s)
+                self.outcome.starts += 1
+                self.outcome.swap_s += load_s
+                self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device))
+            case StopReplica(replica=replica):
+                self._gone.add(replica)
+                self._later(ReplicaExited(at + self.speeds.stop_s, replica, None))
+            case Grant(ticket=ticket):
+                asked = self._settled(ticket)
+                self.outcome.answered += 1
+                self.outcome.first_token_s.append(at - asked.at_s + self.speeds.first_token_s(asked))
+                took_s = self.speeds.answer_s(asked, self.fleet.models[asked.model])
+                self._later(RequestReleased(at + took_s, ticket))
+            case Refuse(ticket=ticket, code=code):
+                self._settled(ticket)
+                self.outcome.refused[code] += 1
+            case _:
+                pass
+
+    def _settled(self, ticket: Ticket) -> Asked:
+        self.outcome.doubled += ticket not in self._waiting
+        self._waiting.discard(ticket)
+        return self._asked[ticket]
