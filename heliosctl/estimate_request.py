@@ -11,6 +11,7 @@ from heliosd.core.units import MiB, format_bytes
 
 MOST_BYTES = 7 * MiB
 """Of a configuration with its headers; the daemon takes a little more."""
+MOST_USD_PER_HOUR = 1e6
 _HEADER_LENGTH = 8
 _SHARDING = {0: "none", 1: "zero1", 2: "zero2", 3: "zero3"}
 
@@ -111,7 +112,7 @@ def _price(text: str) -> tuple[str, float]:
         price = float(usd)
     except ValueError:
         price = -1.0
-    if not name or not price >= 0:
+    if not name or not 0 <= price <= MOST_USD_PER_HOUR:
         raise Failure(f"cannot read {text!r} as a price: write it like H100=1.99", Exit.USAGE)
     return name, price
 

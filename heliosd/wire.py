@@ -345,7 +345,8 @@ class OptionView(Wire):
 
 
 class SizingView(Wire):
-    """The largest value of each limit with the other two as asked; none: not even the least fits."""
+    """The largest value of each limit with the other two as asked; none: not even the least fits. At most 1,024
+    sequences and 65,536 tokens a step are looked at."""
 
     max_num_seqs: int | None = Field(description="all of them at max_model_len at once, unless kv_cache_bytes is given")
     max_num_batched_tokens: int | None = Field(description="tokens of a step, beside the KV cache that requests need")

@@ -116,6 +116,7 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
                 param="precision",
             )
         return trained(subject.name, model, asked.train, target, _notes(model, None, asked, target))
+    priced(asked.prices)  # a price that makes no sense is refused, whether it is needed or not
     launch, model, stored = _settled(asked, subject, target)
     trials = Trials(model, stored)
     fit = _judged(asked, trials, launch, target)
@@ -167,6 +168,12 @@ def _settled(asked: EstimateRequest, subject: Subject, target: Target) -> tuple[
     launch = _launch(asked, target)
     model, stored = _at_precision(asked, subject, target)
     _check_division(model, launch, target)
+    if launch.speculative_tokens and model.layout is not None and not model.layout.drafts:
+        raise BadRequest(
+            f"cannot draft {launch.speculative_tokens} tokens with {subject.name}: its checkpoint has no draft layers",
+            code="bad_limits",
+            param="speculative_tokens",
+        )
     return launch, model, stored
 
 
@@ -294,13 +301,16 @@ def _overflow(load: LoadRequest, fit: Fit, replicas: int) -> OverflowView:
 
 
 def _changes(asked: EstimateRequest, model: Model, launch: Launch, fit: Fit, target: Target) -> list[ChangeView]:
+    known = priced(asked.prices)
+    own = next((each for each in known if each.name == target.gpu.name), None)
+    here = replace(own, usable_bytes=target.device_bytes) if own else target.gpu
     found = nearest_changes(
         model,
-        target.gpu,
+        here,
         launch.world_size,
         context=fit.model_len,
         concurrency=asked.concurrency or 1,
-        others=priced(asked.prices),
+        others=known,
         launch=replace(launch, max_num_batched_tokens=asked.max_num_batched_tokens),
     )
     return change_views(found)

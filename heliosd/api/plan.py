@@ -1,5 +1,7 @@
 """/helios/v1/plan: where models would lie on devices, this node's or others."""
 
+import asyncio
+
 from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of
@@ -12,12 +14,20 @@ from heliosd.api.routes import Answer, Route, Scope
 from heliosd.errors import BadRequest
 from heliosd.wire import EstimateRequest, PlanModel, PlanRequest, PlanView
 
+MOST_REPLICAS = 1000
+
 
 async def plan(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, PlanRequest)
     devices = _named(asked.gpus) if asked.gpus else _here(parts)
+    replicas = sum(model.replicas for model in asked.models)
+    if replicas > MOST_REPLICAS:
+        raise BadRequest(
+            f"cannot plan {replicas} replicas at once: the limit is {MOST_REPLICAS}", code="bad_limits", param="models"
+        )
     subjects = [await _subject(model, at, parts) for at, model in enumerate(asked.models)]
-    return json_of(await parts.estimator.run(lambda: plan_answer(asked, subjects, devices)))
+    # Not in the estimator's thread: others' estimates would wait for the packing of hundreds.
+    return json_of(await asyncio.to_thread(plan_answer, asked, subjects, devices))
 
 
 def _named(gpus: list[str]) -> list[PlanDevice]:

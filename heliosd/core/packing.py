@@ -16,6 +16,8 @@ GRAIN = 2048
 CANNOT_RUN = 1 << 62
 MOST_ROUNDS = 40
 MOST_REGROUPINGS = 8
+MOST_TRIES = 4000
+"""Of items times devices, divided among what is tried the other way round; beyond it the first answer stands."""
 MOST_CANDIDATES = 64
 """Of what is left outside, so many are tried on each device."""
 
@@ -88,6 +90,8 @@ def pack(items: Iterable[Item], rooms: Iterable[Room]) -> Packing:
 def _regrouped(table: "_Table", items: Sequence[Item]) -> "_Table":
     """Items of several devices tried out of their place, and what is outside tried in, as long as that helps: what has
     to give way may find another place."""
+    if len(items) * len(table.free) > MOST_TRIES // 8:
+        return table
     for _ in range(MOST_REGROUPINGS):
         better = next((each for each in _tries(table, items) if each.worth > table.worth * (1 + 1e-9)), None)
         if better is None:

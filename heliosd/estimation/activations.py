@@ -63,7 +63,7 @@ def activation_peak(model: Model, resolved: Resolved, era: Era) -> ActivationPea
     )
     encoders = _encoders(sizes, launch, tokens, element)
     kept = workspace if era.lasting_workspace and _keeps_workspace(model) else 0
-    lasting = encoders + max(kept, sparse.lasting_bytes)
+    lasting = encoders + sparse.lasting_bytes(kept)
     if resolved.defaults.books is not Books.CONSUMED:
         lasting += matrix_workspace_bytes(resolved.card)
     phase = f"{resolved.sampler} sampler of {sequences} sequences over {sizes.vocabulary} tokens"
@@ -71,7 +71,7 @@ def activation_peak(model: Model, resolved: Resolved, era: Era) -> ActivationPea
         phase = f"{tokens} tokens through the widest layer"
     if workspace and era.lasting_workspace:
         phase += f" + workspace of experts, {sizes.experts_per_token} of {sizes.experts}"
-    if sparse.lasting_bytes > kept:
+    if max(sparse.gathered_bytes, sparse.reserved_bytes) > kept:
         phase += f" + keys that the indexer gathers of {resolved.model_len} tokens"
     if encoders:
         phase += " + outputs and pixels of encoders"

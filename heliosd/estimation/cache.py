@@ -1,7 +1,5 @@
 """The KV cache of a model under a launch: its pages, from the configuration and the resolved launch."""
 
-import re
-
 from heliosd.estimation.kv_launch import CacheLaunch
 from heliosd.estimation.kv_pages import KvPages, kv_pages
 from heliosd.estimation.kv_specs import kv_specs
@@ -10,13 +8,13 @@ from heliosd.estimation.model import Model
 from heliosd.estimation.resolve import Resolved
 from heliosd.estimation.sparse_attention import packed_by_itself
 
-_LAYER = re.compile(r"\blayers\.(\d+)\.")
+_ATTENTION_ENDS = (".o_proj.weight", ".o_b_proj.weight")
 
 
 def draft_layers(model: Model) -> int:
-    """Layers of the checkpoint's own drafter: each caches keys and values like a layer of the model."""
+    """Layers of the checkpoint's own drafter that attend: each caches keys and values like a layer of the model."""
     drafts = () if model.layout is None else model.layout.drafts
-    return len({found[1] for tensor in drafts if (found := _LAYER.search(tensor.name))})
+    return sum(tensor.copies for tensor in drafts if tensor.name.endswith(_ATTENTION_ENDS))
 
 
 def cache_launch(model: Model, launch: Launch, resolved: Resolved) -> CacheLaunch:

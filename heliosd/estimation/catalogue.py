@@ -20,6 +20,9 @@ PRICES_AS_OF = "2026-11"
 """USD per GPU and hour as assumed then, from the order of magnitude of on-demand offers; never looked up."""
 
 
+MOST_USD_PER_HOUR = 1e6
+
+
 class Link(StrEnum):
     """How cards of a kind reach each other."""
 
@@ -181,12 +184,20 @@ def gpu(name: str, known: Iterable[Gpu] = CATALOGUE) -> Gpu:
 def priced(prices: Mapping[str, float], known: Iterable[Gpu] = CATALOGUE) -> tuple[Gpu, ...]:
     """The catalogue with an operator's prices (USD per hour, by loose name); slices follow their card unless named.
 
-    Raises BadRequest for a name that nobody knows and for a price below nothing.
+    Raises BadRequest for a name that nobody knows and for a price that is no sensible number.
     """
     entries = tuple(known)
-    own = {gpu(name, entries).name: price for name, price in prices.items()}
-    if any(not price >= 0 for price in own.values()):
-        raise BadRequest("cannot rank by a negative price", code="bad_price", param="prices")
+    try:
+        own = {gpu(name, entries).name: price for name, price in prices.items()}
+    except BadRequest as error:
+        raise BadRequest(error.message, code=error.code, param="prices") from error
+    for name, usd in own.items():
+        if not 0 <= usd <= MOST_USD_PER_HOUR:
+            raise BadRequest(
+                f"cannot rank by {usd} USD an hour for {name}: from 0 to {MOST_USD_PER_HOUR:,.0f} is expected",
+                code="bad_price",
+                param="prices",
+            )
     before = {each.name: each.usd_per_hour for each in entries}
 
     def price(each: Gpu) -> float:

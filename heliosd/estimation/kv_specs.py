@@ -106,7 +106,7 @@ def _alike(
         if full:
             last = max(last, (indices[-1], full), key=lambda each: each[0])
     if last[1]:
-        yield range(count, count + launch.draft_layers), last[1]
+        yield range(count, count + launch.draft_layers), attention.drafted(last[1])
 
 
 class _Attention:
@@ -124,6 +124,10 @@ class _Attention:
         self._indexers = _Indexers(text) if self._indexed else None
         self.alike = not (self._lists or self._exceptions or self._indexed)
         """Whether layers of a kind are all alike."""
+
+    def drafted(self, last: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+        """What a draft layer keeps: like the last full one, with an indexer of its own where the model has any."""
+        return self.of(Keeps.FULL, (None, True, None, None)) if self._indexed else last
 
     def exception(self, index: int) -> "Exceptional":
         """How this layer differs from others of its kind."""

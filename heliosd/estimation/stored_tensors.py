@@ -24,6 +24,9 @@ _DRAFTS = re.compile(r"(^|\.)(mtp|mtp_layers|nextn|medusa|eagle)\.")
 _NESTED = re.compile(r"\.nested_(absmax|quant_map)$")
 _UNUSED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_ids$|quant_map$")
 
+_SHARED_BY_DRAFTS = re.compile(r"\.(embed_tokens|shared_head\.head)\.")
+"""Repeated beside draft layers; the engine lets those use the model's own."""
+
 _EXPERT = re.compile(r"(^|\.)(experts|expert_\w+)\.")
 _SHARED = re.compile(r"shared_expert")
 _VOCABULARY = re.compile(
@@ -88,6 +91,8 @@ class StoredWeights:
         tied = model.layout.tied if model.layout else model.fields.language().flag("tie_word_embeddings")
         for group in self.groups:
             if _UNUSED.search(group.name) or (tied and "lm_head" in group.name):
+                continue
+            if group.layers and min(group.layers) >= layers and _SHARED_BY_DRAFTS.search(group.name):
                 continue
             if unpacked and _NESTED.search(group.name):
                 continue

@@ -130,8 +130,11 @@ async def test_prices_of_ones_own_rank_the_recommendation(it: World) -> None:
     usual = (await view(it, gpu="H100", **wish)).recommendation
     assert usual is not None
     assert (usual.options[0].gpu, "assumed" in usual.options[0].sentence) == ("L40S", True)
-    error = await ask(it, 400, config=CONFIG, prices={"h100": -1}, **wish)
-    assert (error["code"], error["param"]) == ("bad_price", "prices")
+    for wrong in (-1, "inf", 1e300):
+        error = await ask(it, 400, config=CONFIG, gpu="H100", prices={"h100": wrong})
+        assert (error["code"], error["param"]) == ("bad_price", "prices"), "though nobody asked for a recommendation"
+    small = await view(it, gpu="T4", context=8192, prices={"t4": 0.125})
+    assert {each.usd_per_hour for each in small.changes if each.kind == "more devices"} <= {0.25, 0.5, 1.0}
     assert (await ask(it, 400, config=CONFIG, prices={"abacus": 1}, **wish))["code"] == "unknown_gpu"
 
 
@@ -157,6 +160,8 @@ async def test_draft_layers_take_weights_and_cache(it: World) -> None:
     change = {"num_nextn_predict_layers": 1, "model_type": "glm4_moe", "architectures": ["Glm4MoeForCausalLM"],
               "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 1024, "n_shared_experts": 1,
               "first_k_dense_replace": 1}  # fmt: skip
+    error = await ask(it, 400, config=CONFIG, gpu="H100", speculative_tokens=2)
+    assert (error["code"], error["param"]) == ("bad_limits", "speculative_tokens")
     plain, drafting = [await view(it, change=change, gpu="H200", speculative_tokens=each) for each in (0, 3)]
     assert drafting.per_device.weights_bytes > plain.per_device.weights_bytes
     assert drafting.kv_bytes_per_token > plain.kv_bytes_per_token

@@ -71,6 +71,15 @@ async def test_without_gpus_it_is_about_this_node(it: World) -> None:
     assert (await ask(it, 400, models=[model("a")]))["param"] == "gpus"
 
 
+async def test_hundreds_are_planned_in_one_call_and_thousands_refused(it: World) -> None:
+    many = [model(f"m{at}", SMALL, worth=1 + at % 7) for at in range(150)]
+    found = await planned(it, many, gpus=["H100"] * 8)
+    assert len(found.placed) + len(found.left) == 150
+    assert found.committed_ratio > 0.95
+    error = await ask(it, 400, models=[model("a", SMALL, replicas=64)] * 16, gpus=["H100"])
+    assert (error["code"], error["param"]) == ("bad_limits", "models")
+
+
 async def test_models_of_the_store_are_planned_too(it: World) -> None:
     assert (await ask(it, 404, models=[{"model": "no/such"}]))["code"] == "model_not_found"
 

@@ -96,7 +96,7 @@ def _accounts(row: Row, model: Model, constants: Measured) -> list[Outcome]:
     here, seen = row.measured, []
     chosen = widest(stages)
     counted, returned = _counted_graphs(row, model, chosen), _given_back(row, model)
-    reserved = sparse_workspace(model, resolve(model, row.launch)).reserved_bytes
+    reserved = sparse_workspace(model, resolve(model, row.launch)).built_bytes
     moved = {"weights": reserved, "activation": counted - reserved, "graphs": -returned}
     terms = (
         ("weights", here.weights_bytes, chosen.weights),

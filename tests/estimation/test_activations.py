@@ -81,15 +81,23 @@ def test_sparse_attention_gathers_keys_as_long_as_the_model() -> None:
     assert long.lasting_bytes - short.lasting_bytes == (819_200 - 8192) * 40 * 132
     assert "keys that the indexer gathers of 819200 tokens" in long.why
     newest = peak(GLM_DSA, replace(B200_LONG, version=(0, 32, 0)))
-    assert newest.lasting_bytes == 819_200 * 16 * 132 + MiB
+    assert newest.lasting_bytes == 819_200 * 16 * 132 + MiB + CHOSEN
 
 
 def test_packed_rows_are_unpacked_into_half_precision() -> None:
-    """Hopper reads packed rows where a B200 reads plain fp8: five times the length, 1,152 bytes each."""
+    """Hopper reads packed rows where a B200 reads plain fp8: five times the length, 1,152 bytes each, and the queries
+    of 16 heads."""
     on_h100 = replace(B200_LONG, device_name="NVIDIA H100 80GB HBM3")
-    assert peak(GLM_DSA, on_h100).lasting_bytes - matrix_bytes(on_h100) == 819_200 * 5 * 1152
-    plain = peak(GLM_DSA, replace(on_h100, kv_cache_dtype="auto"))
-    assert plain.lasting_bytes - matrix_bytes(on_h100) == 819_200 * 40 * 132 + MiB
+    queries = 8192 * 16 * 1152
+    found = peak(GLM_DSA, on_h100).lasting_bytes - matrix_bytes(on_h100)
+    assert found == 819_200 * 5 * 1152 + queries + CHOSEN
+    plain = peak(GLM_DSA, replace(on_h100, kv_cache_dtype="auto")).lasting_bytes - matrix_bytes(on_h100)
+    assert plain == 819_200 * 40 * 132 + MiB + queries + CHOSEN, "the queries' workspace stays beside the larger one"
+    newest = replace(on_h100, version=(0, 32, 0), max_model_len=131_072)
+    assert (
+        peak(GLM_DSA, newest).lasting_bytes
+        == 131_072 * 5 * 1152 + 8192 * (16 * 1152 + 64 * (1152 + 1024) + 16 * 1024) + CHOSEN
+    )
 
 
 def test_the_older_generation_profiled_as_many_prompts_as_images_fit() -> None:
@@ -100,6 +108,10 @@ def test_the_older_generation_profiled_as_many_prompts_as_images_fit() -> None:
     assert peak(GEMMA_27B, replace(launch, language_only=True)).sampler_bytes > 10 * sampled[0], (
         "256 sequences of words"
     )
+
+
+CHOSEN = 8192 * 2048 * 4
+"""Which 2,048 tokens each token of a step attends to."""
 
 
 def matrix_bytes(launch: Launch) -> int:

@@ -6,7 +6,9 @@ import pytest
 
 from heliosd.core.units import GiB
 from heliosd.estimation.cache import cache_launch, cache_of
+from heliosd.estimation.kv_kinds import Keeps
 from heliosd.estimation.kv_pages import KvPages
+from heliosd.estimation.kv_specs import kv_specs
 from heliosd.estimation.launch import Launch, Platform
 from heliosd.estimation.model import read_model
 from heliosd.estimation.resolve import resolve
@@ -68,6 +70,38 @@ def test_a_checkpoints_own_draft_layers_cache_too() -> None:
     drafting = pages(GLM_DSA, replace(H100, version=(0, 26, 0), speculative_tokens=3))
     assert drafting.block_bytes * 78 == alone.block_bytes * 79
     assert pages(LLAMA_8B, replace(H100, speculative_tokens=3)).block_bytes == pages(LLAMA_8B).block_bytes
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "qwen3_next"},
+        {**QWEN_7B, "model_type": "mimo", "architectures": ["MiMoForCausalLM"], "num_nextn_predict_layers": 2},
+        {
+            "model_type": "nemotron_h",
+            "num_nextn_predict_layers": 1,
+            "architectures": ["NemotronHForCausalLM"],
+            "num_hidden_layers": 4,
+            "hybrid_override_pattern": "M-M*",
+        },
+        {"model_type": "deepseek_v3"},
+        {**GLM_DSA, "index_topk_freq": 4},
+    ],
+    ids=lambda config: str(config["model_type"]),
+)
+def test_draft_layers_are_counted_whatever_they_are_called(config: Config) -> None:
+    model = read_model(config)
+    launch = replace(H100, version=(0, 26, 0), speculative_tokens=2)
+    asked = cache_launch(model, launch, resolve(model, launch))
+    steps = config.get("num_nextn_predict_layers", 1)
+    assert asked.draft_layers == steps
+    layers = {index for spec in kv_specs(model.fields, asked) if spec.keeps is Keeps.FULL for index in spec.layers}
+    assert {index for index in layers if index >= model.sizes.layers} == set(
+        range(model.sizes.layers, model.sizes.layers + steps)
+    )
+    if config["model_type"] == "glm_moe_dsa":
+        indexers = [spec for spec in kv_specs(model.fields, asked) if spec.role == "indexer"]
+        assert max(max(spec.layers) for spec in indexers) == model.sizes.layers, "the draft has one of its own"
 
 
 def test_fp8_of_sparse_attention_is_packed_but_on_b200() -> None:

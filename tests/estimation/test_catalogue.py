@@ -118,7 +118,11 @@ def test_an_operators_prices_reach_the_slices() -> None:
     assert own["H200"] == gpu("h200").usd_per_hour
 
 
-@pytest.mark.parametrize("price", [-1.0, float("nan")])
-def test_no_price_below_nothing(price: float) -> None:
-    with pytest.raises(BadRequest, match="negative price"):
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf"), 1e308])
+def test_a_price_is_a_sensible_number(price: float) -> None:
+    with pytest.raises(BadRequest, match="cannot rank by") as caught:
         priced({"h100": price})
+    assert (caught.value.code, caught.value.param) == ("bad_price", "prices")
+    with pytest.raises(BadRequest) as unknown:
+        priced({"abacus": 1.0})
+    assert (unknown.value.code, unknown.value.param) == ("unknown_gpu", "prices")

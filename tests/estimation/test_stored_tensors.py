@@ -71,6 +71,22 @@ def test_doubly_quantized_scales_are_float32_in_newer_engines() -> None:
     assert taken((0, 9, 2)) == 64 * 1024 + 2048 * 4
 
 
+def test_what_draft_layers_repeat_is_the_models_own() -> None:
+    """An embedding and a head beside layer 2 of a model of two layers: the engine shares them."""
+    layer = [(f"model.layers.{at}.self_attn.o_proj.weight", "BF16", (64, 64)) for at in (0, 1, 2)]
+    repeated = [
+        ("model.layers.2.embed_tokens.weight", "BF16", (1000, 64)),
+        ("model.layers.2.shared_head.head.weight", "BF16", (1000, 64)),
+    ]
+    model = read_model({"model_type": "no-such-model", "num_hidden_layers": 2})
+
+    def taken(tensors: list[tuple[str, str, tuple[int, ...]]]) -> int:
+        stored = stored_weights([header(tensors)])
+        return account(model, Launch(speculative_tokens=1), stored=stored)[0].weights.likely_bytes
+
+    assert taken([*layer, *repeated]) == taken(layer) == 3 * 64 * 64 * 2
+
+
 def test_equal_tensors_are_one_group() -> None:
     _, stored = published(LLAMA_8B)
     assert (stored.tensors, stored.files, len(stored.groups)) == (291, 33, 12)

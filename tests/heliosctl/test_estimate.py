@@ -263,7 +263,7 @@ def test_sizes_and_prices(daemon: StandIn, ctl: Ctl, config: Path) -> None:
     asked = body(daemon)
     assert (asked["size"], asked["speculative_tokens"]) == (True, 3)
     assert asked["prices"] == {"H100": 1.99, "MIG 1g.10gb": 0.0}
-    for wrong in ("H100", "=3", "H100=cheap", "H100=-1"):
+    for wrong in ("H100", "=3", "H100=cheap", "H100=-1", "H100=inf"):
         ended = ctl("estimate", str(config), "--recommend", "--price", wrong)
         assert (ended.code, "cannot read" in ended.err) == (2, True)
 
