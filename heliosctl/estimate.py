@@ -4,10 +4,10 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from heliosctl.arguments import byte_size, count, number
 from heliosctl.client import Client, connect
 from heliosctl.exits import Exit
 from heliosctl.output import say, show
-from heliosd.core.units import parse_bytes
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
@@ -49,10 +49,10 @@ def add(commands: "Commands") -> None:
 
 def _serving(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--context", "--max-model-len", dest="context", type=_count, metavar="TOKENS", help="longest sequence"
+        "--context", "--max-model-len", dest="context", type=count, metavar="TOKENS", help="longest sequence"
     )
-    command.add_argument("--kv-cache", type=_bytes, metavar="SIZE", help="size of the KV cache, such as 4GiB")
-    command.add_argument("--max-num-seqs", type=_count, metavar="N", help="most sequences at a time")
+    command.add_argument("--kv-cache", type=byte_size, metavar="SIZE", help="size of the KV cache, such as 4GiB")
+    command.add_argument("--max-num-seqs", type=count, metavar="N", help="most sequences at a time")
 
 
 def _elsewhere(command: argparse.ArgumentParser) -> None:
@@ -60,18 +60,18 @@ def _elsewhere(command: argparse.ArgumentParser) -> None:
     where.add_argument("--hub", metavar="REPO", help="a repository of the hub: a few kilobytes of it are read")
     where.add_argument("--revision", metavar="REV", help="of --hub: branch, tag or commit")
     where.add_argument("--gpu", metavar="NAME", help="H100, 4090, MI300X, 'MIG 1g.10gb'; default: what is here")
-    where.add_argument("--device-memory", type=_bytes, metavar="SIZE", help="instead of the GPU's own")
-    where.add_argument("--tp", type=_count, metavar="N", help="tensor-parallel ranks")
-    where.add_argument("--pp", type=_count, metavar="N", help="pipeline stages")
-    where.add_argument("--dp", type=_count, metavar="N", help="data-parallel replicas")
+    where.add_argument("--device-memory", type=byte_size, metavar="SIZE", help="instead of the GPU's own")
+    where.add_argument("--tp", type=count, metavar="N", help="tensor-parallel ranks")
+    where.add_argument("--pp", type=count, metavar="N", help="pipeline stages")
+    where.add_argument("--dp", type=count, metavar="N", help="data-parallel replicas")
     where.add_argument("--ep", action="store_true", help="deal whole experts out")
-    where.add_argument("--concurrency", type=_count, metavar="N", help="requests of full length at once")
+    where.add_argument("--concurrency", type=count, metavar="N", help="requests of full length at once")
     where.add_argument("--precision", metavar="P", help="fp32, bf16, fp16, fp8, int8, int4 or fp4")
     where.add_argument("--kv-dtype", metavar="T", help="auto, fp8, ...")
     where.add_argument("--quantize", metavar="Q", help="what the engine makes of a plain checkpoint")
-    where.add_argument("--speculative", type=_count, metavar="N", help="tokens drafted by the checkpoint's own layers")
+    where.add_argument("--speculative", type=count, metavar="N", help="tokens drafted by the checkpoint's own layers")
     where.add_argument("--size", action="store_true", help="the largest batch and the longest context that fit")
-    where.add_argument("--max-num-batched-tokens", type=_count, metavar="N", help="tokens of a step")
+    where.add_argument("--max-num-batched-tokens", type=count, metavar="N", help="tokens of a step")
     where.add_argument("--engine-version", metavar="V", help="of vLLM, such as 0.19.0")
     where.add_argument("--eager", action="store_true", help="without CUDA graphs")
     where.add_argument("--recommend", action="store_true", help="what serves it of the catalogue, cheapest first")
@@ -81,10 +81,10 @@ def _elsewhere(command: argparse.ArgumentParser) -> None:
 
 def _load(command: argparse.ArgumentParser) -> None:
     load = command.add_argument_group("when does the KV cache overflow")
-    load.add_argument("--rate", type=_number, metavar="R", help="requests a second")
-    load.add_argument("--prompt", type=_number, metavar="TOKENS", help="of a prompt, in the mean")
-    load.add_argument("--output-tokens", type=_number, metavar="TOKENS", help="of an answer, in the mean")
-    load.add_argument("--speed", type=_number, metavar="R", help="tokens a second that a sequence writes")
+    load.add_argument("--rate", type=number, metavar="R", help="requests a second")
+    load.add_argument("--prompt", type=number, metavar="TOKENS", help="of a prompt, in the mean")
+    load.add_argument("--output-tokens", type=number, metavar="TOKENS", help="of an answer, in the mean")
+    load.add_argument("--speed", type=number, metavar="R", help="tokens a second that a sequence writes")
 
 
 def _training(command: argparse.ArgumentParser) -> None:
@@ -92,8 +92,8 @@ def _training(command: argparse.ArgumentParser) -> None:
     train.add_argument("--train", choices=("full", "lora", "qlora"), help="estimate training instead of serving")
     train.add_argument("--optimizer", metavar="NAME", help="adam, adamw, adam8bit, adafactor or sgd")
     train.add_argument("--train-precision", metavar="P", help="fp32, bf16, mixed or master")
-    train.add_argument("--batch", type=_count, metavar="N", help="sequences in one pass of a device")
-    train.add_argument("--rank", type=_count, metavar="N", help="of LoRA")
+    train.add_argument("--batch", type=count, metavar="N", help="sequences in one pass of a device")
+    train.add_argument("--rank", type=count, metavar="N", help="of LoRA")
     train.add_argument("--checkpointing", action="store_true", help="calculate activations again")
     train.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="stage of ZeRO over --dp")
     train.add_argument("--offload", choices=("none", "optimizer", "all"), help="what goes to the host")
@@ -146,26 +146,3 @@ def _measured(client: Client, model: str) -> "FootprintView | None":
 def _exit(view: "EstimateView") -> Exit:
     fits = view.recommendation.options if view.recommendation is not None else view.verdict != "never_fits"
     return Exit.OK if fits else Exit.CANNOT_FIT
-
-
-def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"cannot read {text!r}: a whole number above zero is expected")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"cannot read {text!r}: a number above zero is expected")
-    return number

@@ -1,11 +1,11 @@
 """The command plan: which models could share which devices, before anything is bought or started."""
 
-import argparse
 import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heliosctl.arguments import count
 from heliosctl.client import connect
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, show, table
@@ -40,10 +40,10 @@ def add(commands: "Commands") -> None:
         help="models of the store, a config.json or its directory, or hub:org/name; each with =WORTH if you like",
     )
     command.add_argument("--gpus", metavar="A,NxB", help="H100, 2xL40S, 'MIG 1g.10gb'; default: what is here")
-    command.add_argument("--context", type=_count, metavar="TOKENS", help="longest request of each model")
-    command.add_argument("--concurrency", type=_count, metavar="N", help="such requests at once, of each model")
+    command.add_argument("--context", type=count, metavar="TOKENS", help="longest request of each model")
+    command.add_argument("--concurrency", type=count, metavar="N", help="such requests at once, of each model")
     command.add_argument("--precision", metavar="P", help="of all weights: fp32, bf16, fp16, fp8, int8, int4 or fp4")
-    command.add_argument("--replicas", type=_count, metavar="N", help="of each model")
+    command.add_argument("--replicas", type=count, metavar="N", help="of each model")
 
 
 def plan(args: Namespace) -> Exit:
@@ -65,10 +65,10 @@ def gpus_of(text: str) -> list[str]:
     found: list[str] = []
     for each in filter(None, (part.strip() for part in text.split(","))):
         several = _SEVERAL.fullmatch(each)
-        count, name = (int(several[1]), several[2]) if several else (1, each)
-        if not 0 < count <= MOST_GPUS - len(found):
+        times, name = (int(several[1]), several[2]) if several else (1, each)
+        if not 0 < times <= MOST_GPUS - len(found):
             raise Failure(f"cannot plan for {text}: from 1 to {MOST_GPUS} GPUs can be asked about", Exit.USAGE)
-        found += [name] * count
+        found += [name] * times
     return found
 
 
@@ -146,9 +146,3 @@ def words(view: "PlanView", *, plain: bool) -> str:
         blocks.append("left over:\n" + "\n".join(f"- {each.model}: {each.reason}" for each in view.left))
     blocks.append(f"committed: {view.committed_ratio:.1%} of all devices")
     return "\n\n".join(blocks)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"cannot read {text!r}: a whole number above zero is expected")
-    return int(text)
