@@ -78,11 +78,12 @@ def _model(text: str, args: Namespace) -> dict[str, Any]:
     name, equals, worth = text.rpartition("=")
     if not equals:
         name = text
-    path = None if name.startswith("hub:") else local_path(name)
     if name.startswith("hub:"):
         subject: dict[str, Any] = {"hub": name.removeprefix("hub:")}
+    elif (path := local_path(name)) is not None:
+        subject = {**read_local(path), "name": _called(path)}
     else:
-        subject = {"model": name} if path is None else {**read_local(path), "name": _called(path)}
+        subject = {"model": name}
     limits = {
         "context": args.context,
         "concurrency": args.concurrency,

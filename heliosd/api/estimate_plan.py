@@ -18,7 +18,7 @@ from heliosd.api.estimate_views import (
 from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, CorruptData
 from heliosd.estimation.account import widest
-from heliosd.estimation.catalogue import gpu, priced
+from heliosd.estimation.catalogue import Gpu, gpu, priced
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import GPU_SEQUENCES, HOST_SEQUENCES, per_token_bytes
 from heliosd.estimation.fit import Fit, judged
@@ -116,7 +116,7 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
                 param="precision",
             )
         return trained(subject.name, model, asked.train, target, _notes(model, None, asked, target))
-    priced(asked.prices)  # a price that makes no sense is refused, whether it is needed or not
+    known = priced(asked.prices)  # one that makes no sense is refused, whether it is needed or not
     launch, model, stored = _settled(asked, subject, target)
     trials = Trials(model, stored)
     fit = _judged(asked, trials, launch, target)
@@ -152,9 +152,9 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
         concurrency=None if concurrency == float("inf") else round(concurrency, 2),
         longest_context=fit.longest_context,
         overflow=_overflow(asked.load, fit, launch.data_parallel) if asked.load else None,
-        changes=[] if fit.fits or not changes else _changes(asked, model, launch, fit, target),
+        changes=[] if fit.fits or not changes else _changes(asked, model, launch, fit, target, known),
         sizing=_sizing(asked, trials, launch, target.device_bytes) if asked.size else None,
-        recommendation=_recommendation(asked, model, launch, fit) if asked.recommend else None,
+        recommendation=_recommendation(asked, model, launch, fit, known) if asked.recommend else None,
     )
 
 
@@ -300,8 +300,9 @@ def _overflow(load: LoadRequest, fit: Fit, replicas: int) -> OverflowView:
     return overflow_view(found, fit.tokens, replicas)
 
 
-def _changes(asked: EstimateRequest, model: Model, launch: Launch, fit: Fit, target: Target) -> list[ChangeView]:
-    known = priced(asked.prices)
+def _changes(
+    asked: EstimateRequest, model: Model, launch: Launch, fit: Fit, target: Target, known: Sequence[Gpu]
+) -> list[ChangeView]:
     own = next((each for each in known if each.name == target.gpu.name), None)
     here = replace(own, usable_bytes=target.device_bytes) if own else target.gpu
     found = nearest_changes(
@@ -331,12 +332,16 @@ def _sizing(asked: EstimateRequest, trials: Trials, launch: Launch, device_bytes
         kv_bytes=kv_bytes,
         trials=trials,
     )
-    found = (None if each is None else each.value for each in (sequences, tokens, length))
-    return SizingView(**dict(zip(SizingView.model_fields, found, strict=True)))
+    return SizingView(
+        max_num_seqs=sequences.value if sequences else None,
+        max_num_batched_tokens=tokens.value if tokens else None,
+        max_model_len=length.value if length else None,
+    )
 
 
-def _recommendation(asked: EstimateRequest, model: Model, launch: Launch, fit: Fit) -> RecommendationView:
-    known = priced(asked.prices)
+def _recommendation(
+    asked: EstimateRequest, model: Model, launch: Launch, fit: Fit, known: Sequence[Gpu]
+) -> RecommendationView:
     found = recommend(
         model,
         context=fit.model_len,

@@ -35,8 +35,7 @@ class Target:
 def target_of(asked: EstimateRequest, here: Target | None) -> Target:
     """The device that is meant. Raises BadRequest for a GPU that nobody knows."""
     if asked.gpu is not None:
-        found = named(asked.gpu)
-        return Target(found.name, _resized(found, asked.device_bytes))
+        return named_target(asked.gpu, asked.device_bytes)
     if asked.device_bytes is not None:
         return Target(f"a device of {format_bytes(asked.device_bytes)}", _unknown("", asked.device_bytes))
     if here is not None:
@@ -59,10 +58,10 @@ def device_like(device: Device) -> Target:
     return Target(f"this node's {device.name}", _like(device.name, device.capacity_bytes))
 
 
-def named_target(name: str) -> Target:
-    """A GPU of the catalogue. Raises BadRequest."""
+def named_target(name: str, device_bytes: int | None = None) -> Target:
+    """A GPU of the catalogue, with other memory than usual if so told. Raises BadRequest."""
     found = named(name)
-    return Target(found.name, found)
+    return Target(found.name, _resized(found, device_bytes))
 
 
 @functools.lru_cache(maxsize=256)

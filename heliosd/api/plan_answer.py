@@ -45,7 +45,7 @@ class _Candidate:
     def item(self) -> Item:
         return Item(
             self.name,
-            {kind: fit.fixed_bytes + fit.needed_kv_bytes for kind, fit in self.fits.items()},
+            {kind: fit.needed_bytes for kind, fit in self.fits.items()},
             self.asked.worth,
             self.device_count,
         )
@@ -114,7 +114,7 @@ def _unused(name: str, taken: dict[str, _Candidate]) -> str:
 def _view(candidates: dict[str, _Candidate], packing: Packing, devices: Sequence[PlanDevice]) -> PlanView:
     by_name = {each.name: each for each in devices}
     on = {each.name: [name for name, there in packing.placed.items() if each.name in there] for each in devices}
-    more = {name: _growth(name, candidates, packing, on) for name in packing.placed}
+    more = {name: _growth(name, packing, on) for name in packing.placed}
     placed = []
     for name, there in packing.placed.items():
         fit = candidates[name].fits[by_name[there[0]].kind]
@@ -123,7 +123,7 @@ def _view(candidates: dict[str, _Candidate], packing: Packing, devices: Sequence
             PlacedView(
                 model=name,
                 devices=list(there),
-                needed_bytes=fit.fixed_bytes + fit.needed_kv_bytes,
+                needed_bytes=fit.needed_bytes,
                 kv_cache_bytes=kv_bytes,
                 committed_bytes=fit.fixed_bytes + kv_bytes,
                 context=fit.model_len,
@@ -152,16 +152,15 @@ def _view(candidates: dict[str, _Candidate], packing: Packing, devices: Sequence
     )
 
 
-def _growth(name: str, candidates: dict[str, _Candidate], packing: Packing, on: dict[str, list[str]]) -> int:
+def _growth(name: str, packing: Packing, on: dict[str, list[str]]) -> int:
     """KV bytes beyond those asked for: each device's rest is shared by who lies there; ranks all get the least."""
-    shares = [packing.free_bytes[device] // len(on[device]) for device in packing.placed[name]]
-    return min(shares)
+    return min(packing.free_bytes[device] // len(on[device]) for device in packing.placed[name])
 
 
 def _why_left(candidate: _Candidate, packing: Packing) -> str:
     if not candidate.fits:
         return candidate.reason
-    needed = min(fit.fixed_bytes + fit.needed_kv_bytes for fit in candidate.fits.values())
+    needed = min(fit.needed_bytes for fit in candidate.fits.values())
     free = max(packing.free_bytes.values(), default=0)
     where = f"on each of {candidate.device_count} devices" if candidate.device_count > 1 else "on one device"
     return (

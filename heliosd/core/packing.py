@@ -16,8 +16,8 @@ GRAIN = 2048
 CANNOT_RUN = 1 << 62
 MOST_ROUNDS = 40
 MOST_REGROUPINGS = 8
-MOST_TRIES = 4000
-"""Of items times devices, divided among what is tried the other way round; beyond it the first answer stands."""
+MOST_REGROUPED = 500
+"""Items times devices; beyond it nothing is tried the other way round."""
 MOST_CANDIDATES = 64
 """Of what is left outside, so many are tried on each device."""
 
@@ -90,7 +90,7 @@ def pack(items: Iterable[Item], rooms: Iterable[Room]) -> Packing:
 def _regrouped(table: "_Table", items: Sequence[Item]) -> "_Table":
     """Items of several devices tried out of their place, and what is outside tried in, as long as that helps: what has
     to give way may find another place."""
-    if len(items) * len(table.free) > MOST_TRIES // 8:
+    if len(items) * len(table.free) > MOST_REGROUPED:
         return table
     for _ in range(MOST_REGROUPINGS):
         better = next((each for each in _tries(table, items) if each.worth > table.worth * (1 + 1e-9)), None)
@@ -233,7 +233,7 @@ class _Table:
         return False
 
     def _exchanged(self, outside: list[Item]) -> bool:
-        """The first device on which another choice, from what lies there and what is outside, is worth more."""
+        """On each device the choice of most worth, from what lies there and what is outside; whether any was better."""
         single = [each for each in outside if each.device_count == 1]
         improved = False
         for device in sorted(self.free):

@@ -17,6 +17,11 @@ LOAD_BYTES_PER_S = 2 * 2**30
 LOAD_BASE_S = 3.0
 
 
+def usual_load_s(n_bytes: int) -> float:
+    """Seconds of a start, where none was measured."""
+    return LOAD_BASE_S + n_bytes / LOAD_BYTES_PER_S
+
+
 @dataclass
 class Heat:
     """One model's requests, as they fade."""
@@ -67,7 +72,7 @@ class Usage:
 
     def reload(self, model: str, n_bytes: int) -> float:
         """Seconds that a start takes."""
-        return self.reload_s.get(model, LOAD_BASE_S + n_bytes / LOAD_BYTES_PER_S)
+        return self.reload_s.get(model, usual_load_s(n_bytes))
 
     def loss_s(self, model: str, n_bytes: int, at: float) -> float:
         """Seconds of waiting to be expected should a replica of `n_bytes` go: reuse · reload."""

@@ -187,6 +187,8 @@ def priced(prices: Mapping[str, float], known: Iterable[Gpu] = CATALOGUE) -> tup
     Raises BadRequest for a name that nobody knows and for a price that is no sensible number.
     """
     entries = tuple(known)
+    if not prices:
+        return entries
     try:
         own = {gpu(name, entries).name: price for name, price in prices.items()}
     except BadRequest as error:

@@ -85,8 +85,8 @@ def sparse_workspace(model: Model, resolved: Resolved) -> SparseWorkspace:
 
 def _reserved(model: Model, resolved: Resolved, factor: int, tokens: int) -> int:
     """By FlashMLA's constructor: the unpacked rows, from 0.18 on the queries, from 0.31 on what it pads of both."""
-    launch, on = resolved.launch, resolved.card
-    if model.fields.language().model_type.startswith("deepseek_v4") or not _flash_mla(resolved):
+    launch = resolved.launch
+    if resolved.card.platform is not Platform.CUDA or _is_v4(model) or not _flash_mla(resolved):
         return 0
     heads = -(-model.sizes.heads // launch.tensor_parallel)
     padded = -(-heads // PADDED_HEADS) * PADDED_HEADS
@@ -97,13 +97,13 @@ def _reserved(model: Model, resolved: Resolved, factor: int, tokens: int) -> int
         reserved += tokens * whole * UNPACKED_BYTES
     if packed and launch.version >= (0, 31, 0):
         reserved += tokens * (padded * (UNPACKED_BYTES + LATENT_BYTES) + heads * LATENT_BYTES)
-    return reserved if on.platform is Platform.CUDA else 0
+    return reserved
 
 
 def _gathered_v4(model: Model, resolved: Resolved, tokens: int) -> int:
     """DeepSeek V4's kernels for Hopper gather the compressed context of four requests at a time."""
     text, capability = model.fields.language(), resolved.card.capability
-    if not text.model_type.startswith("deepseek_v4") or capability is None or capability[0] != 9:
+    if not _is_v4(model) or capability is None or capability[0] != 9:
         return 0
     rows = -(-resolved.model_len // 4) + text.whole("sliding_window", default=128) + tokens
     return V4_REQUESTS * rows * text.whole("head_dim", default=512) * 2
@@ -114,12 +114,13 @@ def packed_by_itself(resolved: Resolved) -> bool:
     return not resolved.card.data_centre_blackwell or resolved.launch.version < (0, 19, 0)
 
 
+def _is_v4(model: Model) -> bool:
+    return model.fields.language().model_type.startswith("deepseek_v4")
+
+
 def _tokens_per_row(model: Model) -> int:
     """DeepSeek V4 indexes what it compressed 4 to one, others every token or a pool of some."""
-    text = model.fields.language()
-    if text.model_type.startswith("deepseek_v4"):
-        return 4
-    return text.whole("index_kpool", default=1) or 1
+    return 4 if _is_v4(model) else model.fields.language().whole("index_kpool", default=1) or 1
 
 
 def _flash_mla(resolved: Resolved) -> bool:

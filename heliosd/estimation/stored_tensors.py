@@ -14,8 +14,6 @@ from heliosd.estimation.layout import Split
 from heliosd.estimation.model import Model
 from heliosd.estimation.weights import DTYPE_BYTES, Rotary, padded_vocabulary, shares, stages, unpacks_scales
 
-FLOAT32_BYTES = 4
-
 _INDEX = re.compile(r"(?<=\.)(\d+)(?=\.)")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _SCALES = re.compile(r"scale|absmax|zero|quant_map|quant_state|_bias_correction|g_idx|lut")
@@ -98,7 +96,7 @@ class StoredWeights:
                 continue
             one = _loaded(group, element)
             if unpacked and group.dtype == "U8" and group.name.endswith(".absmax"):
-                one *= FLOAT32_BYTES
+                one *= DTYPE_BYTES["float32"]
             rank = round(one * _share(group, launch, model))
             if _DRAFTS.search(group.name):
                 found[-1] += rank * group.count if launch.speculative_tokens else 0

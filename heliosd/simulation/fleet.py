@@ -20,7 +20,7 @@ from typing import Any
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand, Footprint
 from heliosd.core.units import GiB, parse_bytes
-from heliosd.core.usage import LOAD_BASE_S, LOAD_BYTES_PER_S
+from heliosd.core.usage import usual_load_s
 from heliosd.devices.fleet import read_fleet
 from heliosd.errors import ConfigError
 
@@ -70,8 +70,7 @@ def model_of(
         device_count=device_count,
         keep_alive_s=float("inf"),
     )
-    usual_s = LOAD_BASE_S + weights_bytes * device_count / LOAD_BYTES_PER_S
-    return Model(demand, usual_s if load_s is None else load_s)
+    return Model(demand, usual_load_s(weights_bytes * device_count) if load_s is None else load_s)
 
 
 def _model(table: Mapping[str, Any], number: int) -> Model:

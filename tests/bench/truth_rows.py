@@ -39,8 +39,8 @@ _THREADS: tuple[tuple[int, Version], ...] = (
     (34_500, (0, 16, 0)), (36_500, (0, 17, 0)), (38_000, (0, 18, 0)), (39_500, (0, 19, 0)), (40_500, (0, 20, 0)),
 )  # fmt: skip
 """Where the engine's threads stood when a release came out: tells the release of a log that somebody put into one."""
-_THREAD = re.compile(r"vllm-project/vllm (?:PR)?#(\d+)|vllm-project/vllm#(\d+)")
-_STYLE = re.compile(r"\(?~?v\d+\.\d+[\w.]*")
+_THREAD = re.compile(r"vllm-project/vllm(?: PR| )?#(\d+)")
+_STYLE = re.compile(r"v\d+\.\d+[\w.]*")
 
 _CAPTURE = re.compile(r"max cudagraph capture(?: size)? (\d+)")
 _SIZES = re.compile(r"capture sizes up to (\d+)")
@@ -107,14 +107,15 @@ def _row(cells: Mapping[str, str], configs: Mapping[str, Any]) -> Row:
     if "DSpark" in cells["notes"] and config.get("model_type") == "deepseek_v4":
         # The table's configuration is of the release before, which drafts otherwise; three layers are tapped there.
         config = {**config, "dspark_target_layer_ids": [0, 0, 0]}
-    version = parse_version(cells["vllm_version"]) or _told_elsewhere(cells)
+    named = parse_version(cells["vllm_version"])
+    version = named or _told_elsewhere(cells)
     return Row(
         id=cells["id"],
         source=cells["source"],
         model=cells["model"],
         config=config,
         launch=_launch(cells, config, version),
-        version_known=parse_version(cells["vllm_version"]) is not None,
+        version_known=named is not None,
         measured=Measured(
             weights_bytes=_bytes(cells["weights_gib_per_gpu"]),
             activation_bytes=_bytes(cells["activation_peak_gib"]),
@@ -141,10 +142,10 @@ def _rocm(cells: Mapping[str, str]) -> bool:
 def _told_elsewhere(cells: Mapping[str, str]) -> Version | None:
     """What the notes say of the release (`v0.7.x-style log`), or when the thread that quotes the log was opened."""
     style = _STYLE.search(cells["notes"])
-    if style and (named := parse_version(style[0].lstrip("(~"))):
+    if style and (named := parse_version(style[0])):
         return named
     thread = _THREAD.search(cells["source"])
-    number = int(thread[1] or thread[2]) if thread else 0
+    number = int(thread[1]) if thread else 0
     return max((version for since, version in _THREADS if since <= number), default=None)
 
 
