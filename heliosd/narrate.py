@@ -15,9 +15,13 @@ from heliosd.core.messages import (
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaSlept,
+    ReplicaWoke,
     RequestReleased,
+    SleepReplica,
     StartReplica,
     StopReplica,
+    WakeReplica,
 )
 from heliosd.core.names import ReplicaId
 from heliosd.core.scheduler import Scheduler
@@ -32,6 +36,17 @@ def event_entry(journal: Journal, event: Event, scheduler: Scheduler) -> None:
             model = _model(scheduler, replica)
             text = f"{replica} is ready, measured {format_bytes(measured.total_bytes)}"
             journal.note("ready", text, replica=replica, model=model, detail={"measured": asdict(measured)})
+        case ReplicaSlept(replica=replica, level=level, residue=residue, host_bytes=host_bytes):
+            text = (
+                f"{replica} sleeps at level {level}, keeps {format_bytes(residue.total_bytes)} on each device "
+                f"and {format_bytes(host_bytes)} of host memory"
+            )
+            kept: dict[str, object] = {"level": level, "residue": asdict(residue), "host_bytes": host_bytes}
+            journal.note("asleep", text, replica=replica, model=_model(scheduler, replica), detail=kept)
+        case ReplicaWoke(replica=replica, measured=measured):
+            text = f"{replica} is awake, measured {format_bytes(measured.total_bytes)}"
+            awake = {"measured": asdict(measured)}
+            journal.note("awake", text, replica=replica, model=_model(scheduler, replica), detail=awake)
         case ReplicaExited(replica=replica, cause=cause):
             text = f"{replica} ended" if cause is None else f"{replica} died: {gist(cause)}"
             detail = {"cause": cause} if cause else {}
@@ -62,6 +77,11 @@ def command_entry(journal: Journal, command: Command, scheduler: Scheduler, mode
             }
             text = f"start {demand.model} on {', '.join(devices)}: {reason}"
             journal.note("start", text, replica=replica, model=demand.model, detail=what)
+        case SleepReplica(replica, level, reason):
+            model = _model(scheduler, replica)
+            journal.note("sleep", reason, replica=replica, model=model, detail={"level": level})
+        case WakeReplica(replica, reason):
+            journal.note("wake", reason, replica=replica, model=_model(scheduler, replica))
         case DrainReplica(replica, reason):
             journal.note("drain", reason, replica=replica, model=_model(scheduler, replica))
         case StopReplica(replica, reason):

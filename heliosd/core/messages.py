@@ -6,7 +6,7 @@ is carried out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
@@ -68,6 +68,29 @@ class Demand:
         return self.model, self.revision
 
 
+class Priority(IntEnum):
+    """Classes of requests: all of a higher class goes before any of a lower one, within the bound on waiting."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On whose account a request waits, and how urgently."""
+
+    key: str = ""
+    """The API key's id; empty where none is needed. Keys share fairly."""
+    share: float = 1.0
+    """How much of a fair share the key has beside others."""
+    priority: Priority = Priority.NORMAL
+    work_tokens: int = 1
+    """What it will cost, as far as its body tells: tokens of the prompt and of the longest answer."""
+    prefix: tuple[int, ...] = ()
+    """Hashes of ever longer beginnings of the prompt, shortest first: equal ones may share a KV cache."""
+
+
 class RefusalCode(StrEnum):
     UNKNOWN_MODEL = "model_not_found"
     CANNOT_FIT = "model_cannot_fit"
@@ -91,6 +114,7 @@ class RequestArrived:
     """When an unanswered request is refused."""
     forwarded: bool = False
     """It came from a peer, so it is never forwarded again."""
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +130,43 @@ class ReplicaBecameReady:
     at: float
     replica: ReplicaId
     measured: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSlept:
+    """A replica gave its device memory back, as far as it could."""
+
+    at: float
+    replica: ReplicaId
+    level: int
+    """1: weights are in host memory. 2: they are gone, and are read again from the store."""
+    residue: Footprint
+    """What it still holds on each of its devices, as measured."""
+    host_bytes: int
+    """What it holds in host memory besides what it held awake."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaWoke:
+    at: float
+    replica: ReplicaId
+    measured: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPressed:
+    """What a ready replica's engine says of itself."""
+
+    at: float
+    replica: ReplicaId
+    running: int
+    """Sequences it works on."""
+    waiting: int
+    """Sequences that its own queue holds."""
+    kv_used_ratio: float
+    """Of its KV cache."""
+    preemptions: int
+    """Sequences it had to put back for want of KV cache, since it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +250,9 @@ Event = (
     RequestArrived
     | RequestReleased
     | ReplicaBecameReady
+    | ReplicaSlept
+    | ReplicaWoke
+    | ReplicaPressed
     | ReplicaDied
     | ReplicaExited
     | DevicesFound
@@ -249,6 +313,10 @@ class Hold:
 
     ticket: Ticket
     reason: str
+    position: int = field(default=0, compare=False)
+    """How many requests will be served before it, as it looks now."""
+    eta_s: float | None = field(default=None, compare=False)
+    """Seconds until it is served, as it looks now; None: nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +342,23 @@ class StopReplica:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepReplica:
+    """It has no lease. It answers with `ReplicaSlept`, or ends."""
+
+    replica: ReplicaId
+    level: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeReplica:
+    """It answers with `ReplicaWoke`, or ends."""
+
+    replica: ReplicaId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Worth a line in the journal: drift, a fault, a failure."""
 
@@ -282,4 +367,15 @@ class Note:
     warning: bool = field(default=False)
 
 
-Command = Grant | Forward | Refuse | Hold | StartReplica | DrainReplica | StopReplica | Note
+Command = (
+    Grant
+    | Forward
+    | Refuse
+    | Hold
+    | StartReplica
+    | SleepReplica
+    | WakeReplica
+    | DrainReplica
+    | StopReplica
+    | Note
+)

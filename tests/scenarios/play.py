@@ -35,10 +35,12 @@ from heliosd.core.messages import (
     ReplicaExited,
     RequestArrived,
     RequestReleased,
+    SleepReplica,
     StartReplica,
     StopAsked,
     StopReplica,
     Tick,
+    WakeReplica,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
@@ -140,6 +142,10 @@ def _say(command: Command) -> str:
             return f"hold {ticket}: {reason}"
         case StartReplica(replica, demand, devices):
             return f"start {replica} ({demand.model} on {'+'.join(devices)})"
+        case SleepReplica(replica, level, reason):
+            return f"sleep {replica} at level {level}: {reason}"
+        case WakeReplica(replica, reason):
+            return f"wake {replica}: {reason}"
         case DrainReplica(replica, reason):
             return f"drain {replica}: {reason}"
         case StopReplica(replica):
