@@ -65,5 +65,5 @@ def refusal_error(refuse: Refuse) -> HeliosError:
         case RefusalCode.ENGINE_FAILED:
             message = f"{refuse.reason}: {gist(refuse.cause)}" if refuse.cause else refuse.reason
             return EngineFailed(message, code=refuse.code, cause=refuse.cause, retry_after_s=refuse.retry_after_s)
-        case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE:
+        case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE | RefusalCode.OVERLOADED:
             return Unavailable(refuse.reason, code=refuse.code, retry_after_s=refuse.retry_after_s or 1.0)

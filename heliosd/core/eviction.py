@@ -16,18 +16,26 @@ class Resident:
     devices: tuple[DeviceId, ...]
     per_device: Footprint
     ready: bool
-    """Only a ready replica can be asked to go."""
+    """Only one that is ready or asleep, and not pinned, can be asked to go."""
     leaving: bool
     """Its room is already on the way back."""
     busy: bool
     last_used: float
     loss_s: float = 0.0
-    """Seconds of waiting to be expected should it go: probability of reuse times seconds to start it again."""
+    """Seconds of waiting to be expected should it go: probability of reuse times seconds to have it back."""
+    keeps_bytes: int = 0
+    """What stays on each device when it goes: the residue of one that falls asleep."""
+    pinned: bool = False
+    """An operator wants it to stay."""
+
+    @property
+    def frees_bytes(self) -> int:
+        return max(0, self.per_device.total_bytes - self.keeps_bytes)
 
     @property
     def density(self) -> float:
-        """What a byte of it is worth to keep."""
-        return self.loss_s / max(1, self.per_device.total_bytes)
+        """What a byte that it would free is worth to keep."""
+        return self.loss_s / max(1, self.frees_bytes)
 
 
 def by_worth(residents: Iterable[Resident]) -> list[Resident]:
@@ -50,11 +58,11 @@ def smallest_sufficient(candidates: Iterable[Resident], missing_bytes: int) -> t
         if freed >= missing_bytes:
             break
         taken.append(candidate)
-        freed += candidate.per_device.total_bytes
+        freed += candidate.frees_bytes
     if freed < missing_bytes:
         return ()
     for each in list(taken):
-        if freed - each.per_device.total_bytes >= missing_bytes:
+        if freed - each.frees_bytes >= missing_bytes:
             taken.remove(each)
-            freed -= each.per_device.total_bytes
+            freed -= each.frees_bytes
     return tuple(taken)

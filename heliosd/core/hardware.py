@@ -75,6 +75,15 @@ class DeviceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class HostReading:
+    """One look at the machine's RAM."""
+
+    total_bytes: int
+    available_bytes: int
+    """What could be taken without swapping, as the kernel estimates it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFault:
     """Something the driver told of its own accord: an Xid, a lost GPU."""
 

@@ -1,18 +1,21 @@
-"""The one account of every device's bytes.
+"""The one account of every device's bytes, and of the host memory that sleeping replicas hold.
 
 `promised ≤ capacity − foreign − safety` holds whenever a promise is made; foreign memory may grow afterwards, which
-makes `free_bytes` negative and is told, not hidden. The scheduler is the only writer.
+makes `free_bytes` negative and is told, not hidden. A sleeper is promised its residue. The scheduler is the only
+writer.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.hardware import Device, DeviceReading, HostReading
 from heliosd.core.messages import Footprint
 from heliosd.core.names import DeviceId, ReplicaId
-from heliosd.core.snapshot import DeviceAccount
+from heliosd.core.snapshot import DeviceAccount, HostAccount
 
 NOTHING = Footprint(0, 0, 0)
+HOST_RESERVE_RATIO = 0.05
+"""Of the machine's RAM, left to others when replicas fall asleep."""
 
 
 def add(footprints: Iterable[Footprint]) -> Footprint:
@@ -37,6 +40,13 @@ class Ledger:
     promised: dict[ReplicaId, tuple[tuple[DeviceId, ...], Footprint]] = field(default_factory=dict)
     measured: dict[ReplicaId, Footprint] = field(default_factory=dict)
     foreign: dict[DeviceId, int] = field(default_factory=dict)
+    drift: dict[DeviceId, int] = field(default_factory=dict)
+    """What the device says ours hold, minus what they were measured to hold, in bytes, at the last reading."""
+    host_bytes: int = 0
+    """What sleepers may hold of host memory."""
+    host: HostReading | None = None
+    staged: dict[ReplicaId, int] = field(default_factory=dict)
+    """What each sleeper holds of it."""
 
     def book(self, replica: ReplicaId, devices: tuple[DeviceId, ...], per_device: Footprint) -> None:
         """Promise bytes to a replica before it starts. Raises ValueError when they are not there: a bug of ours."""
@@ -55,10 +65,46 @@ class Ledger:
         if measured.total_bytes > promised.total_bytes:
             self.promised[replica] = (devices, measured)
 
+    def slept(self, replica: ReplicaId, residue: Footprint, host_bytes: int) -> None:
+        """A replica gave its memory back; what it keeps is what it is promised."""
+        devices, _ = self.promised[replica]
+        self.promised[replica] = (devices, residue)
+        self.measured[replica] = residue
+        self.staged[replica] = host_bytes
+
+    def wake(self, replica: ReplicaId, per_device: Footprint) -> None:
+        """Promise a sleeper what it needs awake. Raises ValueError when it is not there: a bug of ours."""
+        devices, residue = self.promised.pop(replica)
+        self.measured.pop(replica, None)
+        try:
+            self.book(replica, devices, per_device)
+        except ValueError:
+            self.promised[replica] = (devices, residue)
+            self.measured[replica] = residue
+            raise
+
+    def stage(self, replica: ReplicaId, n_bytes: int) -> None:
+        """Set host memory aside for a replica that falls asleep."""
+        self.staged[replica] = n_bytes
+
+    def awake(self, replica: ReplicaId) -> None:
+        """What it held of host memory is free."""
+        self.staged.pop(replica, None)
+
     def release(self, replica: ReplicaId) -> None:
         """Take back what was promised. Harmless when repeated."""
         self.promised.pop(replica, None)
         self.measured.pop(replica, None)
+        self.staged.pop(replica, None)
+
+    @property
+    def host_free_bytes(self) -> int:
+        """What another sleeper may take of host memory."""
+        left = self.host_bytes - sum(self.staged.values())
+        if self.host is not None:
+            reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
+            left = min(left, self.host.available_bytes - reserve)
+        return left
 
     def read(self, readings: Iterable[DeviceReading], ours: Mapping[int, ReplicaId]) -> None:
         """Take in what the devices say; `ours` maps process ids to replicas.
@@ -80,12 +126,28 @@ class Ledger:
                 for replica, (devices, _) in self.promised.items()
                 if reading.device in devices and replica not in known
             )
+            self.drift[reading.device] = self._drift(reading, said, ours, mine)
             starting = any(
                 reading.device in devices and replica not in known and replica not in self.measured
                 for replica, (devices, _) in self.promised.items()
             )
             floor_bytes = self.foreign.get(reading.device, 0) if starting else 0
             self.foreign[reading.device] = max(floor_bytes, reading.used_bytes - mine)
+
+    def _drift(
+        self, reading: DeviceReading, said: Mapping[int, int | None], ours: Mapping[int, ReplicaId], mine: int
+    ) -> int:
+        """Where the driver tells of processes, theirs; else only that all together hold less than ours should."""
+        known = {ours[pid] for pid, used in said.items() if used is not None}
+        if not known:
+            starting = any(
+                reading.device in devices and replica not in self.measured
+                for replica, (devices, _) in self.promised.items()
+            )
+            return 0 if starting else min(0, reading.used_bytes - mine)
+        settled = {replica for replica in known if replica in self.measured and replica in self.promised}
+        held = sum(used for pid, used in said.items() if used is not None and ours[pid] in settled)
+        return held - sum(self._held(replica) for replica in settled)
 
     def _held(self, replica: ReplicaId) -> int:
         return self.measured.get(replica, self.promised[replica][1]).total_bytes
@@ -112,6 +174,10 @@ class Ledger:
         reading = self.readings.get(device)
         return reading is None or reading.fault is None
 
+    def drift_ratio(self, device: DeviceId) -> float:
+        """The drift as a share of the device; below zero where less is held than was measured."""
+        return self.drift.get(device, 0) / max(1, self.devices[device].capacity_bytes)
+
     def account(self, device: DeviceId) -> DeviceAccount:
         """All columns of one device, for showing."""
         here = [replica for replica, (devices, _) in self.promised.items() if device in devices]
@@ -123,4 +189,8 @@ class Ledger:
             promised=add(self.promised[replica][1] for replica in here),
             measured_bytes=sum(self.measured[replica].total_bytes for replica in here if replica in self.measured),
             free_bytes=self.free_bytes(device),
+            drift_bytes=self.drift.get(device, 0),
         )
+
+    def host_account(self) -> HostAccount:
+        return HostAccount(self.host_bytes, sum(self.staged.values()), self.host_free_bytes)

@@ -23,10 +23,10 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FETCHING: frozenset({State.STARTING, State.FAILED, State.STOPPED}),
     State.STARTING: frozenset({State.READY, State.FAILED, State.STOPPING}),
     State.READY: frozenset({State.SLEEPING, State.DRAINING, State.FAILED}),
-    State.SLEEPING: frozenset({State.ASLEEP, State.FAILED}),
+    State.SLEEPING: frozenset({State.ASLEEP, State.STOPPING, State.FAILED}),
     State.ASLEEP: frozenset({State.WAKING, State.STOPPING, State.FAILED}),
-    State.WAKING: frozenset({State.READY, State.FAILED}),
-    State.DRAINING: frozenset({State.STOPPING, State.FAILED}),
+    State.WAKING: frozenset({State.READY, State.STOPPING, State.FAILED}),
+    State.DRAINING: frozenset({State.SLEEPING, State.STOPPING, State.FAILED}),
     State.STOPPING: frozenset({State.STOPPED}),
     State.FAILED: frozenset({State.PLANNED, State.STOPPED}),
     State.STOPPED: frozenset(),
@@ -34,8 +34,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 COMING = frozenset({State.PLANNED, State.FETCHING, State.STARTING, State.WAKING})
 """On the way to ready."""
-LEAVING = frozenset({State.DRAINING, State.STOPPING})
-"""On the way out; its memory will come back."""
+LEAVING = frozenset({State.DRAINING, State.SLEEPING, State.STOPPING})
+"""On the way out, or down; its memory will come back."""
 
 
 class IllegalTransition(Exception):

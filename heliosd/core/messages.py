@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 
 
@@ -60,7 +60,11 @@ class Demand:
     remote_code: bool = False
     """The model's configuration wants code that comes with it."""
     keep_alive_s: float = 300.0
-    """Idle for so long, it is stopped. Zero: at once. Infinite: never for idleness alone."""
+    """Idle for so long, it steps down. Zero: at once. Infinite: never for idleness alone."""
+    kv_most_bytes: int = 0
+    """The largest KV cache per device that could ever be of use; not above what is booked: it is not enlarged."""
+    max_replicas: int = 1
+    """So many may run at once, when one alone cannot keep up."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -98,6 +102,7 @@ class RefusalCode(StrEnum):
     DRAINING = "draining"
     QUEUE_FULL = "queue_full"
     DEADLINE = "queue_timeout"
+    OVERLOADED = "overloaded"
 
 
 # ---- events ----------------------------------------------------------------
@@ -130,6 +135,8 @@ class ReplicaBecameReady:
     at: float
     replica: ReplicaId
     measured: Footprint
+    sleep_levels: frozenset[int] = frozenset()
+    """How its engine can sleep on these devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +206,7 @@ class DevicesRead:
     readings: tuple[DeviceReading, ...]
     ours: tuple[tuple[ReplicaId, tuple[int, ...]], ...]
     """The processes of each replica, to tell ours from foreign."""
+    host: HostReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,30 @@ class PeersChanged:
 
     at: float
     holds: tuple[tuple[PeerName, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An operator wants so many replicas of a model to be there always, asked for or not."""
+
+    demand: Demand
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsWanted:
+    """All pins and least numbers of replicas, as they are now."""
+
+    at: float
+    wanted: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SleepAsked:
+    """An operator wants this replica to give its memory back once its leases are over."""
+
+    at: float
+    replica: ReplicaId
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +290,8 @@ Event = (
     | DevicesFound
     | DevicesRead
     | PeersChanged
+    | ModelsWanted
+    | SleepAsked
     | StopAsked
     | DrainAsked
     | LimitsChanged
@@ -277,6 +311,16 @@ class Limits:
     """Share of each device that is promised to nobody."""
     retry_after_failure_s: float = 2.0
     """Wait before a model whose engine failed is started again; doubles with each failure in a row."""
+    overtaking_s: float = 60.0
+    """A request that has waited for so long is served before all younger ones, whatever their class and key."""
+    residence_s: float = 2.0
+    """A replica that just became ready is not sent away before it was ready for so long; at most the patience."""
+    sleep: bool = True
+    """Whether replicas whose engines can sleep do so before they are stopped."""
+    asleep_s: float = 3600.0
+    """How long a sleeping replica is kept when nobody asks for it."""
+    host_bytes: int = 0
+    """Host memory that sleeping replicas may hold together."""
 
 
 # ---- commands --------------------------------------------------------------
@@ -368,14 +412,5 @@ class Note:
 
 
 Command = (
-    Grant
-    | Forward
-    | Refuse
-    | Hold
-    | StartReplica
-    | SleepReplica
-    | WakeReplica
-    | DrainReplica
-    | StopReplica
-    | Note
+    Grant | Forward | Refuse | Hold | StartReplica | SleepReplica | WakeReplica | DrainReplica | StopReplica | Note
 )

@@ -41,17 +41,23 @@ Placement = Fits | MustWait | NeverFits
 
 
 def place(
-    demand: Demand, ledger: Ledger, residents: Iterable[Resident], claimed: frozenset[DeviceId] = frozenset()
+    demand: Demand,
+    ledger: Ledger,
+    residents: Iterable[Resident],
+    claimed: frozenset[DeviceId] = frozenset(),
+    *,
+    only: tuple[DeviceId, ...] | None = None,
+    barred: frozenset[tuple[DeviceId, ...]] = frozenset(),
 ) -> Placement:
     """Find the best place for `demand`.
 
     Preference: a place with free room, the tightest first; else one where idle replicas make room, those whose loss
     costs the fewest seconds; else one to wait for. Devices that fail are not considered. What older requests wait for
-    (`claimed`) is left to them.
+    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
-    groups = list(_device_groups(ledger, demand))
+    groups = [only] if only else [group for group in _device_groups(ledger, demand) if group not in barred]
     possible = [group for group in groups if all(ledger.lasting_bytes(device) >= need for device in group)]
     if not possible:
         return NeverFits(_never(demand, ledger, groups))
@@ -112,6 +118,7 @@ class _Outlook:
     hopeless: bool
     """Even without any of our replicas there is no room: foreign processes hold it."""
     holders: tuple[str, ...]
+    pinned: tuple[str, ...]
 
     @classmethod
     def of(
@@ -119,6 +126,7 @@ class _Outlook:
     ) -> "_Outlook":
         comes_back = idle_suffices = any_suffices = True
         hopeless = False
+        pinned: set[str] = set()
         idle: dict[ReplicaId, Resident] = {}
         ready: dict[ReplicaId, Resident] = {}
         for device in devices:
@@ -126,10 +134,11 @@ class _Outlook:
             if missing <= 0:
                 continue
             here = [each for each in residents if device in each.devices]
-            surely = sum(each.per_device.total_bytes for each in here if each.leaving and not each.busy)
-            coming = sum(each.per_device.total_bytes for each in here if each.leaving)
+            surely = sum(each.frees_bytes for each in here if each.leaving and not each.busy)
+            coming = sum(each.frees_bytes for each in here if each.leaving)
             comes_back &= surely >= missing
             hopeless |= sum(each.per_device.total_bytes for each in here) < missing
+            pinned |= {each.model for each in here if each.pinned}
             only_idle = smallest_sufficient([each for each in by_worth(here) if not each.busy], missing - surely)
             with_busy = smallest_sufficient(by_worth(here), missing - coming)
             idle_suffices &= bool(only_idle) or surely >= missing
@@ -144,6 +153,7 @@ class _Outlook:
             any=tuple(ready.values()) if any_suffices else (),
             hopeless=hopeless,
             holders=tuple(sorted({each.model for each in residents if set(each.devices) & set(devices)})),
+            pinned=tuple(sorted(pinned)),
         )
 
     def missing(self, need: int) -> str:
@@ -153,6 +163,8 @@ class _Outlook:
         """Nothing is claimed where only foreign processes stand in the way: nobody knows when they leave."""
         if self.hopeless:
             return MustWait((), (), f"{self.missing(need)}; foreign processes hold the rest")
+        if not self.any and not self.comes_back and self.pinned:
+            return MustWait((), (), f"{self.missing(need)}; {', '.join(self.pinned)} are pinned there")
         drain = () if self.comes_back else tuple(each.id for each in self.any)
         return MustWait(self.devices, drain, f"{self.missing(need)}; the rest is held by {', '.join(self.holders)}")
 

@@ -3,11 +3,14 @@
 Owned by exactly one loop (`Node.run`), so it needs no lock. The same events in the same order always give the same
 commands.
 
-The bound on waiting, which the property tests hold it to: a request whose model fits waits at most
-`(k + 1) · (patience + longest lease + longest stop + longest start) + longest start`, where k is the number of other
-models that older requests are waiting for. Three rules give it: the queue is served in order of arrival; what an
-older request waits for is not given to a younger one that would start something; and a ready replica that stands in
-the way drains once it has done so for `patience_s`.
+Requests are served in the order of `core/queue.py`: first those that have waited for `overtaking_s`, oldest first; then
+by class, by the round of their key, by arrival. The bound on waiting, which the property tests hold it to: a request
+whose model fits, and that is next when it comes or has waited for `overtaking_s`, waits from then on at most
+`(k + 1) · (patience + longest lease + longest stop or sleep + longest start or waking) + longest start + q · longest
+lease`, where k is the number of other models that requests before it are waiting for, and q the number of requests
+before it for its own model divided by what a replica may work on at once, rounded up. Three rules give it: what a
+request waits for is not given to one behind it that would start something; a ready replica that stands in the way
+drains once it has done so for `patience_s`; and what drains or sleeps takes nobody new.
 """
 
 from collections.abc import Iterable
@@ -26,13 +29,13 @@ from heliosd.core.messages import (
     DevicesFound,
     DevicesRead,
     DrainAsked,
-    DrainReplica,
     Event,
     Grant,
     Hold,
     Limits,
     LimitsChanged,
     ModelsChanged,
+    ModelsWanted,
     Note,
     PeersChanged,
     RefusalCode,
@@ -40,242 +43,297 @@ from heliosd.core.messages import (
     ReplicaBecameReady,
     ReplicaDied,
     ReplicaExited,
+    ReplicaPressed,
+    ReplicaSlept,
+    ReplicaWoke,
     RequestArrived,
     RequestReleased,
-    StartReplica,
+    SleepAsked,
     StopAsked,
-    StopReplica,
     Tick,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
-from heliosd.core.placement import Fits, MustWait, NeverFits, place
+from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
+from heliosd.core.queue import Queue, Queued
 from heliosd.core.replicas import Replica
+from heliosd.core.routing import choose
 from heliosd.core.snapshot import Snapshot, Waiting
-from heliosd.core.units import format_bytes
 from heliosd.core.usage import Usage
+from heliosd.core.warm_pool import Key, WarmPool
 
-LONGEST_BACK_OFF_S = 60.0
-DRIFT_WORTH_TELLING = 0.01
-"""Of what was predicted; less is what the next estimate learns silently."""
-
-
-@dataclass
-class Queued:
-    """A request that waits, and what it was told last."""
-
-    request: RequestArrived
-    demand: Demand
-    told: str | None = None
-    drain_at: float | None = None
-    """When what stands in its way will be drained; None while nothing needs to be."""
-
-
-@dataclass
-class Failures:
-    """Failed starts in a row of one model."""
-
-    in_a_row: int = 0
-    retry_at: float = 0.0
-    cause: str = ""
+STOP_S = 1.0
+"""What a stop is taken to last, when a client is told how long it will wait."""
+DRIFT_ALARM_RATIO = 0.01
+"""Of a device: more than this between what is measured and what was booked is told."""
+SHED_RATIO = 1.25
+"""A request is shed when its turn would come so many times later than its deadline."""
+PLACES_TRIED = 2
+"""A model whose starts failed on so many places in a row is not tried on another."""
 
 
 @dataclass
 class Scheduler:
     limits: Limits = field(default_factory=Limits)
     ledger: Ledger = field(default_factory=Ledger)
-    queue: dict[Ticket, Queued] = field(default_factory=dict)
-    """In order of arrival."""
-    replicas: dict[ReplicaId, Replica] = field(default_factory=dict)
-    failures: dict[str, Failures] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     holders: dict[str, tuple[PeerName, ...]] = field(default_factory=dict)
     draining: bool = False
-    usage: Usage = field(default_factory=Usage)
-    _numbers: "count[int]" = field(default_factory=lambda: count(1))
+    _queue: Queue = field(default_factory=Queue)
+    _drifting: set[DeviceId] = field(default_factory=set)
+    _now: float = 0.0
+    pool: WarmPool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger.safety_ratio = self.limits.safety_ratio
+        self.pool = WarmPool(self.limits, self.ledger, self.usage)
+        self._limit(self.limits)
+
+    @property
+    def queue(self) -> dict[Ticket, Queued]:
+        """Who waits, in order of arrival."""
+        return self._queue.waiting
+
+    @property
+    def replicas(self) -> dict[ReplicaId, Replica]:
+        return self.pool.replicas
+
+    def _limit(self, limits: Limits) -> None:
+        self.limits = self.pool.limits = limits
+        self.ledger.safety_ratio = limits.safety_ratio
+        self.ledger.host_bytes = limits.host_bytes
+        self.pool.breakers.base_s = limits.retry_after_failure_s
 
     def number_after(self, last: int) -> None:
         """Name replicas from `last + 1` on: a name that the journal has already tells of another life."""
-        self._numbers = count(last + 1)
+        self.pool.numbers = count(last + 1)
 
-    def handle(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
+    def handle(self, event: Event) -> list[Command]:
         """Take in what happened and say what to do about it."""
-        commands: list[Command] = []
+        self._now = at = event.at
+        commands = self._take_in(event)
+        commands += self._expire(at)
+        commands += self._keep_wanted(at)
+        return [*commands, *self._serve_queue(at)]
+
+    def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
         match event:
             case RequestArrived():
-                commands += self._arrived(event)
+                return self._arrived(event)
             case RequestReleased():
-                commands += self._released(event)
+                return self._released(event)
             case ReplicaBecameReady():
-                commands += self._became_ready(event)
+                return self.pool.became_ready(event)
+            case ReplicaSlept():
+                return self.pool.slept(event)
+            case ReplicaWoke():
+                return self.pool.woke(event)
+            case ReplicaPressed():
+                return [*self.pool.pressed(event), *self._shed(event.at)]
             case ReplicaDied(replica=replica):
                 self._died(replica)
             case ReplicaExited():
-                commands += self._exited(event)
+                return self._exited(event)
             case DevicesFound(devices=devices):
                 self.ledger.devices = {device.id: device for device in devices}
             case DevicesRead():
-                commands += self._read(event)
+                return self._read(event)
             case PeersChanged(holds=holds):
                 models = sorted({model for _, held in holds for model in held})
                 self.holders = {model: tuple(peer for peer, held in holds if model in held) for model in models}
+            case ModelsWanted(wanted=wanted):
+                self.pool.wanted = {each.demand.key: each for each in wanted}
+            case SleepAsked():
+                return self._sleep_asked(event)
             case StopAsked():
-                commands += self._leave(event.replica, "an operator asked for it")
+                return self.pool.step_down(event.replica, event.at, "an operator asked for it")
             case DrainAsked():
-                commands += self._drain_all()
+                return self._drain_all(event.at)
             case LimitsChanged(limits=limits, keep_alives=keep_alives):
-                self.limits = limits
-                self.ledger.safety_ratio = limits.safety_ratio
-                self.failures.clear()
+                self._limit(limits)
+                self._forget_failures()
                 for replica, keep_alive_s in keep_alives:
                     if replica in self.replicas:
                         self.replicas[replica].keep_alive_s = keep_alive_s
             case ModelsChanged():
-                self.failures.clear()
+                self._forget_failures()
             case Tick():
                 pass
             case _:
                 assert_never(event)
-        return [*commands, *self._expire(event.at), *self._serve_queue(event.at)]
+        return []
+
+    def _forget_failures(self) -> None:
+        self.pool.breakers.forget()
+        self.pool.learned.clear()
+        self.pool.sleepless.clear()
 
     @property
     def next_wakeup(self) -> float | None:
         """When `Tick` is due for something that only time brings about; None when nothing is."""
-        awaited = self._awaited()
-        times = [replica.expires_at for replica in self.replicas.values() if replica.demand.key not in awaited]
-        times += [queued.drain_at for queued in self.queue.values() if queued.drain_at is not None]
-        times += [
-            queued.request.deadline_at for queued in self.queue.values() if queued.request.deadline_at is not None
+        awaited, pinned = self._awaited(), self.pool.pinned()
+        times = [
+            self._expires_at(replica)
+            for replica in self.replicas.values()
+            if replica.demand.key not in awaited and replica.id not in pinned
         ]
+        for queued in self.queue.values():
+            times += [when for when in (queued.drain_at, queued.request.deadline_at) if when is not None]
+        if len(self.queue) > 1:
+            times.append(self._queue.ages_at(self._now, self.limits.overtaking_s))
+        for wanted in self.pool.missing():
+            breakers = self.pool.breakers.open_for(wanted.demand.model, self._now).values()
+            times += [each.retry_at for each in breakers if not each.probing]
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else soonest
 
     def snapshot(self, at: float) -> Snapshot:
+        pinned = self.pool.pinned()
         return Snapshot(
             at=at,
             devices=tuple(self.ledger.account(device) for device in self.ledger.devices),
-            replicas=tuple(replica.status() for replica in self.replicas.values()),
+            replicas=tuple(replica.status(replica.id in pinned) for replica in self.replicas.values()),
             waiting=tuple(
                 Waiting(ticket, queued.demand.model, queued.request.at, queued.told or "")
                 for ticket, queued in self.queue.items()
             ),
             draining=self.draining,
+            host=self.ledger.host_account(),
         )
 
     # ---- what happened -------------------------------------------------------
 
     def _arrived(self, request: RequestArrived) -> list[Command]:
-        refused = admission.refusal(
-            request, draining=self.draining, queued=len(self.queue), limits=self.limits
-        ) or self._backing_off(request)
+        made_way = self._line_is_full(request)
+        refused = admission.refusal(request, draining=self.draining, queued=len(self.queue), limits=self.limits)
         if refused:
             return [refused]
         if request.demand is None:
             forward = admission.elsewhere(
                 request, self.holders.get(request.model, ()), f"{request.model} is not in this node's store"
             )
-            return [forward or Refuse(request.ticket, RefusalCode.UNKNOWN_MODEL, f"cannot find model {request.model}")]
-        self.queue[request.ticket] = Queued(request, request.demand)
+            unknown = Refuse(request.ticket, RefusalCode.UNKNOWN_MODEL, f"cannot find model {request.model}")
+            return [*made_way, forward or unknown]
+        queued = self._queue.add(request, request.demand)
         self.usage.asked(request.demand.model, request.at)
-        return []
+        self.pool.sizes[request.demand.model] = request.demand.per_device.total_bytes
+        return [*made_way, *self._shed(request.at, queued)]
 
-    def _backing_off(self, request: RequestArrived) -> Refuse | None:
-        failed = self.failures.get(request.model)
-        if failed is None or request.at >= failed.retry_at:
-            return None
-        left_s = failed.retry_at - request.at
-        return Refuse(
-            request.ticket,
-            RefusalCode.ENGINE_FAILED,
-            f"cannot start {request.model}: {failed.in_a_row} starts in a row failed; next try in {left_s:.0f} s",
-            retry_after_s=left_s,
-            cause=failed.cause,
+    def _line_is_full(self, request: RequestArrived) -> list[Command]:
+        """A request of a higher class takes the place of the last in line, if that one is of a lower class."""
+        if self.draining or len(self.queue) < self.limits.queue_length or not self.queue:
+            return []
+        last = self._queue.ordered(request.at, self.limits.overtaking_s)[-1]
+        if last.request.terms.priority >= request.terms.priority:
+            return []
+        del self.queue[last.request.ticket]
+        reason = (
+            f"cannot keep the request for {last.request.model} waiting: {self.limits.queue_length} are, which is the "
+            f"limit, and one of class {request.terms.priority.name.lower()} came"
         )
+        return [Refuse(last.request.ticket, RefusalCode.QUEUE_FULL, reason, retry_after_s=5.0)]
 
     def _released(self, event: RequestReleased) -> list[Command]:
         self.queue.pop(event.ticket, None)
         for replica in self.replicas.values():
             if event.ticket in replica.leases:
-                replica.leases.remove(event.ticket)
-                replica.last_used = event.at
-                return self._stop_if_drained(replica)
+                held_s = replica.release(event.ticket, event.at)
+                self.usage.released(replica.demand.model, held_s)
+                return self.pool.drained(replica, event.at)
         return []
 
-    def _became_ready(self, event: ReplicaBecameReady) -> list[Command]:
-        replica = self.replicas[event.replica]
-        replica.measured = event.measured
-        self.ledger.measure(replica.id, event.measured)
-        self.failures.pop(replica.demand.model, None)
-        if replica.state is State.STARTING:
-            replica.become(State.READY)
-            replica.ready_at = replica.last_used = event.at
-            self.usage.started(replica.demand.model, event.at - replica.started_at)
-        predicted_bytes, measured_bytes = replica.demand.per_device.total_bytes, event.measured.total_bytes
-        if measured_bytes <= predicted_bytes * (1 + DRIFT_WORTH_TELLING):
+    def _sleep_asked(self, event: SleepAsked) -> list[Command]:
+        replica = self.replicas.get(event.replica)
+        if replica is None or replica.state is not State.READY:
             return []
-        drift = (
-            f"{replica.id} of {replica.demand.model} holds {format_bytes(measured_bytes)}, "
-            f"{format_bytes(measured_bytes - predicted_bytes)} more than predicted"
-        )
-        return [Note(replica.demand.model, drift, warning=True)]
+        if not self.pool.sleep_level(replica, event.at):
+            return [
+                Note(
+                    replica.demand.model, f"cannot put {replica.id} to sleep: its engine or host memory do not allow it"
+                )
+            ]
+        return self.pool.step_down(replica.id, event.at, "an operator asked for it", sleep=True)
 
     def _died(self, replica_id: ReplicaId) -> None:
         """Who asks from now on gets a fresh replica; its bytes stay booked until it is really gone."""
         replica = self.replicas[replica_id]
-        if replica.state in (State.READY, State.DRAINING):
+        if State.FAILED is not replica.state is not State.STOPPING:
+            replica.died_while = replica.state
             replica.become(State.FAILED)
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
         replica = self.replicas.pop(event.replica)
         self.ledger.release(replica.id)
-        was = replica.state
+        was = replica.died_while or replica.state
         if event.cause is None or was is State.STOPPING:
             return []
-        if was is not State.FAILED:
+        if replica.state is not State.FAILED:
             replica.become(State.FAILED)
         model = replica.demand.model
-        doing = "serving" if was is State.FAILED else was
-        note = Note(model, f"{replica.id} of {model} died while {doing}: {gist(event.cause)}", warning=True)
+        doing = "serving" if replica.died_while in (State.READY, State.DRAINING) else was
+        notes: list[Command] = [
+            Note(model, f"{replica.id} of {model} died while {doing}: {gist(event.cause)}", warning=True)
+        ]
+        notes += self.pool.exited(replica, event.cause, was, event.at)
         if was is not State.STARTING:
-            return [note]
-        return [note, *self._start_failed(replica, event.cause, event.at)]
+            return notes
+        return [*notes, *self._start_failed(replica, event.cause, event.at, learned=len(notes) > 1)]
 
-    def _start_failed(self, replica: Replica, cause: str, at: float) -> list[Command]:
-        """Those who wait learn the cause at once; who comes soon after is told when to come back."""
-        failed = self.failures.setdefault(replica.demand.model, Failures())
-        failed.in_a_row += 1
-        failed.cause = cause
-        failed.retry_at = at + min(LONGEST_BACK_OFF_S, self.limits.retry_after_failure_s * 2 ** (failed.in_a_row - 1))
+    def _start_failed(self, replica: Replica, cause: str, at: float, *, learned: bool) -> list[Command]:
+        """Whoever waits is served by another attempt where that is not the same again: with more memory booked, or on
+        other devices. Otherwise they learn the cause at once, and who comes soon after is told when to come back."""
+        model = replica.demand.model
+        breaker = self.pool.breakers.start_failed(model, replica.devices, at, cause)
+        if learned and breaker.in_a_row == 1:
+            breaker.retry_at = at
+            return []
+        if self._place_for(replica.demand, at) and len(self.pool.breakers.open_for(model, at)) < PLACES_TRIED:
+            return []
         waiting = [ticket for ticket, queued in self.queue.items() if replica.serves(queued.demand)]
         for ticket in waiting:
             del self.queue[ticket]
+        reason = f"cannot start {model}: its engine failed while starting"
         return [
-            Refuse(
-                ticket,
-                RefusalCode.ENGINE_FAILED,
-                f"cannot start {replica.demand.model}: its engine failed while starting",
-                retry_after_s=failed.retry_at - at,
-                cause=cause,
-            )
+            Refuse(ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=breaker.retry_at - at, cause=cause)
             for ticket in waiting
         ]
 
+    def _place_for(self, demand: Demand, at: float) -> bool:
+        """Whether there is a place where its breaker is not open."""
+        barred = frozenset(self.pool.breakers.open_for(demand.model, at))
+        return not isinstance(place(self.pool.adjusted(demand), self.ledger, (), barred=barred), NeverFits)
+
     def _read(self, event: DevicesRead) -> list[Command]:
-        before = {device: self.ledger.healthy(device) for device in self.ledger.devices}
-        ours = {pid: replica for replica, pids in event.ours for pid in pids}
-        known = [reading for reading in event.readings if reading.device in self.ledger.devices]
-        self.ledger.read(known, ours)
+        ours = {pid: replica for replica, pids in event.ours for pid in pids if replica in self.replicas}
+        faults_before = {device: self.ledger.healthy(device) for device in self.ledger.devices}
+        self.ledger.read([reading for reading in event.readings if reading.device in self.ledger.devices], ours)
+        if event.host is not None:
+            self.ledger.host = event.host
         notes: list[Command] = []
-        for reading in known:
-            if before[reading.device] and reading.fault:
-                notes.append(Note(reading.device, f"device {reading.device} failed: {reading.fault}", warning=True))
-            elif not before[reading.device] and not reading.fault:
-                notes.append(Note(reading.device, f"device {reading.device} is back"))
+        for device, healthy in faults_before.items():
+            if healthy and not self.ledger.healthy(device):
+                fault = self.ledger.readings[device].fault
+                notes.append(Note(device, f"device {device} failed: {fault}", warning=True))
+            elif not healthy and self.ledger.healthy(device):
+                notes.append(Note(device, f"device {device} is back"))
+        return [*notes, *self._tell_drift(), *self.pool.relieve_host(event.at)]
+
+    def _tell_drift(self) -> list[Command]:
+        """Once when a device drifts away from the ledger, once when it is back within half of that."""
+        notes: list[Command] = []
+        for device in self.ledger.devices:
+            ratio = self.ledger.drift_ratio(device)
+            if device not in self._drifting and abs(ratio) > DRIFT_ALARM_RATIO:
+                self._drifting.add(device)
+                notes.append(
+                    Note(device, f"{device} holds {ratio:+.1%} of its memory more than was measured", warning=True)
+                )
+            elif device in self._drifting and abs(ratio) <= DRIFT_ALARM_RATIO / 2:
+                self._drifting.discard(device)
+                notes.append(Note(device, f"{device} holds what was measured again"))
         return notes
 
-    def _drain_all(self) -> list[Command]:
+    def _drain_all(self, at: float) -> list[Command]:
         self.draining = True
+        self.pool.wanted.clear()
         refused: list[Command] = [
             refusal
             for queued in self.queue.values()
@@ -283,7 +341,7 @@ class Scheduler:
         ]
         self.queue.clear()
         for replica in list(self.replicas):
-            refused += self._leave(replica, "the node is draining")
+            refused += self.pool.step_down(replica, at, "the node is draining")
         return refused
 
     # ---- what to do ------------------------------------------------------------
@@ -298,117 +356,254 @@ class Scheduler:
                 waited_s = at - queued.request.at
                 reason = f"cannot serve {queued.demand.model} in time: waited {waited_s:.0f} s; {queued.told or ''}"
                 commands.append(Refuse(ticket, RefusalCode.DEADLINE, reason.rstrip("; "), retry_after_s=30.0))
-        awaited = self._awaited()
+        awaited, pinned = self._awaited(), self.pool.pinned()
         for replica in list(self.replicas.values()):
-            if at >= replica.expires_at and replica.demand.key not in awaited:
-                commands += self._leave(replica.id, f"idle for {replica.keep_alive_s:.0f} s")
+            if at >= self._expires_at(replica) and replica.demand.key not in awaited and replica.id not in pinned:
+                idle_s = at - replica.last_used if replica.state is State.ASLEEP else replica.keep_alive_s
+                commands += self.pool.step_down(replica.id, at, f"idle for {idle_s:.0f} s", sleep=True)
         return commands
 
-    def _awaited(self) -> set[tuple[str, str]]:
+    def _expires_at(self, replica: Replica) -> float:
+        """When it has been idle, or asleep, for so long that it takes a step down the ladder."""
+        if replica.state is State.ASLEEP and replica.slept_at is not None:
+            return replica.slept_at + self.limits.asleep_s
+        return replica.expires_at
+
+    def _awaited(self) -> set[Key]:
         """The keys of the demands that wait: what serves them stays, though it is idle."""
         return {queued.demand.key for queued in self.queue.values()}
 
-    def _serve_queue(self, at: float) -> list[Command]:
-        """Go through the queue in order of arrival; equal models share one answer."""
+    def _keep_wanted(self, at: float) -> list[Command]:
+        """Start or wake what an operator pinned, where there is room or something idle to make it."""
         commands: list[Command] = []
-        answers: dict[tuple[str, str], str] = {}
+        for wanted in () if self.draining else list(self.pool.missing()):
+            asleep = next((each for each in self.pool.of(wanted.demand) if each.state is State.ASLEEP), None)
+            demand = self.pool.adjusted(wanted.demand)
+            found, sleep = self._find_room(demand, asleep, frozenset(), at)
+            match found:
+                case Fits(devices=devices, victims=(), reason=reason):
+                    if asleep and asleep.devices == devices:
+                        commands.append(self.pool.wake(asleep, at, f"pinned; {reason}"))
+                    else:
+                        commands.append(self.pool.start(demand, devices, at, f"pinned; {reason}")[1])
+                case Fits(victims=victims, reason=reason):
+                    why = f"room for {demand.model}, which is pinned: {reason}"
+                    commands += self._all_step_down(victims, at, why, sleep=sleep)
+                case _:
+                    pass
+        return commands
+
+    def _serve_queue(self, at: float) -> list[Command]:
+        """Go through the queue in its order; equal models share one answer."""
+        commands: list[Command] = []
+        answers: dict[Key, tuple[str, float | None]] = {}
         claimed: set[DeviceId] = set()
-        for ticket, queued in list(self.queue.items()):
-            key = queued.demand.key
-            replica = self._serving(queued.demand)
-            if replica is not None and replica.state is State.READY:
-                del self.queue[ticket]
-                replica.leases.add(ticket)
-                replica.last_used = at
+        ahead: dict[Key, int] = {}
+        for place_in_line, queued in enumerate(self._queue.ordered(at, self.limits.overtaking_s)):
+            ticket, key = queued.request.ticket, queued.demand.key
+            prefix = queued.request.terms.prefix
+            replica = choose((each for each in self.pool.of(queued.demand) if each.open), prefix)
+            if replica is not None:
+                self._queue.served(queued)
+                replica.grant(ticket, at, prefix)
                 commands.append(Grant(ticket, replica.id, f"{replica.id} is ready"))
                 continue
             if key not in answers:
-                decided, answer = self._make_way(queued, replica, claimed, at)
+                decided, reason, eta_s = self._make_way(queued, claimed, at)
                 commands += decided
                 if ticket not in self.queue:
                     continue
-                answers[key] = answer
-            if queued.told != answers[key]:
-                queued.told = answers[key]
-                commands.append(Hold(ticket, answers[key]))
+                answers[key] = reason, eta_s
+            reason, eta_s = answers[key]
+            before = ahead[key] = ahead.get(key, -1) + 1
+            eta_s = None if eta_s is None else eta_s + self._turns_s(queued.demand, before)
+            if queued.news(at, reason, place_in_line, eta_s):
+                commands.append(Hold(ticket, reason, place_in_line, eta_s))
         return commands
 
-    def _serving(self, demand: Demand) -> Replica | None:
-        """The replica that serves this demand or will; one that is on its way out does not."""
-        matching = [replica for replica in self.replicas.values() if replica.serves(demand)]
-        ready = next((replica for replica in matching if replica.state is State.READY), None)
-        return ready or next((replica for replica in matching if replica.state in COMING), None)
+    def _turns_s(self, demand: Demand, before: int) -> float:
+        """How long those before take who wait for the same model."""
+        return (before // max(1, demand.max_num_seqs)) * self.usage.lease(demand.model)
 
-    def _make_way(
-        self, queued: Queued, coming: Replica | None, claimed: set[DeviceId], at: float
-    ) -> tuple[list[Command], str]:
-        """Start what the request needs, or say what it waits for. Adds to `claimed` what younger ones must leave."""
+    def _make_way(self, queued: Queued, claimed: set[DeviceId], at: float) -> tuple[list[Command], str, float | None]:
+        """Start or wake what the request needs, or say what it waits for, and how long probably.
+
+        Adds to `claimed` what those behind it must leave.
+        """
         queued.drain_at = None
-        if coming is not None:
-            return [], f"{coming.id} is {coming.state}"
-        request, demand = queued.request, queued.demand
-        match place(demand, self.ledger, self.residents(at), frozenset(claimed)):
+        demand = queued.demand
+        own = self.pool.of(demand)
+        if coming := next((each for each in own if each.state in COMING), None):
+            return [], f"{coming.id} is {coming.state}", self._ready_in(coming, at)
+        if falling := next((each for each in own if each.state is State.SLEEPING), None):
+            return [], f"{falling.id} is falling asleep, then it wakes", self._ready_in(falling, at)
+        if full := [each for each in own if each.state is State.READY]:
+            return self._one_more(queued, full, at)
+        if barred := self._barred(queued, at):
+            return barred, "", None
+        asleep = next((each for each in own if each.state is State.ASLEEP), None)
+        return self._room_for(queued, self.pool.adjusted(demand), asleep, claimed, at)
+
+    def _room_for(
+        self, queued: Queued, demand: Demand, asleep: Replica | None, claimed: set[DeviceId], at: float
+    ) -> tuple[list[Command], str, float | None]:
+        request = queued.request
+        reload_s = self._takes_s(demand, asleep)
+        found, sleep = self._find_room(demand, asleep, frozenset(claimed), at)
+        match found:
             case NeverFits(reason):
                 del self.queue[request.ticket]
                 forward = admission.elsewhere(request, self.holders.get(request.model, ()), "it can never fit here")
-                return [forward or Refuse(request.ticket, RefusalCode.CANNOT_FIT, f"cannot fit: {reason}")], reason
+                return (
+                    [forward or Refuse(request.ticket, RefusalCode.CANNOT_FIT, f"cannot fit: {reason}")],
+                    reason,
+                    None,
+                )
             case Fits(devices=devices, victims=(), reason=reason):
-                return self._start(demand, devices, at, reason)
+                if asleep is not None and asleep.devices == devices:
+                    return [self.pool.wake(asleep, at, reason)], f"{asleep.id} is {asleep.state}", reload_s
+                replica, started = self.pool.start(demand, devices, at, reason)
+                ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
+                return [started, *ends], f"{replica.id} is {replica.state}", reload_s
             case Fits(devices=devices, victims=victims, reason=reason):
                 claimed.update(devices)
-                return self._all_leave(victims, f"room for {demand.model}: {reason}"), f"making room: {reason}"
+                leave = self._all_step_down(victims, at, f"room for {demand.model}: {reason}", sleep=sleep)
+                return leave, f"making room: {reason}", STOP_S + reload_s
             case MustWait(devices=devices, drain=victims, reason=reason):
                 claimed.update(devices)
-                if victims:
-                    queued.drain_at = self._drain_at(request, victims)
-                    if at >= queued.drain_at:
-                        queued.drain_at = None
-                        why = f"in the way of {demand.model} for {self.limits.patience_s:.0f} s"
-                        return self._all_leave(victims, why), f"making room: {reason}"
-                return [], reason
+                if not victims:
+                    return [], reason, STOP_S + reload_s if devices else None
+                queued.drain_at = self._drain_at(request, victims, at)
+                lease_s = max(self.usage.lease(self.replicas[each].demand.model) for each in victims)
+                if at >= queued.drain_at:
+                    queued.drain_at = None
+                    why = f"in the way of {demand.model} for {self.limits.patience_s:.0f} s"
+                    leave = self._all_step_down(victims, at, why, sleep=sleep)
+                    return leave, f"making room: {reason}", lease_s + STOP_S + reload_s
+                return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
 
-    def _drain_at(self, request: RequestArrived, victims: Iterable[ReplicaId]) -> float:
-        """A replica may serve others for the time of patience, counted from when it was ready to serve at all."""
-        ready = (self.replicas[victim].ready_at or 0.0 for victim in victims)
-        return max(request.at, *ready) + self.limits.patience_s
+    def _find_room(
+        self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float
+    ) -> tuple[Placement, bool]:
+        """Where it may run: where its sleeper is, if there is room or something idle there; else anywhere.
 
-    def residents(self, at: float) -> list[Resident]:
+        The second value: whether those who make room sleep, as far as they can, because that frees enough; else they
+        are stopped.
+        """
+        barred = frozenset(self.pool.breakers.open_for(demand.model, at))
+        found: Placement | None = None
+        can_sleep = self.limits.sleep and any(each.sleep_levels for each in self.replicas.values())
+        for sleep in (True, False) if can_sleep else (False,):
+            there = self.residents(at, sleep=sleep)
+            if asleep is not None and asleep.devices not in barred:
+                missing = self.pool.still_missing(asleep)
+                others = [each for each in there if each.id != asleep.id]
+                woken = place(missing, self.ledger, others, claimed, only=asleep.devices)
+                if isinstance(woken, Fits):
+                    return woken, sleep
+                found = woken
+            fresh = place(demand, self.ledger, there, claimed, barred=barred)
+            if isinstance(fresh, Fits):
+                return fresh, sleep
+            if not isinstance(found, MustWait):
+                found = fresh
+        assert found is not None, "the loop runs at least once"
+        return found, False
+
+    def _takes_s(self, demand: Demand, asleep: Replica | None) -> float:
+        whole = demand.per_device.total_bytes * demand.device_count
+        return self.usage.reload(demand.model, whole) if asleep is None else self.usage.wake(demand.model, whole)
+
+    def _ready_in(self, replica: Replica, at: float) -> float:
+        """Seconds until it serves, as far as earlier times tell."""
+        waking = replica.state in (State.WAKING, State.SLEEPING)
+        takes_s = self._takes_s(replica.demand, replica if waking else None)
+        return takes_s if replica.state is State.SLEEPING else max(0.0, replica.started_at + takes_s - at)
+
+    def _barred(self, queued: Queued, at: float) -> list[Command]:
+        """Refuse what no place may be tried for, with the cause and when to come back."""
+        demand, request = queued.demand, queued.request
+        opened = self.pool.breakers.open_for(demand.model, at)
+        if not opened or (len(opened) < PLACES_TRIED and self._place_for(demand, at)):
+            return []
+        del self.queue[request.ticket]
+        last = max(opened.values(), key=lambda each: each.retry_at)
+        left_s = max(0.0, min(each.retry_at for each in opened.values()) - at)
+        reason = f"cannot start {demand.model}: {last.in_a_row} starts in a row failed; next try in {left_s:.0f} s"
+        return [Refuse(request.ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=left_s, cause=last.cause)]
+
+    def _one_more(self, queued: Queued, full: list[Replica], at: float) -> tuple[list[Command], str, float | None]:
+        """All its replicas work on as much as they may: wait for a lease to end, or start another replica."""
+        demand = queued.demand
+        names = ", ".join(f"{each.id} works on {each.load} of {each.pressure.limit}" for each in full)
+        lease_s = self.usage.lease(demand.model)
+        busy = f"{names} requests", lease_s / max(1, sum(each.load for each in full))
+        if len(full) >= demand.max_replicas or self._barred_anywhere(demand, at):
+            return [], *busy
+        queued.drain_at = queued.request.at + self.limits.patience_s
+        if at < queued.drain_at:
+            return [], *busy
+        queued.drain_at = None
+        waiting = sum(1 for each in self.queue.values() if each.demand.key == demand.key)
+        match place(self.pool.adjusted(demand), self.ledger, self.residents(at)):
+            case Fits(devices=devices, victims=(), reason=reason):
+                why = f"{waiting} requests wait for {len(full)} of at most {demand.max_replicas} replicas; {reason}"
+                replica, started = self.pool.start(self.pool.adjusted(demand), devices, at, why)
+                return [started], f"{replica.id} is {replica.state}", self._ready_in(replica, at)
+            case Fits(victims=victims, reason=reason) if self._costs_s(victims, at) < waiting * lease_s:
+                leave = self._all_step_down(victims, at, f"room for one more {demand.model}: {reason}", sleep=True)
+                return leave, f"{names} requests; making room for one more replica", busy[1]
+            case _:
+                return [], *busy
+
+    def _barred_anywhere(self, demand: Demand, at: float) -> bool:
+        return bool(self.pool.breakers.open_for(demand.model, at))
+
+    def _costs_s(self, victims: Iterable[ReplicaId], at: float) -> float:
+        chosen = set(victims)
+        return sum(each.loss_s for each in self.residents(at) if each.id in chosen)
+
+    def _shed(self, at: float, only: Queued | None = None) -> list[Command]:
+        """Refuse at once whose turn would come long after its deadline: where memory limits a replica, or at all.
+
+        Those behind are told first, so the lowest class goes first; who is told is told how long the line is.
+        """
+        commands: list[Command] = []
+        line: dict[Key, int] = {}
+        for queued in self._queue.ordered(at, self.limits.overtaking_s):
+            key, deadline_at = queued.demand.key, queued.request.deadline_at
+            before = line[key] = line.get(key, -1) + 1
+            if deadline_at is None or (only is not None and queued is not only):
+                continue
+            serving = [each for each in self.pool.of(queued.demand) if each.state is State.READY]
+            slots = sum(each.pressure.limit for each in serving)
+            if not slots or queued.demand.model not in self.usage.lease_s or before < slots:
+                continue
+            wait_s = before / slots * self.usage.lease(queued.demand.model)
+            if wait_s <= SHED_RATIO * (deadline_at - at):
+                continue
+            line[key] -= 1
+            del self.queue[queued.request.ticket]
+            reason = (
+                f"cannot serve {queued.demand.model} in time: {before} requests go before, {slots} are worked on at "
+                f"once for {self.usage.lease(queued.demand.model):.1f} s each, so it would wait {wait_s:.0f} s of at most "
+                f"{deadline_at - at:.0f} s"
+            )
+            commands.append(Refuse(queued.request.ticket, RefusalCode.OVERLOADED, reason, retry_after_s=wait_s))
+        return commands
+
+    def _drain_at(self, request: RequestArrived, victims: Iterable[ReplicaId], at: float) -> float:
+        """A replica may serve others for the time of patience, counted from when it was ready to serve at all; an idle
+        one only for its residence."""
+        chosen = [self.replicas[victim] for victim in victims]
+        if not any(each.leases for each in chosen):
+            return max(self.pool.resident_until(each) for each in chosen)
+        return max(request.at, *(each.ready_at or 0.0 for each in chosen)) + self.limits.patience_s
+
+    def residents(self, at: float, *, sleep: bool = False) -> list[Resident]:
         """The replicas as the policies see them, with what is booked for each and what its loss would cost."""
-        booked = [(replica, self.ledger.promised[replica.id][1]) for replica in self.replicas.values()]
-        return [
-            replica.resident(each, self.usage.loss_s(replica.demand.model, each.total_bytes * len(replica.devices), at))
-            for replica, each in booked
-        ]
+        return self.pool.residents(at, sleep=sleep)
 
-    def _start(
-        self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str
-    ) -> tuple[list[Command], str]:
-        replica = Replica(
-            ReplicaId(f"r{next(self._numbers)}"), demand, devices, started_at=at, keep_alive_s=demand.keep_alive_s
-        )
-        self.ledger.book(replica.id, devices, demand.per_device)
-        self.replicas[replica.id] = replica
-        replica.become(State.STARTING)
-        return [StartReplica(replica.id, demand, devices, reason)], f"{replica.id} is {replica.state}"
-
-    def _all_leave(self, victims: Iterable[ReplicaId], reason: str) -> list[Command]:
-        return [command for victim in victims for command in self._leave(victim, reason)]
-
-    def _leave(self, replica_id: ReplicaId, reason: str) -> list[Command]:
-        """Send a replica on its way out, as gently as its state allows. Harmless when it already is."""
-        replica = self.replicas.get(replica_id)
-        if replica is None:
-            return []
-        if replica.state is State.STARTING:
-            replica.become(State.STOPPING)
-            return [StopReplica(replica.id, reason)]
-        if replica.state is State.READY:
-            replica.become(State.DRAINING)
-            return [DrainReplica(replica.id, reason), *self._stop_if_drained(replica)]
-        return []
-
-    def _stop_if_drained(self, replica: Replica) -> list[Command]:
-        if replica.leases or replica.state is not State.DRAINING:
-            return []
-        replica.become(State.STOPPING)
-        return [StopReplica(replica.id, "no lease is left")]
+    def _all_step_down(self, victims: Iterable[ReplicaId], at: float, reason: str, *, sleep: bool) -> list[Command]:
+        """Send them down the ladder: to sleep, if that frees enough and they can, else to their end."""
+        return [command for victim in victims for command in self.pool.step_down(victim, at, reason, sleep=sleep)]

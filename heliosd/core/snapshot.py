@@ -21,6 +21,18 @@ class DeviceAccount:
     """Sum over the replicas on this device."""
     measured_bytes: int
     free_bytes: int
+    drift_bytes: int = 0
+    """What the device says ours hold, minus what they were measured to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccount:
+    """The host memory that sleeping replicas may hold."""
+
+    limit_bytes: int
+    staged_bytes: int
+    free_bytes: int
+    """What another sleeper may take: of the limit, and of what the machine has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,13 @@ class ReplicaStatus:
     idle_since: float | None
     """None while it has leases."""
     keep_alive_s: float
+    level: int = 0
+    """At which it sleeps; 0: it does not."""
+    limit: int = 0
+    """Requests it may work on at once now."""
+    kv_used_ratio: float = 0.0
+    """Of its KV cache, as the engine last said."""
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +75,4 @@ class Snapshot:
     replicas: tuple[ReplicaStatus, ...]
     waiting: tuple[Waiting, ...]
     draining: bool
+    host: HostAccount = HostAccount(0, 0, 0)

@@ -15,6 +15,10 @@ HORIZON_S = 60.0
 LOAD_BYTES_PER_S = 2 * 2**30
 """Of a model that was never started here; what was measured takes its place."""
 LOAD_BASE_S = 3.0
+WAKE_BYTES_PER_S = 16 * 2**30
+"""From pinned host memory over PCIe; of a model that never woke here."""
+WAKE_BASE_S = 0.3
+USUAL_LEASE_S = 5.0
 
 
 def usual_load_s(n_bytes: int) -> float:
@@ -55,6 +59,10 @@ class Usage:
     heats: dict[str, Heat] = field(default_factory=dict)
     reload_s: dict[str, float] = field(default_factory=dict)
     """What the last start took, from the command to ready."""
+    wake_s: dict[str, float] = field(default_factory=dict)
+    """What the last waking took."""
+    lease_s: dict[str, float] = field(default_factory=dict)
+    """How long a request is worked on; the mean of the last ones, the newest counting most."""
 
     def asked(self, model: str, at: float) -> None:
         if model not in self.heats and len(self.heats) >= MOST_MODELS:
@@ -64,6 +72,20 @@ class Usage:
 
     def started(self, model: str, took_s: float) -> None:
         self.reload_s[model] = took_s
+
+    def woke(self, model: str, took_s: float) -> None:
+        self.wake_s[model] = took_s
+
+    def released(self, model: str, held_s: float) -> None:
+        self.lease_s[model] = self.lease_s.get(model, held_s) * 0.8 + held_s * 0.2
+
+    def wake(self, model: str, n_bytes: int) -> float:
+        """Seconds that waking takes."""
+        return self.wake_s.get(model, WAKE_BASE_S + n_bytes / WAKE_BYTES_PER_S)
+
+    def lease(self, model: str) -> float:
+        """Seconds that a request is worked on."""
+        return self.lease_s.get(model, USUAL_LEASE_S)
 
     def reuse(self, model: str, at: float) -> float:
         """The probability of a request within the horizon, requests coming at random: `1 - exp(-rate · horizon)`."""

@@ -9,10 +9,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from heliosd.core.messages import Command, Limits
+from heliosd.core.messages import Command, Demand, Limits
 from heliosd.core.names import DeviceId
 from heliosd.core.replicas import Replica
-from heliosd.core.scheduler import Queued, Scheduler
+from heliosd.core.queue import Queued
+from heliosd.core.scheduler import Scheduler
 from heliosd.core.usage import Usage
 from heliosd.simulation.fleet import Fleet
 from heliosd.simulation.trace import Asked
@@ -25,7 +26,7 @@ OLLAMA_KEEP_ALIVE_S = 300.0
 class Unvalued(Usage):
     """Nothing costs anything to lose: then the longest unused goes first."""
 
-    def loss_s(self, model: str, n_bytes: int, at: float) -> float:
+    def reuse(self, model: str, at: float) -> float:
         return 0.0
 
 
@@ -35,17 +36,17 @@ class Counted(Scheduler):
 
     most: int = 1
 
-    def _make_way(
-        self, queued: Queued, coming: Replica | None, claimed: set[DeviceId], at: float
-    ) -> tuple[list[Command], str]:
-        if coming is None and len(self.replicas) >= self.most:
+    def _room_for(
+        self, queued: Queued, demand: Demand, asleep: Replica | None, claimed: set[DeviceId], at: float
+    ) -> tuple[list[Command], str, float | None]:
+        if len(self.replicas) >= self.most:
             idle = [each for each in self.replicas.values() if each.idle]
             gone: list[Command] = []
             if idle:
                 last = min(idle, key=lambda each: (each.last_used, each.id))
-                gone = self._leave(last.id, f"at most {self.most} models are loaded at a time")
-            return gone, f"{self.most} models are loaded"
-        return super()._make_way(queued, coming, claimed, at)
+                gone = self.pool.step_down(last.id, at, f"at most {self.most} models are loaded at a time")
+            return gone, f"{self.most} models are loaded", None
+        return super()._room_for(queued, demand, asleep, claimed, at)
 
 
 def helios(fleet: Fleet, trace: Sequence[Asked], speeds: Speeds) -> Outcome:
