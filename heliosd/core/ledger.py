@@ -157,6 +157,10 @@ class Ledger:
         capacity = self.devices[device].capacity_bytes
         return capacity - self.foreign.get(device, 0) - self.safety_bytes(device)
 
+    def own_bytes(self, device: DeviceId) -> int:
+        """What could be promised if nobody of ours were there; nothing of a device that fails."""
+        return max(0, self.usable_bytes(device)) if self.healthy(device) else 0
+
     def lasting_bytes(self, device: DeviceId) -> int:
         """What could ever be promised, foreign processes gone: capacity − safety."""
         return self.devices[device].capacity_bytes - self.safety_bytes(device)

@@ -63,6 +63,8 @@ class Demand:
     """Idle for so long, it steps down. Zero: at once. Infinite: never for idleness alone."""
     kv_most_bytes: int = 0
     """The largest KV cache per device that could ever be of use; not above what is booked: it is not enlarged."""
+    kv_least_bytes: int = 0
+    """The smallest KV cache per device that it starts with; 0: only the one that is booked."""
     max_replicas: int = 1
     """So many may run at once, when one alone cannot keep up."""
 

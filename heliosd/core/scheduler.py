@@ -71,6 +71,17 @@ PLACES_TRIED = 2
 """A model whose starts failed on so many places in a row is not tried on another."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a replica may run, and how room is made there."""
+
+    at: Placement
+    wakes: bool = False
+    """It is the place of its sleeper."""
+    sleep: bool = False
+    """Those who make room sleep, as far as they can, because that frees enough; else they are stopped."""
+
+
 @dataclass
 class Scheduler:
     limits: Limits = field(default_factory=Limits)
@@ -110,9 +121,10 @@ class Scheduler:
         """Take in what happened and say what to do about it."""
         self._now = at = event.at
         commands = self._take_in(event)
-        commands += self._expire(at)
+        commands += self._too_late(at)
         commands += self._keep_wanted(at)
-        return [*commands, *self._serve_queue(at)]
+        commands += self._serve_queue(at)
+        return [*commands, *self._expire(at)]
 
     def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
         match event:
@@ -346,8 +358,8 @@ class Scheduler:
 
     # ---- what to do ------------------------------------------------------------
 
-    def _expire(self, at: float) -> list[Command]:
-        """What only time brings about: deadlines of requests, keep-alives of idle replicas."""
+    def _too_late(self, at: float) -> list[Command]:
+        """Requests whose deadline has come."""
         commands: list[Command] = []
         for ticket, queued in list(self.queue.items()):
             deadline_at = queued.request.deadline_at
@@ -356,6 +368,11 @@ class Scheduler:
                 waited_s = at - queued.request.at
                 reason = f"cannot serve {queued.demand.model} in time: waited {waited_s:.0f} s; {queued.told or ''}"
                 commands.append(Refuse(ticket, RefusalCode.DEADLINE, reason.rstrip("; "), retry_after_s=30.0))
+        return commands
+
+    def _expire(self, at: float) -> list[Command]:
+        """Replicas that were idle, or asleep, for as long as they are kept."""
+        commands: list[Command] = []
         awaited, pinned = self._awaited(), self.pool.pinned()
         for replica in list(self.replicas.values()):
             if at >= self._expires_at(replica) and replica.demand.key not in awaited and replica.id not in pinned:
@@ -379,16 +396,16 @@ class Scheduler:
         for wanted in () if self.draining else list(self.pool.missing()):
             asleep = next((each for each in self.pool.of(wanted.demand) if each.state is State.ASLEEP), None)
             demand = self.pool.adjusted(wanted.demand)
-            found, sleep = self._find_room(demand, asleep, frozenset(), at)
-            match found:
+            room = self._find_room(demand, asleep, frozenset(), at)
+            match room.at:
                 case Fits(devices=devices, victims=(), reason=reason):
-                    if asleep and asleep.devices == devices:
+                    if asleep and room.wakes:
                         commands.append(self.pool.wake(asleep, at, f"pinned; {reason}"))
                     else:
                         commands.append(self.pool.start(demand, devices, at, f"pinned; {reason}")[1])
                 case Fits(victims=victims, reason=reason):
                     why = f"room for {demand.model}, which is pinned: {reason}"
-                    commands += self._all_step_down(victims, at, why, sleep=sleep)
+                    commands += self._all_step_down(victims, at, why, sleep=room.sleep)
                 case _:
                     pass
         return commands
@@ -401,6 +418,7 @@ class Scheduler:
         ahead: dict[Key, int] = {}
         for place_in_line, queued in enumerate(self._queue.ordered(at, self.limits.overtaking_s)):
             ticket, key = queued.request.ticket, queued.demand.key
+            queued.drain_at = None
             prefix = queued.request.terms.prefix
             replica = choose((each for each in self.pool.of(queued.demand) if each.open), prefix)
             if replica is not None:
@@ -430,7 +448,6 @@ class Scheduler:
 
         Adds to `claimed` what those behind it must leave.
         """
-        queued.drain_at = None
         demand = queued.demand
         own = self.pool.of(demand)
         if coming := next((each for each in own if each.state in COMING), None):
@@ -449,8 +466,8 @@ class Scheduler:
     ) -> tuple[list[Command], str, float | None]:
         request = queued.request
         reload_s = self._takes_s(demand, asleep)
-        found, sleep = self._find_room(demand, asleep, frozenset(claimed), at)
-        match found:
+        room = self._find_room(demand, asleep, frozenset(claimed), at)
+        match room.at:
             case NeverFits(reason):
                 del self.queue[request.ticket]
                 forward = admission.elsewhere(request, self.holders.get(request.model, ()), "it can never fit here")
@@ -460,14 +477,14 @@ class Scheduler:
                     None,
                 )
             case Fits(devices=devices, victims=(), reason=reason):
-                if asleep is not None and asleep.devices == devices:
+                if asleep is not None and room.wakes:
                     return [self.pool.wake(asleep, at, reason)], f"{asleep.id} is {asleep.state}", reload_s
                 replica, started = self.pool.start(demand, devices, at, reason)
                 ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
                 return [started, *ends], f"{replica.id} is {replica.state}", reload_s
             case Fits(devices=devices, victims=victims, reason=reason):
                 claimed.update(devices)
-                leave = self._all_step_down(victims, at, f"room for {demand.model}: {reason}", sleep=sleep)
+                leave = self._all_step_down(victims, at, f"room for {demand.model}: {reason}", sleep=room.sleep)
                 return leave, f"making room: {reason}", STOP_S + reload_s
             case MustWait(devices=devices, drain=victims, reason=reason):
                 claimed.update(devices)
@@ -478,37 +495,31 @@ class Scheduler:
                 if at >= queued.drain_at:
                     queued.drain_at = None
                     why = f"in the way of {demand.model} for {self.limits.patience_s:.0f} s"
-                    leave = self._all_step_down(victims, at, why, sleep=sleep)
+                    leave = self._all_step_down(victims, at, why, sleep=room.sleep)
                     return leave, f"making room: {reason}", lease_s + STOP_S + reload_s
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
 
-    def _find_room(
-        self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float
-    ) -> tuple[Placement, bool]:
-        """Where it may run: where its sleeper is, if there is room or something idle there; else anywhere.
-
-        The second value: whether those who make room sleep, as far as they can, because that frees enough; else they
-        are stopped.
-        """
+    def _find_room(self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float) -> Room:
+        """Where it may run: where its sleeper is, if there is room or something idle there; else anywhere."""
         barred = frozenset(self.pool.breakers.open_for(demand.model, at))
-        found: Placement | None = None
+        waits: Room | None = None
         can_sleep = self.limits.sleep and any(each.sleep_levels for each in self.replicas.values())
         for sleep in (True, False) if can_sleep else (False,):
             there = self.residents(at, sleep=sleep)
             if asleep is not None and asleep.devices not in barred:
                 missing = self.pool.still_missing(asleep)
                 others = [each for each in there if each.id != asleep.id]
-                woken = place(missing, self.ledger, others, claimed, only=asleep.devices)
-                if isinstance(woken, Fits):
-                    return woken, sleep
-                found = woken
-            fresh = place(demand, self.ledger, there, claimed, barred=barred)
-            if isinstance(fresh, Fits):
-                return fresh, sleep
-            if not isinstance(found, MustWait):
-                found = fresh
-        assert found is not None, "the loop runs at least once"
-        return found, False
+                woken = Room(place(missing, self.ledger, others, claimed, only=asleep.devices), True, sleep)
+                if isinstance(woken.at, Fits):
+                    return woken
+                waits = woken
+            fresh = Room(place(demand, self.ledger, there, claimed, barred=barred), False, sleep)
+            if isinstance(fresh.at, Fits):
+                return fresh
+            if waits is None or not isinstance(waits.at, MustWait):
+                waits = fresh
+        assert waits is not None, "the loop runs at least once"
+        return waits
 
     def _takes_s(self, demand: Demand, asleep: Replica | None) -> float:
         whole = demand.per_device.total_bytes * demand.device_count
@@ -586,8 +597,8 @@ class Scheduler:
             del self.queue[queued.request.ticket]
             reason = (
                 f"cannot serve {queued.demand.model} in time: {before} requests go before, {slots} are worked on at "
-                f"once for {self.usage.lease(queued.demand.model):.1f} s each, so it would wait {wait_s:.0f} s of at most "
-                f"{deadline_at - at:.0f} s"
+                f"once for {self.usage.lease(queued.demand.model):.1f} s each, so it would wait {wait_s:.0f} s of at "
+                f"most {deadline_at - at:.0f} s"
             )
             commands.append(Refuse(queued.request.ticket, RefusalCode.OVERLOADED, reason, retry_after_s=wait_s))
         return commands

@@ -137,16 +137,17 @@ class WarmPool:
     # ---- starting ------------------------------------------------------------------
 
     def adjusted(self, demand: Demand) -> Demand:
-        """The demand with what running out of memory has taught: more beside weights and KV cache, if need be at the
-        expense of the KV cache, down to a quarter of it."""
-        more = self.learned.get(demand.model, 0)
-        if not more:
+        """The demand with what is known now: more beside weights and KV cache after it ran out of memory, and a smaller
+        KV cache where that and what foreign processes hold leave no room for the whole."""
+        now, more = demand.per_device, self.learned.get(demand.model, 0)
+        best = max(map(self.ledger.own_bytes, self.ledger.devices), default=0)
+        over = max(0, now.total_bytes + more - best)
+        if not more and not over:
             return demand
-        now = demand.per_device
-        largest = max((self.ledger.lasting_bytes(device) for device in self.ledger.devices), default=0)
-        over = max(0, now.total_bytes + more - largest)
-        kv = max(now.kv_cache_bytes // 4, now.kv_cache_bytes - over)
-        return replace(demand, per_device=Footprint(now.weights_bytes, kv, now.overhead_bytes + more))
+        less = min(over, max(0, now.kv_cache_bytes - demand.kv_least_bytes)) if demand.kv_least_bytes else 0
+        more = max(0, more - (over - less))
+        changed = Footprint(now.weights_bytes, now.kv_cache_bytes - less, now.overhead_bytes + more)
+        return demand if changed == now else replace(demand, per_device=changed)
 
     def start(self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str) -> tuple[Replica, Command]:
         """Book and start a replica. Its KV cache takes what is left over where nobody else is likely to need it."""

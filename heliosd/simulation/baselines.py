@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from heliosd.core.messages import Command, Demand, Limits
 from heliosd.core.names import DeviceId
-from heliosd.core.replicas import Replica
 from heliosd.core.queue import Queued
+from heliosd.core.replicas import Replica
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.usage import Usage
 from heliosd.simulation.fleet import Fleet
