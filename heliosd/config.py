@@ -167,6 +167,31 @@ class QueueSection(Section):
     patience_s: Seconds = _reloadable(
         5.0, "How long a ready model may serve others while an older request waits for its memory."
     )
+    overtaking_s: SecondsAboveZero = _reloadable(
+        60.0, "A request that waited for so long goes before all younger ones, whatever their class and key."
+    )
+
+
+class PoolSection(Section):
+    """Models that are kept at hand."""
+
+    sleep: bool = _reloadable(
+        True, "Whether models sleep before they are stopped, where their engine and device can: they wake in a second."
+    )
+    asleep_keep_alive_s: SecondsOrForever = _reloadable(
+        3600.0, 'A model that slept for so long is stopped; "forever" lets it sleep on.'
+    )
+    host_memory: BytesOrShare = Field(
+        None, description='RAM that sleeping models may hold: a size or a share. "auto": half of the machine\'s.'
+    )
+    residence_s: Seconds = _reloadable(
+        2.0, "An idle model that just became ready is not sent away before so long; at most queue.patience_s."
+    )
+
+    def host_bytes(self, total_bytes: int) -> int:
+        """Bytes of a machine with `total_bytes` of RAM."""
+        asked = Share(0.5) if self.host_memory is None else self.host_memory
+        return int(asked.ratio * total_bytes) if isinstance(asked, Share) else min(asked, total_bytes)
 
 
 class DrainSection(Section):
@@ -231,6 +256,8 @@ class ModelSection(Section):
         "auto", description="Number format of the weights: auto, float16, bfloat16 or float32."
     )
     tensor_parallel: int = Field(1, ge=1, description="Devices to split the model over.")
+    min_replicas: int = _reloadable(0, "So many replicas are always kept ready, asked for or not.", ge=0, le=64)
+    max_replicas: int = Field(1, ge=1, le=64, description="So many may run when one alone cannot keep up.")
     trust_remote_code: bool = Field(False, description="Whether to run Python code that comes with the model.")
     allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
     engine_args: Annotated[dict[str, Any], AfterValidator(_engine_args)] = Field(
@@ -252,6 +279,8 @@ class ModelSettings:
     """None: as suits the device."""
     dtype: str
     tensor_parallel: int
+    min_replicas: int
+    max_replicas: int
     trust_remote_code: bool
     allow_pickle: bool
     engine_args: Mapping[str, Any]
@@ -268,6 +297,7 @@ class Settings(BaseSettings):
     store: StoreSection
     engines: EnginesSection = EnginesSection()
     queue: QueueSection = QueueSection()
+    pool: PoolSection = PoolSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
     cluster: ClusterSection = ClusterSection()
@@ -297,6 +327,8 @@ class Settings(BaseSettings):
             max_num_seqs=own.max_num_seqs or self.engines.max_num_seqs,
             dtype=own.dtype,
             tensor_parallel=own.tensor_parallel,
+            min_replicas=own.min_replicas,
+            max_replicas=max(own.max_replicas, own.min_replicas),
             trust_remote_code=own.trust_remote_code,
             allow_pickle=own.allow_pickle,
             engine_args=own.engine_args,

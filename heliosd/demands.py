@@ -123,19 +123,19 @@ class Demands:
             history = History(await self._learned(), engine, arguments, stored.revision)
             at = Place(largest.kind, largest.capacity_bytes, largest.name)
             predicted = estimate(stored.known, stored.profile, wishes, at, history, version_of(engine))
-            demand = _demand(stored, predicted, family, settings.keep_alive_s, arguments)
+            demand = _demand(stored, predicted, family, settings, arguments)
             appraisal = Appraisal(stored, predicted, demand)
             if predicted.per_device.total_bytes <= largest.capacity_bytes * (1 - self.settings.devices.safety_ratio):
                 return appraisal
             fallback = fallback or appraisal
-        return fallback or self._nowhere(stored, wishes, settings.keep_alive_s)
+        return fallback or self._nowhere(stored, wishes, settings)
 
     @staticmethod
-    def _nowhere(stored: StoredModel, wishes: Wishes, keep_alive_s: float) -> Appraisal:
+    def _nowhere(stored: StoredModel, wishes: Wishes, settings: ModelSettings) -> Appraisal:
         """No device at all: still say what it would take, so that the refusal has its arithmetic."""
         at = Place(DeviceKind.HOST, stored.profile.weights_bytes * 4)
         predicted = estimate(stored.known, stored.profile, wishes, at)
-        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), keep_alive_s, ""))
+        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), settings, ""))
 
     async def unknown(self, ref: ModelRef) -> NotFound:
         """The error for a model that nobody has, with the nearest that somebody does."""
@@ -177,7 +177,7 @@ def arguments_of(settings: ModelSettings, max_num_seqs: int) -> str:
 
 
 def _demand(
-    stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], keep_alive_s: float, arguments: str
+    stored: StoredModel, predicted: Estimate, family: frozenset[DeviceKind], settings: ModelSettings, arguments: str
 ) -> Demand:
     return Demand(
         model=str(stored.ref),
@@ -190,5 +190,8 @@ def _demand(
         arguments=arguments,
         basis=predicted.basis,
         remote_code=stored.profile.remote_code,
-        keep_alive_s=keep_alive_s,
+        keep_alive_s=settings.keep_alive_s,
+        kv_least_bytes=predicted.kv_least_bytes,
+        kv_most_bytes=predicted.kv_most_bytes,
+        max_replicas=settings.max_replicas,
     )

@@ -8,6 +8,7 @@ Deaths of replicas that were ready open it only when several come close together
 from dataclasses import dataclass, field
 
 from heliosd.core.names import DeviceId
+from heliosd.core.snapshot import BreakerStatus
 
 LONGEST_BACK_OFF_S = 60.0
 DEATHS = 3
@@ -86,6 +87,15 @@ class Breakers:
     def open_for(self, model: str, at: float) -> dict[Devices, Breaker]:
         """Where the model must not be started now."""
         return {devices: each for devices, each in self.by_model.get(model, {}).items() if each.state(at) == "open"}
+
+    def status(self, at: float) -> tuple[BreakerStatus, ...]:
+        """Those that are not closed."""
+        return tuple(
+            BreakerStatus(model, devices, each.state(at), each.in_a_row, each.retry_at, each.cause)
+            for model, places in self.by_model.items()
+            for devices, each in places.items()
+            if each.in_a_row
+        )
 
     def forget(self) -> None:
         """What they rest on has changed: settings, models."""

@@ -209,6 +209,7 @@ class Scheduler:
             ),
             draining=self.draining,
             host=self.ledger.host_account(),
+            breakers=self.pool.breakers.status(at),
         )
 
     # ---- what happened -------------------------------------------------------

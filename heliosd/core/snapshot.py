@@ -69,6 +69,20 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """A model that must not be started on some devices, or only as a trial."""
+
+    model: str
+    devices: tuple[DeviceId, ...]
+    state: str
+    """`open` or `half-open`."""
+    failures: int
+    """In a row."""
+    retry_at: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     at: float
     devices: tuple[DeviceAccount, ...]
@@ -76,3 +90,4 @@ class Snapshot:
     waiting: tuple[Waiting, ...]
     draining: bool
     host: HostAccount = HostAccount(0, 0, 0)
+    breakers: tuple[BreakerStatus, ...] = ()

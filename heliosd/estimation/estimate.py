@@ -71,6 +71,10 @@ class Estimate:
     """The neediest device, term by term; None when nothing is known of the model but its size."""
     launch: Launch | None = None
     basis: Basis | None = None
+    kv_least_bytes: int = 0
+    """The KV cache of one longest request; 0 where the KV cache is not ours to change."""
+    kv_most_bytes: int = 0
+    """The KV cache of as many longest requests as are worked on at once; 0 likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ def estimate(
     resolved = resolve(model, launch)
     pages = cache_of(model, launch, resolved)
     kv_bytes, length = _kv_cache(wishes, pages, length, place.capacity_bytes, notes)
+    least, most = _kv_bounds(wishes, pages, length, place)
     chosen = widest(account(model, launch, kv_bytes, known.stored))
     law = law_terms(chosen)
     features_ = features(
@@ -144,6 +149,8 @@ def estimate(
             law={name: term.likely_bytes for name, term in law.items()},
             features=features_,
         ),
+        kv_least_bytes=least,
+        kv_most_bytes=most,
     )
 
 
@@ -257,6 +264,14 @@ def _kv_cache(wishes: Wishes, pages: KvPages, length: int, capacity_bytes: int, 
         )
     notes.append(f"requests are limited to {fits} of {length} tokens by the KV cache")
     return wishes.kv_cache_bytes, fits
+
+
+def _kv_bounds(wishes: Wishes, pages: KvPages, length: int, place: Place) -> tuple[int, int]:
+    """(least, most) bytes of KV cache that make sense; zeros where the operator chose it, or the host's RAM, which
+    others need too, would be filled."""
+    if wishes.kv_cache_bytes is not None or not pages.block_bytes or place.kind is DeviceKind.HOST:
+        return 0, 0
+    return pages.bytes_for_requests(1, length), pages.bytes_for_requests(sequences(wishes, place.kind), length)
 
 
 def _longest(needed: Any, room: int, length: int, block: int) -> int:

@@ -84,6 +84,11 @@ def loads_to_learn_from(db: Database) -> None:
     table.add_column("features", str)  # JSON: {name: number}
 
 
+@steps()
+def pins(db: Database) -> None:
+    db.table("pins").create({"model": str, "replicas": int, "created_at": float}, pk="model")
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)
