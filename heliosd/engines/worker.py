@@ -67,13 +67,11 @@ def _measured(base: Any) -> Any:
             self.helios_pinned_bytes = _pinned_bytes() - pinned
 
         def wake_up(self, tags: list[str] | None = None) -> None:
-            import torch
-
             free = self._helios_free()
             super().wake_up(tags)
             self.helios_given_back_bytes += self._helios_free() - free
             self.helios_pinned_bytes = 0
-            torch.accelerator.empty_host_cache()  # PyTorch would keep what the weights lay in, for the next time
+            _forget_pinned()
 
         def _helios_free(self) -> int:
             import torch
@@ -95,10 +93,10 @@ def _measured(base: Any) -> Any:
             """Of the device, by this process: what the driver says; where it does not, what was taken at the start
             and given back since. Others' starts and stops change what is free, but not while this one starts, sleeps
             or wakes."""
-            import torch
-
             told = _driver_bytes(self.device)
             if self.helios_started_bytes is None:
+                import torch
+
                 held = torch.cuda.memory_reserved(self.device)
                 before = getattr(self, "init_snapshot", None)
                 taken = held if before is None else max(held, before.free_memory - self._helios_free())
@@ -154,6 +152,13 @@ def _pinned_bytes() -> int:
     import torch
 
     return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
+
+
+def _forget_pinned() -> None:
+    """Give back what the weights lay in: PyTorch would keep it for the next time."""
+    import torch
+
+    torch.accelerator.empty_host_cache()
 
 
 def _storage_bytes(tensors: Any) -> int:
