@@ -337,7 +337,7 @@ class Node:
             case StopReplica(replica):
                 self._pool.stop(replica)
             case SleepReplica(replica, level, reason):
-                log.info("put replica to sleep", extra={"replica": replica, "level": level, "reason": reason})
+                log.info("put replica to sleep", extra={"replica": replica, "sleep_level": level, "reason": reason})
                 self._pool.sleep(replica, level)
             case WakeReplica(replica, reason):
                 log.info("wake replica", extra={"replica": replica, "reason": reason})

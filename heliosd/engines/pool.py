@@ -133,7 +133,7 @@ class Pool:
         began, name = self._now(), spec.served_names[0]
         cannot = f"cannot put {name} to sleep at level {level}"
         slept = await within(self._start_timeout_s, engine.sleep(level), cannot, "not asleep")
-        taken = {"replica": spec.replica, "model": name, "level": level, "seconds": round(self._now() - began, 3)}
+        taken = {"replica": spec.replica, "model": name, "sleep_level": level, "seconds": round(self._now() - began, 3)}
         log.info("engine asleep", extra=taken)
         self._post(ReplicaSlept(self._now(), spec.replica, level, slept.residue, slept.host_bytes))
 
