@@ -34,12 +34,16 @@ from heliosd.core.messages import (
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaSlept,
+    ReplicaWoke,
     RequestArrived,
     RequestReleased,
+    SleepReplica,
     StartReplica,
     StopAsked,
     StopReplica,
     Tick,
+    WakeReplica,
 )
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
@@ -297,7 +301,7 @@ class Node:
             self._perform(command, tasks)
         if isinstance(event, DevicesFound):
             self._devices_known.set()
-        if isinstance(event, ReplicaBecameReady | ReplicaExited):
+        if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke | ReplicaExited):
             self._read_now.set()
         self._bump()
 
@@ -332,6 +336,12 @@ class Node:
                 log.info("drain replica", extra={"replica": replica, "reason": reason})
             case StopReplica(replica):
                 self._pool.stop(replica)
+            case SleepReplica(replica, level, reason):
+                log.info("put replica to sleep", extra={"replica": replica, "sleep_level": level, "reason": reason})
+                self._pool.sleep(replica, level)
+            case WakeReplica(replica, reason):
+                log.info("wake replica", extra={"replica": replica, "reason": reason})
+                self._pool.wake(replica)
             case Note(subject, reason, warning):
                 log.log(logging.WARNING if warning else logging.INFO, reason, extra={"subject": subject})
             case Hold():

@@ -72,7 +72,11 @@ class SimulatedDevices:
             raise EngineFailed(
                 f"cannot take {format_bytes(n_bytes)} of {device}: {format_bytes(reading.free_bytes)} "
                 f"of {format_bytes(self._fleet[device].capacity_bytes)} are free",
-                cause="out of memory",
+                cause=(
+                    f"CUDA out of memory. Tried to allocate {format_bytes(n_bytes)}. {device} has a total capacity of "
+                    f"{format_bytes(self._fleet[device].capacity_bytes)} of which "
+                    f"{format_bytes(reading.free_bytes)} is free."
+                ),
             )
         held = self._held[device]
         held[replica] = held.get(replica, 0) + n_bytes

@@ -29,12 +29,13 @@ import vllm.v1.utils as v1_utils
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.utils import func_utils
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.metrics.loggers import PrometheusStatLogger
+from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
+from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.changed import changed
-from heliosd.engines.engine import LaunchSpec
+from heliosd.engines.engine import LaunchSpec, Pressure
 from heliosd.engines.worker import NAMES as OUR_WORKERS
 from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote, call_in_fork
 from heliosd.errors import EngineFailed
@@ -46,6 +47,7 @@ logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
 logging.getLogger("vllm.entrypoints.anthropic.api_router").setLevel(logging.CRITICAL)
 
 _ENGINE_FIELDS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs))
+_LEAST_UTILIZATION = 0.01
 _configuring = threading.Lock()
 
 
@@ -146,6 +148,10 @@ def engine_config(spec: LaunchSpec) -> Any:
         args["device_ids"] = [device.index for device in spec.devices]
     if not on_host:
         args["tensor_parallel_size"] = len(spec.devices)
+        # With the KV cache's size given it is not used to size anything, but vLLM still refuses to start when less of
+        # the device is free: with its default, a second engine on a device never would.
+        args["gpu_memory_utilization"] = _LEAST_UTILIZATION
+        args.setdefault("enable_sleep_mode", spec.sleep)
     engine_args = AsyncEngineArgs(
         model=str(spec.directory),
         served_model_name=list(spec.served_names),
@@ -173,9 +179,13 @@ def engine_config(spec: LaunchSpec) -> Any:
     return config
 
 
-def start_engine(config: Any, registry: "Registry") -> AsyncLLM:
-    """Start the engine and wait until it is ready. Blocks; it ends when its launch is called off."""
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[_metrics_logger(registry)], disable_log_stats=True)
+def start_engine(config: Any, registry: "Registry", pressed: Callable[[Pressure], None]) -> AsyncLLM:
+    """Start the engine and wait until it is ready. Blocks; it ends when its launch is called off.
+
+    `pressed` is called on the event loop after each of its steps.
+    """
+    loggers = [_metrics_logger(registry), _pressure_logger(pressed)]
+    return AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
 
 
 def unknown_arguments(names: Mapping[str, Any], more_known: frozenset[str]) -> str | None:
@@ -226,6 +236,33 @@ def _metrics_logger(registry: Registry) -> type[PrometheusStatLogger]:
         own = {kind: made for kind, made in kinds.items() if hasattr(part, kind)}
         body[name] = type(f"Separate{part.__name__}", (part,), own)
     return type("SeparatePrometheusStatLogger", (PrometheusStatLogger,), body)
+
+
+def _pressure_logger(pressed: Callable[[Pressure], None]) -> type[AggregateStatLoggerBase]:
+    """A logger that hands on how many sequences run and wait, and how full the KV cache is."""
+
+    class PressureLogger(AggregateStatLoggerBase):  # type: ignore[misc]
+        def __init__(self, vllm_config: Any, engine_indexes: list[int]) -> None:
+            self._preemptions = 0
+
+        def record(
+            self,
+            scheduler_stats: SchedulerStats | None,
+            iteration_stats: IterationStats | None,
+            mm_cache_stats: Any = None,
+            engine_idx: int = 0,
+        ) -> None:
+            if iteration_stats is not None:
+                self._preemptions += iteration_stats.num_preempted_reqs
+            if scheduler_stats is not None:
+                waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+                running, used_ratio = scheduler_stats.num_running_reqs, scheduler_stats.kv_cache_usage
+                pressed(Pressure(running, waiting, used_ratio, self._preemptions))
+
+        def log_engine_initialized(self) -> None:
+            """Nothing to say."""
+
+    return PressureLogger
 
 
 def _child_environment(spec: LaunchSpec) -> dict[str, str]:

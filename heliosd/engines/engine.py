@@ -1,6 +1,6 @@
 """What every kind of engine can do. The pool knows only this; vLLM and simulation implement it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,32 @@ class LaunchSpec:
     """The model's configuration wants code that comes with it."""
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     """What the operator set for this model, passed to the engine unchanged."""
+    sleep: bool = False
+    """It shall be able to sleep, where the engine can on these devices. Must be known at the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """What an engine kept when it fell asleep, as measured."""
+
+    residue: Footprint
+    """On each of its devices."""
+    host_bytes: int
+    """In host memory, besides what it held awake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What an engine says of its own load."""
+
+    running: int
+    """Sequences it works on."""
+    waiting: int
+    """Sequences that its own queue holds."""
+    kv_used_ratio: float
+    """Of its KV cache, 0 to 1."""
+    preemptions: int
+    """Sequences it had to put back for want of KV cache, since it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +106,7 @@ class Engine(Protocol):
 
     @property
     def footprint(self) -> Footprint:
-        """What it was measured to hold when it became ready."""
+        """What it was measured to hold when it became ready, or when it woke last."""
         ...
 
     @property
@@ -94,6 +120,35 @@ class Engine(Protocol):
     @property
     def tasks(self) -> tuple[str, ...]:
         """What it can do: `generate`, `embed`, `score`, …"""
+        ...
+
+    @property
+    def sleep_levels(self) -> frozenset[int]:
+        """At which levels it can sleep; empty when it cannot.
+
+        1: its weights go to host memory. 2: they are dropped, and read again from the store. At both, the KV cache is
+        emptied and given back.
+        """
+        ...
+
+    async def sleep(self, level: int) -> Slept:
+        """Give the device's memory back, as far as it can. The caller sees to it that no request is under way.
+
+        Raises EngineFailed, also for a level it cannot. Use no engine further whose sleep or wake failed or was
+        cancelled, except to stop it.
+        """
+        ...
+
+    async def wake(self) -> Footprint:
+        """Take the memory again, and be as it was before. Returns what it holds now. Raises EngineFailed."""
+        ...
+
+    def pressure(self) -> Pressure:
+        """From the numbers it gave last. Cheap."""
+        ...
+
+    def on_pressure(self, tell: Callable[[Pressure], None]) -> None:
+        """Have `tell` called on the event loop when its pressure changes: see `heliosd.engines.pressure`."""
         ...
 
     async def wait_dead(self) -> str:

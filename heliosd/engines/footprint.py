@@ -4,8 +4,9 @@ On every device: *weights* are the bytes of the model's parameters and buffers a
 that a kernel library makes for itself are overhead), and the *KV cache* is the bytes of the cache's tensors, which
 is the block count times the page size. *Overhead* is the rest: on the host the proportional set size of the
 engine's processes (memory shared with the zygote counts by share, so it shrinks as more engines start) minus the
-two; on a GPU what the worker has taken since it first touched the device (at least what PyTorch has reserved)
-minus the two. With several devices, the largest of each.
+two; on a GPU what the driver says the worker's process holds, or, where it does not tell, what the worker has taken
+since it first touched the device (at least what PyTorch has reserved), minus the two. With several devices, the
+largest of each. Of an engine that sleeps, all that is left is overhead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,20 @@ def footprint(reports: Sequence[Mapping[str, Any]], pids: Iterable[int]) -> Foot
     kv_cache = max(report["kv_cache_bytes"] for report in reports)
     held = max(report["device_bytes"] for report in reports) or sum(map(proportional_bytes, pids))
     return Footprint(weights, kv_cache, max(0, held - weights - kv_cache))
+
+
+def residue(reports: Sequence[Mapping[str, Any]]) -> Footprint:
+    """What a sleeping engine keeps, from the same reports."""
+    return Footprint(0, 0, max(report["device_bytes"] for report in reports))
+
+
+def host_bytes(reports: Sequence[Mapping[str, Any]], before_bytes: int, after_bytes: int) -> int:
+    """Host memory that falling asleep took, from what its processes held before and after.
+
+    What a driver pins for a process may not be counted as that process's: the workers know of it.
+    """
+    known_bytes: int = sum(report["host_bytes"] for report in reports)
+    return max(0, after_bytes - before_bytes, known_bytes)
 
 
 def proportional_bytes(pid: int) -> int:

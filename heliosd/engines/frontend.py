@@ -22,14 +22,18 @@ class VllmFrontend:
         name: str,
         errored: Callable[[], bool],
         cause: Callable[[], Awaitable[str]],
+        asleep: Callable[[], bool],
     ) -> None:
         self._application = application
         self._served = served
         self._name = name
         self._errored = errored
         self._cause = cause
+        self._asleep = asleep
 
     async def handle(self, request: Request, reply: Reply) -> None:
+        if self._asleep():  # vLLM would take it and not answer
+            raise EngineFailed(f"cannot answer: {self._name} sleeps; wake it first")
         watched = _Watched(self, reply)
         try:
             await asgi.call(self._application, self._served, request, watched, watched.look)

@@ -5,17 +5,36 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
 
 from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
-from heliosd.core.messages import ReplicaBecameReady, ReplicaDied, ReplicaExited
+from heliosd.core.messages import (
+    ReplicaBecameReady,
+    ReplicaDied,
+    ReplicaExited,
+    ReplicaPressed,
+    ReplicaSlept,
+    ReplicaWoke,
+)
 from heliosd.core.names import DeviceId, ReplicaId
-from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
-from heliosd.engines.replica import live
+from heliosd.engines.engine import Engine, EngineKind, LaunchSpec, Pressure
+from heliosd.engines.replica import Order, live, within
 from heliosd.engines.stop import Stop
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
+
+Report = ReplicaBecameReady | ReplicaSlept | ReplicaWoke | ReplicaPressed | ReplicaDied | ReplicaExited
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What a replica's task is told by others."""
+
+    stop: Stop = field(default_factory=Stop)
+    orders: "asyncio.Queue[Order]" = field(default_factory=asyncio.Queue)
 
 
 class Pool:
@@ -24,7 +43,7 @@ class Pool:
     def __init__(
         self,
         kinds: Mapping[DeviceKind, EngineKind],
-        post: Callable[[ReplicaBecameReady | ReplicaDied | ReplicaExited], None],
+        post: Callable[[Report], None],
         *,
         now: Callable[[], float],
         start_timeout_s: float,
@@ -34,11 +53,11 @@ class Pool:
         self._now = now
         self._start_timeout_s = start_timeout_s
         self._engines: dict[ReplicaId, Engine] = {}
-        self._stops: dict[ReplicaId, Stop] = {}
-        self._starting: dict[DeviceId, asyncio.Lock] = {}
+        self._wishes: dict[ReplicaId, _Wishes] = {}
+        self._taking: dict[DeviceId, asyncio.Lock] = {}
 
     def engine(self, replica: ReplicaId) -> Engine | None:
-        """The engine of a ready replica, None before and after."""
+        """The engine of a ready or sleeping replica, None before and after."""
         return self._engines.get(replica)
 
     @property
@@ -47,17 +66,36 @@ class Pool:
 
     def expect(self, replica: ReplicaId) -> None:
         """Know a replica before its `run`, so that a stop that comes in between is not lost."""
-        self._stops[replica] = Stop()
+        self._wishes[replica] = _Wishes()
 
     def stop(self, replica: ReplicaId) -> None:
         """Ask the replica's task to end; its exit is posted when its memory is free. Harmless when it is gone."""
-        if replica in self._stops:
-            self._stops[replica].ask()
+        if replica in self._wishes:
+            self._wishes[replica].stop.ask()
+
+    def sleep(self, replica: ReplicaId, level: int) -> None:
+        """Have a ready replica that serves nobody give its memory back.
+
+        `ReplicaSlept` is posted when it has, `ReplicaExited` when it could not. Harmless when it is gone.
+        """
+        self._order(replica, partial(self._put_to_sleep, level))
+
+    def wake(self, replica: ReplicaId) -> None:
+        """Have a sleeping replica take its memory again, in turn with others that take memory of its devices.
+
+        `ReplicaWoke` is posted when it has, `ReplicaExited` when it could not. Harmless when it is gone.
+        """
+        self._order(replica, self._wake_up)
+
+    def _order(self, replica: ReplicaId, order: Order) -> None:
+        if replica in self._wishes:
+            self._wishes[replica].orders.put_nowait(order)
 
     async def run(self, spec: LaunchSpec) -> None:
         """Live one replica's life. Whatever happens, `ReplicaExited` is posted exactly once, at the end."""
         began = self._now()
         cause: str | None = "its task was cancelled"
+        wishes = self._wishes[spec.replica]
         locks = AsyncExitStack()
 
         async def became_ready(engine: Engine) -> None:
@@ -68,16 +106,18 @@ class Pool:
                 "engine ready",
                 extra={"replica": spec.replica, "model": spec.served_names[0], "seconds": round(ready_s, 3)},
             )
-            self._post(ReplicaBecameReady(self._now(), spec.replica, engine.footprint))
+            self._post(ReplicaBecameReady(self._now(), spec.replica, engine.footprint, engine.sleep_levels))
+            engine.on_pressure(partial(self._pressed, spec.replica))
 
         try:
             async with locks:
-                await self._take_turns(spec, locks)
+                await wishes.stop.unless(self._take_turns(spec, locks))
                 cause = await live(
                     spec,
                     self._kind_for(spec),
                     start_timeout_s=self._start_timeout_s,
-                    stop=self._stops[spec.replica],
+                    stop=wishes.stop,
+                    orders=wishes.orders,
                     became_ready=became_ready,
                     died=lambda: self._post(ReplicaDied(self._now(), spec.replica)),
                 )
@@ -85,19 +125,39 @@ class Pool:
             cause = failure.message
         finally:
             self._engines.pop(spec.replica, None)
-            del self._stops[spec.replica]
+            del self._wishes[spec.replica]
             log.info("engine gone", extra={"replica": spec.replica, "cause": cause and gist(cause)})
             self._post(ReplicaExited(self._now(), spec.replica, cause))
 
+    async def _put_to_sleep(self, level: int, spec: LaunchSpec, engine: Engine) -> None:
+        began, name = self._now(), spec.served_names[0]
+        cannot = f"cannot put {name} to sleep at level {level}"
+        slept = await within(self._start_timeout_s, engine.sleep(level), cannot, "not asleep")
+        taken = {"replica": spec.replica, "model": name, "sleep_level": level, "seconds": round(self._now() - began, 3)}
+        log.info("engine asleep", extra=taken)
+        self._post(ReplicaSlept(self._now(), spec.replica, level, slept.residue, slept.host_bytes))
+
+    async def _wake_up(self, spec: LaunchSpec, engine: Engine) -> None:
+        async with AsyncExitStack() as locks:
+            await self._take_turns(spec, locks)
+            began, name = self._now(), spec.served_names[0]
+            measured = await within(self._start_timeout_s, engine.wake(), f"cannot wake {name}", "not awake")
+        taken = {"replica": spec.replica, "model": name, "seconds": round(self._now() - began, 3)}
+        log.info("engine awake", extra=taken)
+        self._post(ReplicaWoke(self._now(), spec.replica, measured))
+
+    def _pressed(self, replica: ReplicaId, pressure: Pressure) -> None:
+        counts = pressure.running, pressure.waiting, pressure.kv_used_ratio, pressure.preemptions
+        self._post(ReplicaPressed(self._now(), replica, *counts))
+
     async def _take_turns(self, spec: LaunchSpec, locks: AsyncExitStack) -> None:
-        """Wait until nobody else starts on these devices, or the replica is told to stop."""
+        """Wait until nobody else starts or wakes on these devices."""
         for device in sorted(device.id for device in spec.devices):
-            lock = self._starting.setdefault(device, asyncio.Lock())
-            await self._stops[spec.replica].unless(locks.enter_async_context(lock))
+            await locks.enter_async_context(self._taking.setdefault(device, asyncio.Lock()))
 
     def failed(self, replica: ReplicaId, cause: str) -> None:
         """A replica could not even be launched."""
-        self._stops.pop(replica, None)
+        self._wishes.pop(replica, None)
         self._post(ReplicaExited(self._now(), replica, cause))
 
     def _kind_for(self, spec: LaunchSpec) -> EngineKind:

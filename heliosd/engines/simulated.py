@@ -1,26 +1,26 @@
-"""Engines that only pretend: they take time to load, hold booked memory, answer, and die when they are told to.
+"""Engines that only pretend: they take time to load, hold booked memory, answer, sleep, and die when they are told to.
 
-For `heliosd --simulate`, and for every test that needs an engine but no model. They answer chat and completions,
-whole or as a stream, in OpenAI's shape, always the same to the same question.
+For `heliosd --simulate`, and for every test that needs an engine but no model. What they answer is in
+`simulated_answers`, how full their KV cache is in `simulated_cache`.
 """
 
 import asyncio
-import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from heliosd.core.messages import Footprint
 from heliosd.core.names import DeviceId, ReplicaId
-from heliosd.core.units import MiB
-from heliosd.engines.engine import LaunchSpec, Reply, Request
+from heliosd.core.units import KiB, MiB
+from heliosd.engines.engine import LaunchSpec, Pressure, Reply, Request, Slept
+from heliosd.engines.pressure import Gauge
+from heliosd.engines.simulated_answers import Question, Shape, Watched, error, event, read_question, words
+from heliosd.engines.simulated_cache import SimulatedCache
 from heliosd.errors import EngineFailed
 
 Sleep = Callable[[float], Awaitable[None]]
-
-_CREATED = 1_700_000_000
-_WORDS = tuple("the engine hears you and says in its own even voice that all is well here".split())  # noqa: SIM905
 
 
 class SimulatedMemory(Protocol):
@@ -50,6 +50,21 @@ class Behaviour:
     never_ready: bool = False
     dies_of: str | None = None
     """A request that contains this text kills the engine."""
+    kv_bytes_per_token: int = 128 * KiB
+    """The KV cache holds so many fewer tokens, but always the longest request: vLLM does not start otherwise."""
+    sleep_levels: frozenset[int] = frozenset({1, 2})
+    """Where the launch wants an engine that can sleep."""
+    residue_bytes: int = 512 * MiB
+    """What it keeps of each device while it sleeps, of its overhead: weights and KV cache do go."""
+    sleep_s: float = 0.1
+    wake_s: float | None = None
+    """None: 0.3 from level 1, half of `load_s` from level 2."""
+    sleep_fails: str | None = None
+    """Does not fall asleep, and says this."""
+    wake_fails: str | None = None
+    """Does not wake, and says this."""
+    sleep_leaks_bytes: int = 0
+    """Of each device, lost with every sleep until it is stopped."""
 
 
 class SimulatedKind:
@@ -109,6 +124,10 @@ class SimulatedEngine:
         self._working: set[asyncio.Task[Any]] = set()
         self._cause: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopped = False
+        self._asleep_at: int | None = None
+        self._gauge = Gauge()
+        capacity = max(self.max_model_len, spec.kv_cache_bytes // behaviour.kv_bytes_per_token)
+        self._cache = SimulatedCache(capacity, spec.max_num_seqs, self._gauge.note)
 
     @property
     def frontend(self) -> "SimulatedEngine":
@@ -134,6 +153,59 @@ class SimulatedEngine:
     def tasks(self) -> tuple[str, ...]:
         return ("generate",)
 
+    @property
+    def sleep_levels(self) -> frozenset[int]:
+        return frozenset(self._behaviour.sleep_levels) if self._spec.sleep else frozenset()
+
+    async def sleep(self, level: int) -> Slept:
+        name, behaviour = self._spec.served_names[0], self._behaviour
+        if level not in self.sleep_levels:
+            able = f"it can at {sorted(self.sleep_levels)}" if self.sleep_levels else "it was started without sleep"
+            raise EngineFailed(f"cannot put {name} to sleep at level {level}: {able}")
+        if self._working:
+            raise EngineFailed(f"cannot put {name} to sleep: it works on {len(self._working)} requests")
+        self._asleep_at = level
+        await self._sleep(behaviour.sleep_s)
+        if behaviour.sleep_fails is not None:
+            why = behaviour.sleep_fails
+            raise EngineFailed(f"cannot put {name} to sleep at level {level}: {why}", cause=why)
+        kept = self._residue_bytes + behaviour.sleep_leaks_bytes
+        self._memory.give(self._spec.replica)
+        self._take(kept)
+        weights_bytes = self._footprint.weights_bytes * len(self._spec.devices)
+        return Slept(Footprint(0, 0, kept), weights_bytes if level == 1 else 0)
+
+    async def wake(self) -> Footprint:
+        name, behaviour = self._spec.served_names[0], self._behaviour
+        if self._asleep_at is None:
+            raise EngineFailed(f"cannot wake {name}: it is not asleep")
+        try:
+            self._take(self._footprint.total_bytes - self._residue_bytes)
+        except EngineFailed as failure:
+            raise EngineFailed(f"cannot wake {name}: {failure.message}", cause=failure.cause) from failure
+        default_s = 0.3 if self._asleep_at == 1 else behaviour.load_s / 2
+        await self._sleep(default_s if behaviour.wake_s is None else behaviour.wake_s)
+        if behaviour.wake_fails is not None:
+            raise EngineFailed(f"cannot wake {name}: {behaviour.wake_fails}", cause=behaviour.wake_fails)
+        self._asleep_at = None
+        held = self._footprint
+        self._footprint = replace(held, overhead_bytes=held.overhead_bytes + behaviour.sleep_leaks_bytes)
+        return self._footprint
+
+    @property
+    def _residue_bytes(self) -> int:
+        return min(self._behaviour.residue_bytes, self._footprint.overhead_bytes)
+
+    def _take(self, n_bytes: int) -> None:
+        for device in self._spec.devices:
+            self._memory.take(self._spec.replica, device.id, n_bytes)
+
+    def pressure(self) -> Pressure:
+        return self._gauge.now
+
+    def on_pressure(self, tell: Callable[[Pressure], None]) -> None:
+        self._gauge.listen(tell)
+
     def unfinished(self) -> int:
         """Requests it works on."""
         return len(self._working)
@@ -143,6 +215,7 @@ class SimulatedEngine:
         if self._stopped or self._cause.done():
             return
         self._cause.set_result(cause)
+        self._gauge.close()
         self._memory.give(self._spec.replica)
         for task in self._working:
             task.cancel()
@@ -152,6 +225,7 @@ class SimulatedEngine:
 
     async def stop(self) -> None:
         self._stopped = True
+        self._gauge.close()
         self._memory.give(self._spec.replica)
 
     def metrics(self) -> str:
@@ -160,18 +234,20 @@ class SimulatedEngine:
     async def handle(self, request: Request, reply: Reply) -> None:
         task = asyncio.current_task()
         assert task is not None, "called in a task"
-        watched = _Watched(reply)
+        watched = Watched(reply)
         self._working.add(task)
         try:
             if self._cause.done():
                 raise self._failure()
+            if self._asleep_at is not None:
+                raise EngineFailed(f"cannot answer: {self._spec.served_names[0]} sleeps at level {self._asleep_at}")
             await self._answer(request, watched)
         except asyncio.CancelledError:
             if not self._cause.done() or task.uncancel() > 0:
                 raise  # the client is gone
             if not watched.started:
                 raise self._failure() from None
-            await watched.write(_event({"error": _error(self._failure().message, "engine_failed")}))
+            await watched.write(event({"error": error(self._failure().message, "engine_failed")}))
         finally:
             self._working.discard(task)
 
@@ -179,14 +255,14 @@ class SimulatedEngine:
         cause = self._cause.result()
         return EngineFailed(f"cannot answer: the engine of {self._spec.served_names[0]} died: {cause}", cause=cause)
 
-    async def _answer(self, request: Request, reply: "_Watched") -> None:
+    async def _answer(self, request: Request, reply: Watched) -> None:
         chat = request.path == "/v1/chat/completions"
         if (request.method, chat or request.path == "/v1/completions") != ("POST", True):
             return await reply.refuse(404, f"cannot answer {request.method} {request.path}", "not_found")
         try:
-            question = _question(request.body, chat)
-        except ValueError as error:
-            return await reply.refuse(400, str(error), "invalid_request_error")
+            question = read_question(request.body, chat)
+        except ValueError as wrong:
+            return await reply.refuse(400, str(wrong), "invalid_request_error")
         if len(question.words) > self.max_model_len:
             text = (
                 f"This model's maximum context length is {self.max_model_len} tokens. "
@@ -195,120 +271,30 @@ class SimulatedEngine:
             return await reply.refuse(400, text, "context_length_exceeded")
         if self._behaviour.dies_of is not None and self._behaviour.dies_of in " ".join(question.words):
             self.die(f"a request said {self._behaviour.dies_of!r}")
-        shape = _Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", self._spec.served_names[0])
+        shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", self._spec.served_names[0])
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
-        words = [word async for word in self._words(question, n_tokens)] if not question.stream else []
         if not question.stream:
+            async with aclosing(self._words(question, n_tokens)) as spoken:
+                said = [word async for word in spoken]
             await reply.start(200, [("content-type", "application/json")])
-            await reply.write(json.dumps(shape.whole(words, len(question.words))).encode())
+            await reply.write(json.dumps(shape.whole(said, len(question.words))).encode())
             return None
         await reply.start(200, [("content-type", "text/event-stream; charset=utf-8")])
-        async for word in self._words(question, n_tokens):
-            await reply.write(_event(shape.piece(word)))
-        await reply.write(_event(shape.piece(None)))
+        async with aclosing(self._words(question, n_tokens)) as spoken:  # a client that leaves frees its room at once
+            async for word in spoken:
+                await reply.write(event(shape.piece(word)))
+        await reply.write(event(shape.piece(None)))
         if question.usage:
-            await reply.write(_event(shape.counted(n_tokens, len(question.words))))
+            await reply.write(event(shape.counted(n_tokens, len(question.words))))
         await reply.write(b"data: [DONE]\n\n")
         return None
 
-    async def _words(self, question: "_Question", n_tokens: int) -> AsyncIterator[str]:
-        seed = int.from_bytes(hashlib.sha256(" ".join(question.words).encode()).digest()[:4])
-        for number in range(n_tokens):
-            await self._sleep(1 / self._behaviour.tokens_per_s)
-            yield _WORDS[(seed + number) % len(_WORDS)] + " "
-
-
-class _Watched:
-    """The reply, and whether anything was written to it."""
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-        self.started = False
-
-    async def start(self, status: int, headers: list[tuple[str, str]]) -> None:
-        self.started = True
-        await self._reply.start(status, headers)
-
-    async def write(self, chunk: bytes) -> None:
-        await self._reply.write(chunk)
-
-    async def refuse(self, status: int, message: str, code: str) -> None:
-        await self.start(status, [("content-type", "application/json")])
-        await self.write(json.dumps({"error": _error(message, code)}).encode())
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    words: list[str]
-    max_tokens: int
-    stream: bool
-    usage: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """OpenAI's shapes for one answer."""
-
-    chat: bool
-    id: str
-    model: str
-
-    def _base(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": _CREATED, "model": self.model}
-
-    def whole(self, words: list[str], asked: int) -> dict[str, Any]:
-        text = "".join(words)
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": "length"}
-        kind = "chat.completion" if self.chat else "text_completion"
-        return {**self._base(kind), "choices": [choice], "usage": _usage(asked, len(words))}
-
-    def piece(self, word: str | None) -> dict[str, Any]:
-        """One event of a stream; None for the last."""
-        said: dict[str, Any] = {"text": word or ""}
-        if self.chat:
-            said = {"delta": {} if word is None else {"role": "assistant", "content": word}}
-        choice = {"index": 0, **said, "finish_reason": "length" if word is None else None}
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return {**self._base(kind), "choices": [choice]}
-
-    def counted(self, said: int, asked: int) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return {**self._base(kind), "choices": [], "usage": _usage(asked, said)}
-
-
-def _question(body: bytes, chat: bool) -> _Question:
-    """Read a request body. Raises ValueError with what is wrong."""
-    asked = json.loads(body)
-    if not isinstance(asked, dict):
-        raise ValueError("the body must be a JSON object")
-    texts: list[str] = []
-    if chat:
-        messages = asked.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise ValueError("messages: a list with at least one message is needed")
-        texts = [str(message.get("content", "")) for message in messages if isinstance(message, dict)]
-    else:
-        texts = [str(asked.get("prompt", ""))]
-    options = asked.get("stream_options") or {}
-    return _Question(
-        words=" ".join(texts).split(),
-        max_tokens=int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16),
-        stream=bool(asked.get("stream", False)),
-        usage=bool(options.get("include_usage", False)),
-    )
-
-
-def _usage(asked: int, said: int) -> dict[str, int]:
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
-
-
-def _error(message: str, code: str) -> dict[str, Any]:
-    return {"message": message, "type": code, "param": None, "code": code}
-
-
-def _event(payload: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+    async def _words(self, question: Question, n_tokens: int) -> AsyncGenerator[str, None]:
+        async with self._cache.sequence(len(question.words)) as sequence:
+            for word in words(question, n_tokens):
+                await self._sleep(1 / self._behaviour.tokens_per_s)
+                await self._cache.grow(sequence)
+                yield word
 
 
 def _weights_bytes(behaviour: Behaviour, spec: LaunchSpec) -> int:

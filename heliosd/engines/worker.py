@@ -1,9 +1,10 @@
-"""vLLM's worker, which also tells how long each step of its start took and what memory it holds.
+"""vLLM's worker, which also tells how long each step of its start took and what memory it holds, awake and asleep.
 
 Named to vLLM as `worker_cls`, its own way to choose a worker; lives in the engine process.
 """
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ def _measured(base: Any) -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.helios_marks: list[tuple[str, float]] = []
             self.helios_weights_bytes = 0
+            self.helios_started_bytes: int | None = None
+            self.helios_given_back_bytes = 0
+            self.helios_pinned_bytes = 0
+            self.helios_driver_tells = False
             super().__init__(*args, **kwargs)
 
         def _helios_mark(self, step: str) -> None:
@@ -55,24 +60,51 @@ def _measured(base: Any) -> Any:
             self._helios_mark("warm_up")
             return result
 
-        def helios_measure(self) -> dict[str, Any]:
-            """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""
+        def sleep(self, level: int = 1) -> None:
+            free, pinned = self._helios_free(), _pinned_bytes()
+            super().sleep(level)
+            self.helios_given_back_bytes += self._helios_free() - free
+            self.helios_pinned_bytes = _pinned_bytes() - pinned
+
+        def wake_up(self, tags: list[str] | None = None) -> None:
+            free = self._helios_free()
+            super().wake_up(tags)
+            self.helios_given_back_bytes += self._helios_free() - free
+            self.helios_pinned_bytes = 0
+            _forget_pinned()
+
+        def _helios_free(self) -> int:
             import torch
 
-            kv_cache = _storage_bytes(getattr(self.model_runner, "kv_caches", []))
-            device = 0
-            if self.device.type == "cuda":
-                free, _ = torch.cuda.mem_get_info(self.device)
-                before = getattr(self, "init_snapshot", None)
-                held = torch.cuda.memory_reserved(self.device)
-                device = held if before is None else max(held, before.free_memory - free)
+            return int(torch.cuda.mem_get_info(self.device)[0])
+
+        def helios_measure(self) -> dict[str, Any]:
+            """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""
             return {
                 "born_at": forked.born_at,
                 "marks": self.helios_marks,
                 "weights_bytes": self.helios_weights_bytes,
-                "kv_cache_bytes": kv_cache,
-                "device_bytes": device,
+                "kv_cache_bytes": _storage_bytes(getattr(self.model_runner, "kv_caches", [])),
+                "device_bytes": self._helios_held() if self.device.type == "cuda" else 0,
+                "host_bytes": self.helios_pinned_bytes,
             }
+
+        def _helios_held(self) -> int:
+            """Of the device, by this process: what the driver says; where it does not, what was taken at the start
+            and given back since. Others' starts and stops change what is free, but not while this one starts, sleeps
+            or wakes."""
+            told = _driver_bytes(self.device)
+            if self.helios_started_bytes is None:
+                import torch
+
+                held = torch.cuda.memory_reserved(self.device)
+                before = getattr(self, "init_snapshot", None)
+                taken = held if before is None else max(held, before.free_memory - self._helios_free())
+                self.helios_started_bytes = taken
+                self.helios_driver_tells = told is not None and told >= held
+            if told is not None and self.helios_driver_tells:
+                return told
+            return max(0, self.helios_started_bytes - self.helios_given_back_bytes)
 
     Measured.__name__ = Measured.__qualname__ = f"Measured{base.__name__}"
     return Measured
@@ -99,6 +131,34 @@ def _before_packing(look: Callable[[Any], None]) -> Iterator[None]:
         yield
     finally:
         loader.process_weights_after_loading = pack
+
+
+def _driver_bytes(device: Any) -> int | None:
+    """What the driver says this process holds; None where it knows processes by other numbers, as in a container."""
+    import torch
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(card)
+    except pynvml.NVMLError:
+        return None
+    return next((process.usedGpuMemory for process in running if process.pid == os.getpid()), None)
+
+
+def _pinned_bytes() -> int:
+    """Pinned host memory as PyTorch took it from the driver: each block is rounded up to a power of two."""
+    import torch
+
+    return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
+
+
+def _forget_pinned() -> None:
+    """Give back what the weights lay in: PyTorch would keep it for the next time."""
+    import torch
+
+    torch.accelerator.empty_host_cache()
 
 
 def _storage_bytes(tensors: Any) -> int:

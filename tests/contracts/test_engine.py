@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from heliosd.core.hardware import DeviceKind
-from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
+from heliosd.engines.engine import Engine, EngineKind, LaunchSpec, Pressure
 from heliosd.engines.simulated import Behaviour, SimulatedEngine, SimulatedKind
 from heliosd.errors import EngineFailed
 from tests.engines.account import Account
@@ -29,6 +29,9 @@ class Subject:
     broken: LaunchSpec
     """Cannot start."""
     broken_says: str
+
+
+_BEHAVIOUR = Behaviour(load_s=0.01, tokens_per_s=200, weights_bytes=1000, sleep_s=0.01, wake_s=0.01)
 
 
 def _sigkill(engine: Engine) -> None:
@@ -49,13 +52,13 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     logs = tmp_path_factory.mktemp("logs")
     if request.param == "simulated":
         device = replace(HOST, kind=DeviceKind.SIMULATED)
-        made = spec(logs, logs, devices=(device,))
-        kind: EngineKind = SimulatedKind(Account(), Behaviour(load_s=0.01, tokens_per_s=200, weights_bytes=1000))
+        made = spec(logs, logs, devices=(device,), sleep=True)
+        kind: EngineKind = SimulatedKind(Account(), _BEHAVIOUR)
         broken = replace(made, engine_args={"refuses": "the weights are corrupt"})
         return Subject(kind, made, _crash, broken, "the weights are corrupt")
     tiny: Path = request.getfixturevalue("tiny_dir")
     kind = request.getfixturevalue("vllm_kind")
-    made = spec(tiny, logs)
+    made = spec(tiny, logs, sleep=True)
     broken_dir = tmp_path_factory.mktemp("broken")
     for file in tiny.iterdir():
         target = broken_dir / file.name
@@ -153,6 +156,44 @@ async def test_it_tells_what_it_holds_and_how_long_it_took(engine: Engine, subje
     assert engine.phases["weights"] > 0
     assert engine.max_model_len == 512
     assert "generate" in engine.tasks
+
+
+async def test_it_sleeps_and_answers_as_before_when_it_woke(engine: Engine) -> None:
+    before, awake = await chat(engine), engine.footprint
+    for level in sorted(engine.sleep_levels):
+        slept = await engine.sleep(level)
+        assert slept.residue.total_bytes < awake.total_bytes
+        assert (slept.host_bytes > 0) == (level == 1)
+        with pytest.raises(EngineFailed, match=r"cannot answer: m sleeps"):
+            await chat(engine)
+        assert (await engine.wake()).total_bytes == pytest.approx(awake.total_bytes, rel=0.05)
+        assert (await chat(engine)).json["choices"] == before.json["choices"]
+
+
+async def test_a_level_it_cannot_sleep_at_is_refused_and_it_goes_on(engine: Engine) -> None:
+    for level in {0, 1, 2, 3} - engine.sleep_levels:
+        with pytest.raises(EngineFailed, match=f"cannot put m to sleep at level {level}: "):
+            await engine.sleep(level)
+    assert (await chat(engine)).status == 200
+
+
+async def test_what_does_not_sleep_cannot_be_woken(engine: Engine) -> None:
+    with pytest.raises(EngineFailed, match="cannot wake m: it is not asleep"):
+        await engine.wake()
+
+
+async def test_it_says_how_many_requests_it_works_on(engine: Engine) -> None:
+    told: list[Pressure] = []
+    engine.on_pressure(told.append)
+    assert engine.pressure() == Pressure(0, 0, 0.0, 0)
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(chat(engine, max_tokens=400, ignore_eos=True))
+        await until(lambda: engine.pressure().kv_used_ratio > 0, 5)
+        assert (engine.pressure().running, engine.pressure().waiting) == (1, 0)
+        asking.cancel()
+    await until(lambda: told[-1:] == [engine.pressure()] and told[-1].running == 0, 5)
+    assert told[0].running + told[0].waiting == 1
+    assert told[-1] == Pressure(0, 0, 0.0, 0)
 
 
 async def test_stop_leaves_no_process_and_may_be_repeated(subject: Subject) -> None:

@@ -1,10 +1,12 @@
 """What is decided around vLLM: which tool parser, whose metrics; and that a changed vLLM is refused by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from heliosd.core.hardware import DeviceKind
 from heliosd.engines.vllm import VllmKind
 from heliosd.errors import EngineFailed
 from tests.engines.answers import HOST, spec
@@ -53,6 +55,23 @@ async def test_the_configuration_is_exact_and_the_environment_untouched(tiny_dir
     assert config.parallel_config.distributed_executor_backend == "uni"
     assert config.parallel_config.worker_cls == "heliosd.engines.worker.CPUWorker"
     assert dict(os.environ) == before
+
+
+async def test_on_a_gpu_no_share_of_it_is_demanded_and_sleep_is_the_operators_to_refuse(
+    tiny_dir: Path, tmp_path: Path
+) -> None:
+    """vLLM starts only where as much is free as its share of the device, even when it is told the cache's size."""
+    from heliosd.engines import adapter
+
+    card = replace(HOST, kind=DeviceKind.MIG)  # a GPU without a slice is chosen by a number that the CPU's vLLM refuses
+    config = adapter.engine_config(spec(tiny_dir, tmp_path, devices=(card,)))
+    assert config.cache_config.gpu_memory_utilization == 0.01
+    assert not config.model_config.enable_sleep_mode
+    with pytest.raises(ValueError, match="Sleep mode is not supported on current platform"):
+        adapter.engine_config(spec(tiny_dir, tmp_path, devices=(card,), sleep=True))
+    refused = {"enable_sleep_mode": False}
+    config = adapter.engine_config(spec(tiny_dir, tmp_path, devices=(card,), sleep=True, engine_args=refused))
+    assert not config.model_config.enable_sleep_mode
 
 
 async def test_what_helios_decides_cannot_be_set_otherwise(tiny_dir: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import os
 
 from heliosd.core.messages import Footprint
 from heliosd.core.units import MiB
-from heliosd.engines.footprint import footprint, proportional_bytes
+from heliosd.engines.footprint import footprint, host_bytes, proportional_bytes, residue
 
-REPORT = {"weights_bytes": 100, "kv_cache_bytes": 50, "device_bytes": 180}
+REPORT = {"weights_bytes": 100, "kv_cache_bytes": 50, "device_bytes": 180, "host_bytes": 0}
 
 
 def test_on_a_gpu_overhead_is_what_the_worker_took_beyond_weights_and_cache() -> None:
@@ -26,3 +26,14 @@ def test_on_the_host_overhead_is_the_processes_share_of_memory() -> None:
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
     assert proportional_bytes(2**22 - 1) == 0
+
+
+def test_all_that_a_sleeper_keeps_is_overhead() -> None:
+    assert residue([{**REPORT, "device_bytes": 7}, {**REPORT, "device_bytes": 9}]) == Footprint(0, 0, 9)
+
+
+def test_pinned_memory_counts_also_where_the_kernel_does_not_see_it() -> None:
+    pinned = [{**REPORT, "host_bytes": 128}, {**REPORT, "host_bytes": 128}]
+    assert host_bytes(pinned, before_bytes=1000, after_bytes=1010) == 256
+    assert host_bytes(pinned, before_bytes=1000, after_bytes=1300) == 300
+    assert host_bytes([REPORT], before_bytes=1000, after_bytes=900) == 0

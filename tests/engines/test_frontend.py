@@ -9,11 +9,11 @@ from heliosd.errors import EngineFailed
 from tests.engines.answers import Answer, request
 
 
-def frontend(app: Any, dead: bool) -> VllmFrontend:
+def frontend(app: Any, dead: bool, asleep: bool = False) -> VllmFrontend:
     async def cause() -> str:
         return "killed by SIGKILL"
 
-    return VllmFrontend(app, None, "smol", lambda: dead, cause)
+    return VllmFrontend(app, None, "smol", lambda: dead, cause, lambda: asleep)
 
 
 def answering(status: int, *chunks: bytes) -> Any:
@@ -24,6 +24,11 @@ def answering(status: int, *chunks: bytes) -> Any:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return app
+
+
+async def test_an_engine_that_sleeps_is_not_asked() -> None:
+    with pytest.raises(EngineFailed, match="cannot answer: smol sleeps"):
+        await frontend(answering(200), dead=False, asleep=True).handle(request("/"), Answer())
 
 
 async def test_an_error_of_a_living_engine_is_vllms_own() -> None:

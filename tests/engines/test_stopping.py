@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from heliosd.engines import vllm
+from heliosd.engines import vllm, vllm_engine
+from heliosd.engines.pressure import Gauge
 from tests.engines.answers import alive, spec
 
 
@@ -46,7 +47,7 @@ class JustEnded(psutil.Process):
 async def test_stop_ends_every_process_whatever_fails_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm, "_WORKERS_LEAVE_S", 0.01)
+    monkeypatch.setattr(vllm_engine, "_WORKERS_LEAVE_S", 0.01)
     workers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
     launch = Launch()
     with ThreadPoolExecutor(1) as pool:
@@ -54,7 +55,7 @@ async def test_stop_ends_every_process_whatever_fails_on_the_way(
         async def in_thread(work: Any) -> Any:
             return await asyncio.get_running_loop().run_in_executor(pool, work)
 
-        engine = vllm.VllmEngine(spec(tmp_path, tmp_path), Obstinate(), None, launch, in_thread)
+        engine = vllm_engine.VllmEngine(spec(tmp_path, tmp_path), Obstinate(), None, Gauge(), launch, in_thread)
         engine._processes = [JustEnded(workers[0].pid), psutil.Process(workers[1].pid)]
         await engine.stop()
     assert not any(alive(worker.pid) for worker in workers)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from heliosd.core.units import MiB
-from heliosd.engines.engine import Engine
+from heliosd.core.units import KiB, MiB
+from heliosd.engines.engine import Engine, Pressure
 from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.errors import EngineFailed
 from tests.engines.answers import QUESTION, alive, ask, chat, spec, until, zygote_of
@@ -303,3 +303,23 @@ asyncio.run(main())
     daemon.wait()
     await until(lambda: not any(alive(pid) for pid in pids), 3)
     await until(lambda: not list(tmp_path.glob("helios-*")), 3)
+
+
+async def test_on_the_host_there_is_no_sleep_and_it_says_so(smol: Engine) -> None:
+    assert smol.sleep_levels == frozenset()
+    with pytest.raises(EngineFailed, match="it was started without vLLM's sleep mode, on host; stop it instead"):
+        await smol.sleep(1)
+
+
+async def test_sequences_it_had_to_put_back_are_counted(vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path) -> None:
+    """A cache for 640 tokens, and two sequences of more than 450."""
+    engine = await vllm_kind.start(spec(tiny_dir, tmp_path, "small", kv_cache_bytes=6 * 32 * KiB))
+    told: list[Pressure] = []
+    engine.on_pressure(told.append)
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(chat(engine, max_tokens=450, ignore_eos=True)) for _ in range(2)]
+    assert [answer.result().json["usage"]["completion_tokens"] for answer in answers] == [450, 450]
+    await until(lambda: bool(told) and told[-1] == engine.pressure() and told[-1].running == 0, 5)
+    assert told[-1].preemptions >= 1
+    assert max(pressure.kv_used_ratio for pressure in told) > 0.8
+    await engine.stop()

@@ -1,0 +1,237 @@
+"""A running vLLM engine: what it holds, how it sleeps and wakes, how its end is noticed, and how it is ended."""
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psutil
+
+from heliosd.core.gist import gist
+from heliosd.core.messages import Footprint
+from heliosd.engines.engine import LaunchSpec, Pressure, Slept
+from heliosd.engines.footprint import footprint, host_bytes, proportional_bytes, residue
+from heliosd.engines.frontend import VllmFrontend
+from heliosd.engines.obituary import obituary
+from heliosd.engines.pressure import Gauge
+from heliosd.errors import EngineFailed
+
+log = logging.getLogger("heliosd.engines")
+
+_WORKERS_LEAVE_S = 3.0
+"""Workers end by themselves when the engine's main process is gone."""
+
+
+class VllmEngine:
+    """Made by `VllmKind`, which calls `get_ready` before it gives it out."""
+
+    def __init__(
+        self, spec: LaunchSpec, llm: Any, registry: Any, gauge: Gauge, launch: Any, thread: Callable[..., Any]
+    ) -> None:
+        self._spec = spec
+        self._llm = llm
+        self._registry = registry
+        self._gauge = gauge
+        self._level = 0
+        self._launch = launch
+        self._thread = thread
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self._cause: str | None = None
+        self._frontend: VllmFrontend | None = None
+        self._footprint = Footprint(0, 0, 0)
+        self._processes: list[psutil.Process] = []
+        self._phases: dict[str, float] = {}
+        self._tasks: tuple[str, ...] = ()
+        self._sentinels: list[int] = []
+        self._stop_lock = asyncio.Lock()
+
+    async def get_ready(self, openai: Any) -> None:
+        """Measure, and build the frontend. Part of the start."""
+        self._watch()
+        self._processes = await self._thread(self._find_processes)
+        self._tasks = tuple(await self._llm.get_supported_tasks())
+        reports = await self._llm.collective_rpc("helios_measure")
+        self._footprint = await self._thread(lambda: footprint(reports, self.pids))
+        names, options = self._spec.served_names, self._spec.engine_args
+        application, arguments = await self._thread(lambda: openai.prepare(self._llm, names, self._tasks, options))
+        served = await openai.serve(self._llm, arguments, self._tasks)
+        self._launch.mark("frontend")
+        self._phases = _phases(self._launch.marks, reports[0])
+        self._frontend = VllmFrontend(
+            application, served, names[0], lambda: self._llm.errored, self.wait_dead, lambda: self._level > 0
+        )
+
+    @property
+    def frontend(self) -> VllmFrontend:
+        assert self._frontend is not None, "only engines that are ready are given out"
+        return self._frontend
+
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset(process.pid for process in self._processes)
+
+    @property
+    def footprint(self) -> Footprint:
+        """See `heliosd.engines.footprint` for what is measured how."""
+        return self._footprint
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        return self._phases
+
+    @property
+    def max_model_len(self) -> int:
+        return int(self._llm.model_config.max_model_len)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self._tasks
+
+    def unfinished(self) -> int:
+        """Sequences that the engine works on."""
+        return int(self._llm.get_num_unfinished_requests())
+
+    @property
+    def sleep_levels(self) -> frozenset[int]:
+        """None on the host: vLLM has no sleep mode there."""
+        return frozenset({1, 2}) if self._llm.model_config.enable_sleep_mode else frozenset()
+
+    async def sleep(self, level: int) -> Slept:
+        """What is still under way is aborted. KV cache, prefix cache and caches of inputs are emptied."""
+        name = self._spec.served_names[0]
+        cannot = f"cannot put {name} to sleep at level {level}"
+        if not self.sleep_levels:
+            devices = ", ".join(device.id for device in self._spec.devices)
+            raise EngineFailed(f"{cannot}: it was started without vLLM's sleep mode, on {devices}; stop it instead")
+        if level not in self.sleep_levels:
+            raise EngineFailed(f"{cannot}: vLLM knows levels 1 and 2")
+        async with self._saying(cannot):
+            before_bytes = await self._thread(self._host_bytes)
+            self._level = level
+            await self._llm.sleep(level)
+            reports = await self._llm.collective_rpc("helios_measure")
+            after_bytes = await self._thread(self._host_bytes)
+        return Slept(residue(reports), host_bytes(reports, before_bytes, after_bytes))
+
+    async def wake(self) -> Footprint:
+        """From level 2 the weights are read again from the model's directory, before the KV cache takes its room."""
+        cannot = f"cannot wake {self._spec.served_names[0]}"
+        if not self._level:
+            raise EngineFailed(f"{cannot}: it is not asleep")
+        async with self._saying(cannot):
+            if self._level == 1:
+                awake = await self._llm.wake_up()
+            else:
+                await self._llm.wake_up(tags=["weights"])
+                await self._llm.collective_rpc("reload_weights")
+                awake = await self._llm.wake_up(tags=["kv_cache"])
+            await self._llm.check_health()
+            if not awake or await self._llm.is_sleeping():
+                raise EngineFailed(f"{cannot}: vLLM says that it still sleeps")
+            reports = await self._llm.collective_rpc("helios_measure")
+            self._footprint = await self._thread(lambda: footprint(reports, self.pids))
+        self._level = 0
+        return self._footprint
+
+    @asynccontextmanager
+    async def _saying(self, cannot: str) -> AsyncIterator[None]:
+        """Whatever vLLM throws meanwhile is an EngineFailed with its words, or with what the engine died of."""
+        try:
+            yield
+        except EngineFailed:
+            raise
+        except Exception as error:
+            words = await self.wait_dead() if self._llm.errored else str(error) or repr(error)
+            raise EngineFailed(f"{cannot}: {gist(words)}", cause=words) from error
+
+    def _host_bytes(self) -> int:
+        return sum(map(proportional_bytes, self.pids))
+
+    def pressure(self) -> Pressure:
+        return self._gauge.now
+
+    def on_pressure(self, tell: Callable[[Pressure], None]) -> None:
+        self._gauge.listen(tell)
+
+    async def wait_dead(self) -> str:
+        await self._ended.wait()
+        if self._cause is None:
+            self._cause = await self._thread(self._why)
+        return self._cause
+
+    async def stop(self) -> None:
+        async with self._stop_lock:
+            if not self._stopping:
+                self._stopping = True
+                self._gauge.close()
+                self._unwatch()
+                await asyncio.shield(self._thread(self._shut_down))
+
+    def metrics(self) -> str:
+        return str(self._registry.text(replica=self._spec.replica))
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        for process in self._launch.processes:
+            sentinel = os.dup(process.sentinel)  # vLLM closes its own when it notices first
+            self._sentinels.append(sentinel)
+            loop.add_reader(sentinel, self._died)
+
+    def _died(self) -> None:
+        self._unwatch()
+        self._gauge.close()
+        log.warning("engine died", extra={"replica": self._spec.replica})
+        self._ended.set()
+
+    def _unwatch(self) -> None:
+        for sentinel in self._sentinels:
+            asyncio.get_running_loop().remove_reader(sentinel)
+            os.close(sentinel)
+        self._sentinels.clear()
+
+    def _why(self) -> str:
+        for process in self._launch.processes:
+            process.join(timeout=1)
+            if process.exitcode is not None:
+                return obituary(process.exitcode, self._spec.log_file, process.last_words)
+        return "its process ended"
+
+    def _find_processes(self) -> list[psutil.Process]:
+        """The engine's and, with several devices, its workers'."""
+        found: list[psutil.Process] = []
+        for process in self._launch.processes:
+            core = psutil.Process(process.pid)
+            found += [core, *core.children(recursive=True)]
+        return found
+
+    def _shut_down(self) -> None:
+        """Kill first: an engine has nothing to save, and its polite end takes a second."""
+        self._launch.call_off()
+        hang_up(self._llm, self._spec)
+        _, left = psutil.wait_procs(self._processes, timeout=_WORKERS_LEAVE_S)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                process.kill()
+        psutil.wait_procs(left)
+        self._launch.clear_away()
+
+
+def hang_up(llm: Any, spec: LaunchSpec) -> None:
+    """End vLLM's side here. Whatever it says to that: its processes, its files and its memory must go all the same."""
+    try:
+        llm.shutdown()
+    except Exception:
+        log.warning("vLLM ended badly", extra={"replica": spec.replica}, exc_info=True)
+
+
+def _phases(marks: list[tuple[str, float]], report: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds between marks, named by what had been done at the later one; ours and the worker's in one order."""
+    ordered = sorted([*marks, ("fork", report["born_at"]), *report["marks"]], key=lambda mark: mark[1])
+    spans: dict[str, float] = {}
+    for (_, begin), (step, end) in itertools.pairwise(ordered):
+        spans[step] = round(spans.get(step, 0.0) + end - begin, 4)
+    return spans
