@@ -53,6 +53,7 @@ from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
+from heliosd.state.recording import Recording
 from heliosd.state.records import Measurement, Records
 from heliosd.store.store import Store
 from heliosd.telemetry.metrics import Metrics
@@ -75,6 +76,7 @@ class Node:
         settings: Settings,
         log_dir: Path,
         inbox: asyncio.Queue[Event],
+        recording: Recording | None = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`."""
         self._store = store
@@ -88,6 +90,7 @@ class Node:
         self._log_dir = log_dir
         self._scheduler = Scheduler(limits_of(settings))
         self._inbox = inbox
+        self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._read_now = asyncio.Event()
@@ -271,7 +274,10 @@ class Node:
             devices = await self._probe.devices()
             self._demands.devices = devices
             self._demands.forget()
-            self._scheduler.number_after(await self._journal.last_replica())
+            last_replica = await self._journal.last_replica()
+            self._scheduler.number_after(last_replica)
+            if self._recording:
+                self._recording.begin(self._scheduler, last_replica)
             self.post(DevicesFound(self.now(), devices))
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
@@ -292,7 +298,7 @@ class Node:
         self._count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
-        for command in self._scheduler.handle(event):
+        for command in self._decide(event):
             command_entry(self._journal, command, self._scheduler, self._models)
             self._perform(command, tasks)
         if isinstance(event, DevicesFound):
@@ -300,6 +306,16 @@ class Node:
         if isinstance(event, ReplicaBecameReady | ReplicaExited):
             self._read_now.set()
         self._bump()
+
+    def _decide(self, event: Event) -> list[Command]:
+        """Ask the scheduler, and keep what it answered for replay: above all the event that it fails on."""
+        commands: list[Command] | None = None
+        try:
+            commands = self._scheduler.handle(event)
+        finally:
+            if self._recording:
+                self._recording.note(self._scheduler, event, commands)
+        return commands
 
     def _count(self, event: Event) -> None:
         replica = (

@@ -106,6 +106,17 @@ class TheJournal(Protocol):
     def note(self, kind: str, message: str, *, model: str | None = None) -> None: ...
 
 
+class TheRecording(Protocol):
+    """What the API asks of `heliosd.state.recording.Recording`."""
+
+    @property
+    def events(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
+    def stream(self) -> AsyncIterator[bytes]: ...
+
+
 class Stored(Protocol):
     """A model as the store lists it."""
 
@@ -211,6 +222,8 @@ class Parts:
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
+    recording: TheRecording | None = None
+    """None: switched off."""
     checks: tuple[Check, ...] = ()
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""

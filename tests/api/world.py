@@ -259,6 +259,14 @@ class MemoryStore:
         return 700
 
 
+class MemoryRecording:
+    events, lost = 3, 1
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        yield b'{"helios": "1"}\n{"ev'
+        yield b'ent": 1}\n'
+
+
 class MemoryHub:
     """Repositories whose configuration and headers can be read."""
 
@@ -330,6 +338,7 @@ async def world(
     *,
     hosts: frozenset[str] = frozenset(),
     stalled_s: float = 60.0,
+    recorded: bool = True,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets."""
     with tempfile.TemporaryDirectory() as name:
@@ -358,6 +367,7 @@ async def world(
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             hub_headers=hub.headers,
             accuracy=accuracy,
+            recording=MemoryRecording() if recorded else None,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,
