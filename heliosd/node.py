@@ -274,10 +274,9 @@ class Node:
             devices = await self._probe.devices()
             self._demands.devices = devices
             self._demands.forget()
-            last_replica = await self._journal.last_replica()
-            self._scheduler.number_after(last_replica)
+            self._scheduler.number_after(await self._journal.last_replica())
             if self._recording:
-                self._recording.begin(self._scheduler, last_replica)
+                self._recording.begin(self._scheduler)
             self.post(DevicesFound(self.now(), devices))
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")

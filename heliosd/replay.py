@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from heliosd import __version__
-from heliosd.core.checkpoint import codec, restored
 from heliosd.core.codec import Codec, Plain
 from heliosd.core.messages import Command, Demand, Event
 from heliosd.core.scheduler import Scheduler
 from heliosd.errors import BadRequest, HeliosError
-from heliosd.state.recording import segments
+from heliosd.state.recording import segment_codec, segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,10 @@ class _Segment:
 
     def __init__(self, head: dict[str, Any]) -> None:
         self.version = str(head["helios"])
-        self.codec = codec()
+        self.codec = segment_codec()
         for shared in head["shared"]:
             self.codec.learn(Demand, shared)
-        self.scheduler = restored(head["state"], head["last_replica"], self.codec)
+        self.scheduler: Scheduler = self.codec.decode(Scheduler, head["state"])
         self.differs = False
 
 

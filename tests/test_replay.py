@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
+from heliosd.core.scheduler import Scheduler
 from heliosd.errors import BadRequest
 from heliosd.replay import main, replay
-from tests.state.test_recording import Scheduler, history, recording, segments, tell
+from heliosd.state.recording import segments
+from tests.history import history
+from tests.state.test_recording import recording, tell
 
 
 @pytest.fixture
 async def lines(tmp_path: Path) -> list[str]:
     async with recording(tmp_path) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         tell(it, scheduler, history())
     return segments(tmp_path)[0].read_text().splitlines()
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from heliosd import __version__
-from heliosd.core.checkpoint import codec, number_of, state_of
 from heliosd.core.codec import Codec
-from heliosd.core.messages import Command, Event, StartReplica
+from heliosd.core.messages import Command, Demand, Event
 from heliosd.core.scheduler import Scheduler
 
 log = logging.getLogger("heliosd.state")
@@ -42,8 +41,7 @@ class Recording:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._codec: Codec = codec()
-        self._last_replica = 0
+        self._codec = segment_codec()
         self._room_bytes = 0
         """Until the next segment begins."""
         self._unwritten: list[tuple[bool, bytes]] = []
@@ -62,15 +60,13 @@ class Recording:
 
     # ---- on the event loop -----------------------------------------------------
 
-    def begin(self, scheduler: Scheduler, last_replica: int) -> None:
-        """Begin a segment with what the scheduler knows now; its next replica is `last_replica + 1`."""
-        self._last_replica = last_replica
-        self._codec = codec()
-        state = state_of(scheduler, self._codec)
+    def begin(self, scheduler: Scheduler) -> None:
+        """Begin a segment with what the scheduler knows now."""
+        self._codec = segment_codec()
+        state = self._codec.encode(Scheduler, scheduler)
         head = {
             "helios": __version__,
             "began_at": time.time(),
-            "last_replica": last_replica,
             "shared": self._codec.fresh,
             "state": state,
         }
@@ -82,15 +78,12 @@ class Recording:
 
     def note(self, scheduler: Scheduler, event: Event, commands: Sequence[Command] | None) -> None:
         """Record what `scheduler` was just given and what it answered; None: it failed. Never blocks."""
-        for command in commands or ():
-            if isinstance(command, StartReplica):
-                self._last_replica = number_of(command.replica)
         if self._broken_for is not None:
             self.lost += 1
             self._broken_for += 1
             if self._broken_for >= TRY_AGAIN_AFTER and self._unwritten_bytes == 0:
                 self._broken_for = None
-                self.begin(scheduler, self._last_replica)
+                self.begin(scheduler)
             return
         told = self._codec.encode(Event, event)
         answered = None if commands is None else [self._codec.encode(Command, each) for each in commands]
@@ -103,7 +96,7 @@ class Recording:
         if self._unwritten_bytes > MOST_UNWRITTEN_BYTES:
             self._break_off("it is too slow")
         elif self._room_bytes <= 0 and commands is not None:
-            self.begin(scheduler, self._last_replica)
+            self.begin(scheduler)
 
     async def flushed(self) -> None:
         """Return once everything noted so far is in its file, or given up."""
@@ -211,6 +204,11 @@ class Recording:
     def _open_all(self) -> list[tuple[BinaryIO, int]]:
         files = [file.open("rb") for file in segments(self._folder)]
         return [(file, os.fstat(file.fileno()).st_size) for file in files]
+
+
+def segment_codec() -> Codec:
+    """One for each segment. A demand is long and every request carries it: it is told once."""
+    return Codec(shared=(Demand,))
 
 
 def segments(folder: Path) -> list[Path]:

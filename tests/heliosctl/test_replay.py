@@ -2,10 +2,10 @@
 
 import json
 
-from heliosd.core.checkpoint import codec, state_of
+from heliosd.core.codec import Codec
 from heliosd.core.scheduler import Scheduler
 
-HEAD = {"helios": "1", "last_replica": 0, "shared": [], "state": state_of(Scheduler(), codec())}
+HEAD = {"helios": "1", "shared": [], "state": Codec().encode(Scheduler, Scheduler())}
 TICK = {"event": {"is": "Tick", "at": 1.0}, "commands": []}
 
 

@@ -12,15 +12,9 @@ from heliosd.core.names import ReplicaId
 from heliosd.core.scheduler import Scheduler
 from heliosd.replay import Outcome, read, replay
 from heliosd.state.recording import TRY_AGAIN_AFTER, Recording, segments
-from tests.properties.test_scheduler import World
+from tests.history import history
 
 LARGE = 2**30
-
-
-def history(seed: int = 5, requests: int = 150) -> list[Event]:
-    world = World(seed, 2, failures=True)
-    world.live(requests)
-    return [event for event, _ in world.history]
 
 
 @asynccontextmanager
@@ -52,7 +46,7 @@ async def test_what_was_told_replays_equal(tmp_path: Path) -> None:
     events = history()
     async with recording(tmp_path) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         tell(it, scheduler, events)
         outcome = await streamed(it)
     assert (outcome.segments, outcome.events, outcome.differences, it.events) == (1, len(events), [], len(events))
@@ -61,10 +55,10 @@ async def test_what_was_told_replays_equal(tmp_path: Path) -> None:
 
 
 async def test_old_segments_go_and_each_that_is_left_replays(tmp_path: Path) -> None:
-    events, limit_bytes = history(requests=600), 200_000
+    events, limit_bytes = history(600), 200_000
     async with recording(tmp_path, limit_bytes) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         for event in events:
             tell(it, scheduler, [event])
             await it.flushed()
@@ -82,7 +76,7 @@ async def test_another_life_adds_to_the_recording(tmp_path: Path) -> None:
         async with recording(tmp_path) as it:
             scheduler = Scheduler()
             scheduler.number_after(last_replica)
-            it.begin(scheduler, last_replica)
+            it.begin(scheduler)
             tell(it, scheduler, events[:100] if last_replica == 0 else events[:1])
             outcome = await streamed(it)
     assert (outcome.segments, outcome.events, outcome.differences) == (2, 101, [])
@@ -91,12 +85,12 @@ async def test_another_life_adds_to_the_recording(tmp_path: Path) -> None:
 async def test_a_torn_tail_is_a_line_of_its_own(tmp_path: Path) -> None:
     async with recording(tmp_path) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         tell(it, scheduler, history()[:50])
     (file,) = segments(tmp_path)
     file.write_bytes(file.read_bytes()[:-10])
     async with recording(tmp_path) as it:
-        it.begin(Scheduler(), 0)
+        it.begin(Scheduler())
         outcome = await streamed(it)
     assert (outcome.segments, outcome.events, outcome.torn, outcome.differences) == (2, 49, 1, [])
 
@@ -104,7 +98,7 @@ async def test_a_torn_tail_is_a_line_of_its_own(tmp_path: Path) -> None:
 async def test_an_event_that_the_scheduler_fails_on_is_kept(tmp_path: Path) -> None:
     async with recording(tmp_path) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         it.note(scheduler, ReplicaDied(1.0, ReplicaId("r9")), None)
         it.note(scheduler, Tick(2.0), None)
         outcome = await streamed(it)
@@ -118,10 +112,10 @@ async def test_a_disk_that_takes_nothing_costs_the_recording_and_nothing_else(
 ) -> None:
     folder = tmp_path / "recording"
     folder.write_text("in the way")
-    events = history(requests=700)
+    events = history(700)
     async with recording(folder) as it:
         scheduler = Scheduler()
-        it.begin(scheduler, 0)
+        it.begin(scheduler)
         started = tell(it, scheduler, events[:10])
         await it.flushed()
         assert started and it.lost == 10
