@@ -50,6 +50,7 @@ from heliosd.devices.probe import Probe
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import EngineFailed, HeliosError, NotFound
+from heliosd.explain import Facts, facts
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
@@ -201,6 +202,10 @@ class Node:
             read=stored.known.model,
         )
 
+    def facts(self, subject: str) -> Facts:
+        """What the scheduler knows of a ticket, a replica or a model."""
+        return facts(self._scheduler, subject, self.now())
+
     def snapshot(self) -> Snapshot:
         return self._scheduler.snapshot(self.now())
 
@@ -293,7 +298,7 @@ class Node:
             return Tick(self.now())
 
     def _handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        event_entry(self._journal, event, self._scheduler)
+        event_entry(self._journal, event, self._scheduler, self._phases(event))
         self._count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
@@ -315,6 +320,11 @@ class Node:
             if self._recording:
                 self._recording.note(self._scheduler, event, commands)
         return commands
+
+    def _phases(self, event: Event) -> Mapping[str, float]:
+        """Seconds of each phase of the start that the event tells of."""
+        engine = self.engine(event.replica) if isinstance(event, ReplicaBecameReady) else None
+        return engine.phases if engine else {}
 
     def _count(self, event: Event) -> None:
         replica = (

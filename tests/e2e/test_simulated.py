@@ -101,11 +101,19 @@ def test_explain_tells_one_request_from_its_wait_to_its_end(node: Daemon):
     assert [event["kind"] for event in told] == ["hold", "grant", "released"]
     assert [event["at"] for event in told] == sorted(event["at"] for event in told)
     assert {event["model"] for event in told[:2]} == {"test/m3"}
+    story = node.get(f"explain/{ticket}")["request"]
+    assert (story["state"], story["model"]) == ("over", "test/m3") and story["steps"][0]["position"] == 0
+    assert story["waited_for"]["replica"] == story["replica"] == node.replicas()[0]["id"]
+    assert story["waited_for"]["took_s"] <= story["waited_s"] + 0.01 and story["waited_for"]["phases"]
 
 
 def test_explain_knows_a_model_by_its_alias(node: Daemon):
     chat(node.openai(), "alias3")
     by_ref = node.get("explain/test/m3")["events"]
+    model = node.get("explain/alias3")["model"]
+    assert model["estimate"]["verdict"] == "ready" and model["appetite"]["reload_s"] > 0
+    worth = node.get(f"explain/{model['replicas'][0]['id']}")["replica"]["worth"]
+    assert (worth["rank"], worth["of"]) == (1, 1) and worth["loss_s"] <= worth["slower_s"]
     assert [event["kind"] for event in by_ref[:4]] == ["model", "start", "hold", "ready"]
     assert node.get("explain/alias3")["events"] == by_ref
     assert node.events(subject="alias3") == by_ref
