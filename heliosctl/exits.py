@@ -30,7 +30,7 @@ MEANING = {
 # An error in the middle of a stream has no status of its own, only its code.
 _CODES = {
     Exit.CANNOT_FIT: "model_cannot_fit",
-    Exit.NOT_FOUND: "alias_not_found file_not_found key_not_found model_not_found not_found not_supported "
+    Exit.NOT_FOUND: "alias_not_found file_not_found key_not_found model_not_found not_found not_recorded not_supported "
     "replica_not_found repository_not_found response_not_found revision_not_found unknown_path",
     Exit.NOT_ALLOWED: "admin_key_needed gated_model host_not_allowed invalid_api_key invalid_peer_token "
     "missing_api_key not_allowed pickle_refused repository_disabled",

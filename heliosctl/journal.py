@@ -40,7 +40,8 @@ def add(commands: "Commands") -> None:
         explain,
         "tell why a request, a replica or a model was treated as it was",
         ["heliosctl explain org/name", "heliosctl explain TICKET"],
-        about="A ticket is the x-request-id of an answer.",
+        about="First its story, with the arithmetic, then what the journal has. "
+        "A ticket is the x-request-id of an answer.",
         listing=True,
     )
     command.add_argument("subject", metavar="SUBJECT", help="a ticket, a replica or a model")
@@ -105,16 +106,19 @@ def _row(event: "EventView") -> tuple[str, ...]:
 
 
 def explain(args: Namespace) -> Exit:
+    from heliosctl.explain_words import story
     from heliosd.wire import Explanation
 
     body = connect(args).get(f"/helios/v1/explain/{quoted(args.subject)}")
     told = Explanation.model_validate(body)
-    if not told.events:
+    words = story(told)
+    if not told.events and not words:
         raise Failure(
             f"cannot explain {args.subject}: nothing is noted about it. `heliosctl events` shows what is",
             Exit.NOT_FOUND,
         )
-    show(args.output, body, lambda wide: table(_COLUMNS, [_row(event) for event in told.events], wide=wide))
+    lines = [_row(event) for event in told.events]
+    show(args.output, body, lambda wide: "\n\n".join(filter(None, (words, table(_COLUMNS, lines, wide=wide)))))
     return Exit.OK
 
 

@@ -211,6 +211,15 @@ class LogSection(Section):
     )
 
 
+class RecordingSection(Section):
+    """What the scheduler was told and answered, kept for `heliosctl replay`."""
+
+    enabled: bool = Field(True, description="Whether it is kept, in the folder recording of the state_dir.")
+    max_bytes: BytesAboveZero = Field(
+        256 * MiB, description="The oldest part goes when it grows beyond; an event takes some hundred bytes."
+    )
+
+
 class ClusterSection(Section):
     """Other nodes that answer as one with this one."""
 
@@ -300,6 +309,7 @@ class Settings(BaseSettings):
     pool: PoolSection = PoolSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
+    recording: RecordingSection = RecordingSection()
     cluster: ClusterSection = ClusterSection()
     models: dict[Annotated[str, AfterValidator(_ref)], ModelSection] = _reloadable(
         {}, "Settings of single models, each under its ref."

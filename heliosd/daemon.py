@@ -59,6 +59,7 @@ from heliosd.notify import Notifier, listen_sockets
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
+from heliosd.state.recording import Recording
 from heliosd.state.records import Records
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import read_hub_headers
@@ -120,14 +121,18 @@ class Daemon:
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
         records = Records(database)
+        recording = self._recording()
         demands = Demands(store, records, settings, _engine_name)
-        node = self._node = Node(store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox)
+        node = self._node = Node(
+            store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox, recording
+        )
         peers = self._peers(node)
         app = build_app(
             Parts(
                 identity=self._identity(),
                 node=node,
                 journal=journal,
+                recording=recording,
                 store=store,
                 keys=keys,
                 metrics=metrics,
@@ -150,7 +155,9 @@ class Daemon:
             )
         )
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(journal.run(), name="journal")
+            writing = [tasks.create_task(journal.run(), name="journal")]
+            if recording is not None:
+                writing.append(tasks.create_task(recording.run(), name="recording"))
             listening = await self._listen(app)
             self._notifier.ready(f"Listening on {listening.host}:{listening.port}")
             work = [
@@ -170,7 +177,8 @@ class Daemon:
                 task.cancel()
             await asyncio.wait(work)
             await journal.flushed()
-            writing.cancel()
+            for task in writing:
+                task.cancel()
         self._notifier.close()
 
     # ---- beginning -------------------------------------------------------------
@@ -211,6 +219,12 @@ class Daemon:
         if not probes and not usable.warnings:
             self._warn("there is no device for engines: no GPU was found, and devices.host_memory is 0")
         return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
+
+    def _recording(self) -> Recording | None:
+        settings = self._settings
+        if not settings.recording.enabled:
+            return None
+        return Recording(settings.node.state_dir / "recording", settings.recording.max_bytes)
 
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster

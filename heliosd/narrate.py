@@ -1,6 +1,8 @@
 """What the journal says of events and commands: one entry for each decision, with its reason."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import assert_never
 
 from heliosd.core.gist import gist
@@ -29,13 +31,16 @@ from heliosd.core.units import format_bytes
 from heliosd.state.journal import Journal
 
 
-def event_entry(journal: Journal, event: Event, scheduler: Scheduler) -> None:
-    """Note what happened, where nothing else tells of it."""
+def event_entry(
+    journal: Journal, event: Event, scheduler: Scheduler, phases: Mapping[str, float] = MappingProxyType({})
+) -> None:
+    """Note what happened, where nothing else tells of it. `phases`: seconds of the start that has ended."""
     match event:
         case ReplicaBecameReady(replica=replica, measured=measured):
             model = _model(scheduler, replica)
             text = f"{replica} is ready, measured {format_bytes(measured.total_bytes)}"
-            journal.note("ready", text, replica=replica, model=model, detail={"measured": asdict(measured)})
+            found: dict[str, object] = {"measured": asdict(measured), "phases": dict(phases)}
+            journal.note("ready", text, replica=replica, model=model, detail=found)
         case ReplicaSlept(replica=replica, level=level, residue=residue, host_bytes=host_bytes):
             text = (
                 f"{replica} sleeps at level {level}, keeps {format_bytes(residue.total_bytes)} on each device "
@@ -67,8 +72,9 @@ def command_entry(journal: Journal, command: Command, scheduler: Scheduler, mode
         case Refuse(ticket, code, reason, retry_after_s, cause):
             why: dict[str, object] = {"code": code, "retry_after_s": retry_after_s, "cause": cause}
             journal.note("refuse", reason, ticket=ticket, model=models.get(ticket), detail=why)
-        case Hold(ticket, reason):
-            journal.note("hold", reason, ticket=ticket, model=models.get(ticket))
+        case Hold(ticket, reason, position, eta_s):
+            line: dict[str, object] = {"position": position, "eta_s": eta_s}
+            journal.note("hold", reason, ticket=ticket, model=models.get(ticket), detail=line)
         case StartReplica(replica, demand, devices, reason):
             what: dict[str, object] = {
                 "devices": list(devices),

@@ -54,9 +54,11 @@ from heliosd.devices.probe import Probe
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import EngineFailed, HeliosError, NotFound
+from heliosd.explain import Facts, facts
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
+from heliosd.state.recording import Recording
 from heliosd.state.records import Measurement, Records
 from heliosd.store.store import Store
 from heliosd.telemetry.metrics import Metrics
@@ -79,6 +81,7 @@ class Node:
         settings: Settings,
         log_dir: Path,
         inbox: asyncio.Queue[Event],
+        recording: Recording | None = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`."""
         self._store = store
@@ -92,6 +95,7 @@ class Node:
         self._log_dir = log_dir
         self._scheduler = Scheduler(limits_of(settings))
         self._inbox = inbox
+        self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._read_now = asyncio.Event()
@@ -202,6 +206,10 @@ class Node:
             read=stored.known.model,
         )
 
+    def facts(self, subject: str) -> Facts:
+        """What the scheduler knows of a ticket, a replica or a model."""
+        return facts(self._scheduler, subject, self.now())
+
     def snapshot(self) -> Snapshot:
         return self._scheduler.snapshot(self.now())
 
@@ -276,6 +284,8 @@ class Node:
             self._demands.devices = devices
             self._demands.forget()
             self._scheduler.number_after(await self._journal.last_replica())
+            if self._recording:
+                self._recording.begin(self._scheduler)
             self.post(DevicesFound(self.now(), devices))
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
@@ -292,11 +302,11 @@ class Node:
             return Tick(self.now())
 
     def _handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        event_entry(self._journal, event, self._scheduler)
+        event_entry(self._journal, event, self._scheduler, self._phases(event))
         self._count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
-        for command in self._scheduler.handle(event):
+        for command in self._decide(event):
             command_entry(self._journal, command, self._scheduler, self._models)
             self._perform(command, tasks)
         if isinstance(event, DevicesFound):
@@ -304,6 +314,21 @@ class Node:
         if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke | ReplicaExited):
             self._read_now.set()
         self._bump()
+
+    def _decide(self, event: Event) -> list[Command]:
+        """Ask the scheduler, and keep what it answered for replay: above all the event that it fails on."""
+        commands: list[Command] | None = None
+        try:
+            commands = self._scheduler.handle(event)
+        finally:
+            if self._recording:
+                self._recording.note(self._scheduler, event, commands)
+        return commands
+
+    def _phases(self, event: Event) -> Mapping[str, float]:
+        """Seconds of each phase of the start that the event tells of."""
+        engine = self.engine(event.replica) if isinstance(event, ReplicaBecameReady) else None
+        return engine.phases if engine else {}
 
     def _count(self, event: Event) -> None:
         replica = (

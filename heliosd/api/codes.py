@@ -63,6 +63,7 @@ CODES = (
     ("key_not_found", 404, "no key has this name"),
     ("replica_not_found", 404, "no replica runs under that name"),
     ("response_not_found", 404, "no running engine made this response"),
+    ("not_recorded", 404, "the recording is switched off: `recording.enabled`"),
     ("not_found", 404, "the thing is not here"),
     ("state_not_written", 500, "the state database cannot be written, most likely for want of room"),
     ("internal_error", 500, "a fault of Helios; the log has it under the ticket"),

@@ -11,8 +11,7 @@ from heliosd.api.parts import Entry, Parts
 from heliosd.api.routes import Answer, Parameter, Route, Scope
 from heliosd.api.sse import EventStream, event_stream, frame
 from heliosd.api.views import event_view
-from heliosd.errors import NotFound
-from heliosd.wire import EventList, EventView, Explanation, Snapshot
+from heliosd.wire import EventList, EventView, Snapshot
 
 CLOSING = web.AppKey("closing", asyncio.Event)
 """Set when the daemon stops listening: endless answers end."""
@@ -26,7 +25,7 @@ _SNAPSHOT_S = 0.5
 
 async def events(request: web.Request, parts: Parts) -> web.StreamResponse:
     """The journal's lines: at once, or as a stream that goes on."""
-    subject = await _subject(parts, request.query.get("subject"))
+    subject = await subject_of(parts, request.query.get("subject"))
     after = number_of(request, "after", 0, most=2**62)
     limit = number_of(request, "limit", _DEFAULT, most=_MOST)
     if not flag_of(request, "follow"):
@@ -45,19 +44,7 @@ async def events(request: web.Request, parts: Parts) -> web.StreamResponse:
     return response
 
 
-async def explain(request: web.Request, parts: Parts) -> web.StreamResponse:
-    """All that the journal says about a ticket, a replica or a model."""
-    subject = request.match_info["subject"]
-    found = await parts.journal.read(subject=await _subject(parts, subject), limit=_DEFAULT)
-    if not found:
-        raise NotFound(
-            f"cannot explain {subject}: the journal has nothing on it. Ask for a ticket (the header x-request-id "
-            "of an answer), a replica or a model"
-        )
-    return json_of(Explanation(subject=subject, events=[event_view(entry) for entry in found]))
-
-
-async def _subject(parts: Parts, text: str | None) -> str | None:
+async def subject_of(parts: Parts, text: str | None) -> str | None:
     """What the journal calls it: a model's alias becomes its ref."""
     for model in await parts.store.models() if text else ():
         if text in model.aliases:
@@ -149,14 +136,5 @@ ROUTES = (
         ),
         detail="A reader that takes events too slowly is cut off; it can go on with `after`, or with the header "
         "`Last-Event-ID`.",
-    ),
-    Route(
-        "GET",
-        "/helios/v1/explain/{subject:.+}",
-        explain,
-        Scope.ADMIN,
-        "Why something happened: the journal on one ticket, replica or model.",
-        Answer("its events, oldest first", Explanation),
-        errors=("not_found",),
     ),
 )

@@ -31,6 +31,7 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
     engines = [(replica, engine) for replica, engine in found if engine is not None]
     stored = await parts.store.models()
     written, lost = parts.journal.written, parts.journal.lost
+    recording = parts.recording
 
     def render() -> bytes:
         return parts.metrics.render(
@@ -41,6 +42,8 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
                 store_bytes=_blob_bytes(stored),
                 journal_entries=written,
                 journal_lost=lost,
+                recorded_events=recording.events if recording else 0,
+                recorded_lost=recording.lost if recording else 0,
                 engines=[(replica, engine.metrics()) for replica, engine in engines],
             )
         )

@@ -17,6 +17,7 @@ from heliosd.engines.engine import Engine, Reply, Request
 from heliosd.errors import SourceFailed
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
+from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
@@ -61,6 +62,8 @@ class TheNode(Protocol):
         max_num_seqs: int | None = None,
     ) -> Judgement: ...
 
+    def facts(self, subject: str) -> Facts: ...
+
     def snapshot(self) -> Snapshot: ...
 
     def engine(self, replica: ReplicaId) -> Engine | None: ...
@@ -99,11 +102,24 @@ class TheJournal(Protocol):
     @property
     def lost(self) -> int: ...
 
-    async def read(self, *, after: int = 0, limit: int = 500, subject: str | None = None) -> Sequence[Entry]: ...
+    async def read(
+        self, *, after: int = 0, limit: int = 500, subject: str | None = None, kinds: Sequence[str] = ()
+    ) -> Sequence[Entry]: ...
 
     def follow(self) -> AsyncIterator[Entry]: ...
 
     def note(self, kind: str, message: str, *, model: str | None = None) -> None: ...
+
+
+class TheRecording(Protocol):
+    """What the API asks of `heliosd.state.recording.Recording`."""
+
+    @property
+    def events(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
+    def stream(self) -> AsyncIterator[bytes]: ...
 
 
 class Stored(Protocol):
@@ -211,6 +227,8 @@ class Parts:
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
+    recording: TheRecording | None = None
+    """None: switched off."""
     checks: tuple[Check, ...] = ()
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""

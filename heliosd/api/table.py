@@ -1,6 +1,19 @@
 """All routes of the API in one table: the router, openapi.json and docs/api.md are made of it."""
 
-from heliosd.api import admin, aliases, estimate, feed, health, log_lines, models, openai, plan, replicas
+from heliosd.api import (
+    admin,
+    aliases,
+    estimate,
+    explain,
+    feed,
+    health,
+    log_lines,
+    models,
+    openai,
+    plan,
+    recording,
+    replicas,
+)
 from heliosd.api.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,6 +24,8 @@ ROUTES: tuple[Route, ...] = (
     *estimate.ROUTES,
     *plan.ROUTES,
     *feed.ROUTES,
+    *explain.ROUTES,
+    *recording.ROUTES,
     *log_lines.ROUTES,
     *admin.ROUTES,
     *health.ROUTES,

@@ -9,7 +9,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,16 +121,22 @@ class Journal:
                 follower.get_nowait()
                 follower.put_nowait(None)
 
-    async def read(self, *, after: int = 0, limit: int = 500, subject: str | None = None) -> list[JournalEntry]:
-        """Entries, oldest first; `subject` is a ticket, a model or a replica.
+    async def read(
+        self, *, after: int = 0, limit: int = 500, subject: str | None = None, kinds: Sequence[str] = ()
+    ) -> list[JournalEntry]:
+        """Entries, oldest first; `subject` is a ticket, a model or a replica, `kinds` the only ones wanted.
 
         Without `after` the last `limit` of all; with it the first `limit` behind that id, so that who asks again from
         the last one he got misses nothing.
         """
-        where, values = "id > ?", [after]
+        where: str = "id > ?"
+        values: list[object] = [after]
         if subject is not None:
             where += " and (ticket = ? or model = ? or replica = ?)"
-            values += [subject] * 3  # type: ignore[list-item]
+            values += [subject] * 3
+        if kinds:
+            where += f" and kind in ({', '.join('?' * len(kinds))})"
+            values += kinds
         order = "id" if after else "id desc"
         rows = await self._database.run(
             lambda db: list(db.table("journal").rows_where(where, values, order_by=order, limit=limit))

@@ -10,7 +10,15 @@ from heliosd.core.snapshot import DeviceAccount, Snapshot
 
 
 def gauges(
-    snapshot: Snapshot, *, version: str, models: int, store_bytes: int, journal_entries: int, journal_lost: int
+    snapshot: Snapshot,
+    *,
+    version: str,
+    models: int,
+    store_bytes: int,
+    journal_entries: int,
+    journal_lost: int,
+    recorded_events: int,
+    recorded_lost: int,
 ) -> Iterator[Metric]:
     """All gauges of one scrape. Bytes are bytes, seconds are seconds, ratios are 0 to 1."""
     yield _labelled("helios_build_info", "The version that runs.", ["version"], [([version], 1)])
@@ -21,6 +29,10 @@ def gauges(
     yield GaugeMetricFamily("helios_store_bytes", "Bytes of all blobs in the store.", store_bytes)
     yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
     yield CounterMetricFamily("helios_journal_lost", "Lines of the journal that could not be written.", journal_lost)
+    yield CounterMetricFamily("helios_recorded_events", "Events of the scheduler kept for replay.", recorded_events)
+    yield CounterMetricFamily(
+        "helios_recorded_events_lost", "Events of the scheduler that could not be kept.", recorded_lost
+    )
 
 
 def _replicas(snapshot: Snapshot) -> Iterator[Metric]:

@@ -31,6 +31,9 @@ class Scrape:
     """Written since the daemon began."""
     journal_lost: int
     """Not written since then, because the disk did not take them."""
+    recorded_events: int
+    """For replay, since the daemon began."""
+    recorded_lost: int
     engines: Sequence[tuple[str, str]]
     """`(replica, its own metrics as text)`."""
 
@@ -135,4 +138,6 @@ class _AllOf(Collector):
             store_bytes=scrape.store_bytes,
             journal_entries=scrape.journal_entries,
             journal_lost=scrape.journal_lost,
+            recorded_events=scrape.recorded_events,
+            recorded_lost=scrape.recorded_lost,
         )

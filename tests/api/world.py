@@ -28,6 +28,7 @@ from heliosd.engines.engine import Reply, Request
 from heliosd.errors import HeliosError, NotFound
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
+from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
@@ -122,6 +123,7 @@ class MemoryNode:
         self.logs = Path("/nonexistent")
         self.version = 1
         self.devices = (Device(DeviceId("g0"), DeviceKind.SIMULATED, "H100", 80 * 1024 * MIB),)
+        self.known: dict[str, Facts] = {}
         self.judgement: Judgement | None = None
         """Instead of the usual one."""
         self._moved = asyncio.Condition()
@@ -174,6 +176,9 @@ class MemoryNode:
             return self.judgement
         footprint = Footprint(256 * MIB, kv_cache_bytes or 1024 * MIB, 300 * MIB)
         return Judgement(str(ref), footprint, 1, max_model_len or 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
+
+    def facts(self, subject: str) -> Facts:
+        return self.known.get(subject, Facts(None, None, None))
 
     def snapshot(self) -> Snapshot:
         ids = tuple(device.id for device in self.devices)
@@ -259,6 +264,14 @@ class MemoryStore:
         return 700
 
 
+class MemoryRecording:
+    events, lost = 3, 1
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        yield b'{"helios": "1"}\n{"ev'
+        yield b'ent": 1}\n'
+
+
 class MemoryHub:
     """Repositories whose configuration and headers can be read."""
 
@@ -330,6 +343,7 @@ async def world(
     *,
     hosts: frozenset[str] = frozenset(),
     stalled_s: float = 60.0,
+    recorded: bool = True,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets."""
     with tempfile.TemporaryDirectory() as name:
@@ -358,6 +372,7 @@ async def world(
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             hub_headers=hub.headers,
             accuracy=accuracy,
+            recording=MemoryRecording() if recorded else None,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,

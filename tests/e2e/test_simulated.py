@@ -3,6 +3,8 @@
 import json
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,11 +101,19 @@ def test_explain_tells_one_request_from_its_wait_to_its_end(node: Daemon):
     assert [event["kind"] for event in told] == ["hold", "grant", "released"]
     assert [event["at"] for event in told] == sorted(event["at"] for event in told)
     assert {event["model"] for event in told[:2]} == {"test/m3"}
+    story = node.get(f"explain/{ticket}")["request"]
+    assert (story["state"], story["model"]) == ("over", "test/m3") and story["steps"][0]["position"] == 0
+    assert story["waited_for"]["replica"] == story["replica"] == node.replicas()[0]["id"]
+    assert story["waited_for"]["took_s"] <= story["waited_s"] + 0.01 and story["waited_for"]["phases"]
 
 
 def test_explain_knows_a_model_by_its_alias(node: Daemon):
     chat(node.openai(), "alias3")
     by_ref = node.get("explain/test/m3")["events"]
+    model = node.get("explain/alias3")["model"]
+    assert model["estimate"]["verdict"] == "ready" and model["appetite"]["reload_s"] > 0
+    worth = node.get(f"explain/{model['replicas'][0]['id']}")["replica"]["worth"]
+    assert (worth["rank"], worth["of"]) == (1, 1) and worth["loss_s"] <= worth["slower_s"]
     assert [event["kind"] for event in by_ref[:4]] == ["model", "start", "hold", "ready"]
     assert node.get("explain/alias3")["events"] == by_ref
     assert node.events(subject="alias3") == by_ref
@@ -193,6 +203,7 @@ def test_over_tcp_the_admin_paths_need_an_admin_key(node: Daemon):
         return answer.status_code, "" if answer.is_success else answer.json()["error"]["code"]
 
     admin_paths = ["node", "models", "replicas", "devices", "events", "explain/r1", "logs", "cluster", "doctor", "keys"]
+    admin_paths.append("recording")
     for path in admin_paths:
         assert status(f"/helios/v1/{path}") == (401, "missing_api_key"), path
     assert status("/v1/models") == (200, "")  # no key exists yet, and only this machine can connect
@@ -274,6 +285,28 @@ def test_what_was_decided_survives_kill_nine(node: Daemon):
     first = node.get("explain/r1")["events"]
     chat(node.openai(), MODELS[1])
     assert node.get("explain/r1")["events"] == first, "a replica's name was given twice"
+
+
+def test_what_was_recorded_replays_to_the_same_commands(node: Daemon):
+    dice = random.Random(3)
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(lambda ref: chat(node.openai(), ref), [dice.choice(MODELS) for _ in range(100)]))
+    node.kill()
+
+    def replayed(*words: str) -> dict:
+        command = [sys.executable, "-m", "heliosctl", "--socket", str(node.socket), "replay", "--json", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)
+
+    killed = replayed(str(node.state / "recording"))
+    assert killed["equal_events"] > 150 and killed["equal_commands"] > 100 and killed["segments"] == 2
+    node.start()
+    chat(node.openai(), MODELS[0])
+    both = replayed()
+    assert both["segments"] == 3 and both["not_replayed"] == 0
+    assert both["equal_events"] > killed["equal_events"]
+    assert node.metric("helios_recorded_events_total") > 0
 
 
 def test_check_says_what_is_wrong_and_where():

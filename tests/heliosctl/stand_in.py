@@ -157,6 +157,7 @@ class StandIn:
         self.words = ["The capital", " of France", " is Paris."]
         self.comments: list[str] = []
         self.chats = True
+        self.recording = ""
         self.start_s = 0.0
         """How long it takes to find out that a model cannot chat."""
         self.endless = False
@@ -202,6 +203,7 @@ class StandIn:
         add("GET", "/helios/v1/estimate/accuracy", self._give(lambda: self.accuracy))
         add("GET", "/helios/v1/events", self._events)
         add("GET", "/helios/v1/explain/{subject:.+}", self._explain)
+        add("GET", "/helios/v1/recording", self._recording)
         add("GET", "/helios/v1/logs", self._logs)
         add("GET", "/helios/v1/cluster", self._give(lambda: {"members": _dump(self.members)}))
         add("GET", "/helios/v1/doctor", self._give(lambda: {"checks": _dump(self.checks)}))
@@ -263,6 +265,9 @@ class StandIn:
             elif not self.cut:
                 await send("done", self.models[0].model_dump_json())
         return request[_RESPONSE]
+
+    async def _recording(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.recording, content_type="application/x-ndjson")
 
     async def _stop(self, request: web.Request) -> web.Response:
         subject = request.match_info["subject"]

@@ -9,6 +9,7 @@ from heliosd.core.lifecycle import State
 from heliosd.core.names import ModelRef
 from heliosd.errors import CannotFit, EngineFailed, NotFound, Unavailable
 from heliosd.lease import LocalLease, PeerLease
+from heliosd.replay import read, replay
 from heliosd.store.stored import Addition
 from tests.node.world import World, world, write_model
 
@@ -257,3 +258,15 @@ async def test_a_replica_that_waits_for_its_turn_to_start_can_be_stopped(tmp_pat
                 task.cancel()
         assert await here.node.stop("org/other") == ("r2",)
         assert [replica.model for replica in here.node.snapshot().replicas] == ["org/slow"]
+
+
+async def test_what_the_scheduler_was_told_replays_to_the_same_commands(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        one, two = await here.add("org/one"), await here.add("org/two")
+        for ref in (one, two, one):
+            await ask(here, ref)
+        await here.node.stop("org/one")
+        await here.recording.flushed()
+        outcome = replay(read(tmp_path / "recording"))
+    assert outcome.differences == [] and outcome.segments == 1
+    assert outcome.events > 10 and outcome.commands > 8

@@ -23,6 +23,7 @@ from heliosd.engines.simulated import Behaviour, SimulatedKind
 from heliosd.node import Node
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
+from heliosd.state.recording import Recording
 from heliosd.state.records import Records
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition
@@ -61,6 +62,7 @@ class World:
     settings: Settings
     folder: Path
     database: Database
+    recording: Recording
 
     async def add(self, name: str, alias: str | None = None) -> ModelRef:
         folder = await asyncio.to_thread(write_model, self.folder / name.replace("/", "-"), name)
@@ -96,10 +98,13 @@ async def world(
     now = asyncio.get_running_loop().time
     pool = Pool({DeviceKind.SIMULATED: kind}, inbox.put_nowait, now=now, start_timeout_s=5.0)
     demands = Demands(store, records, loaded.settings, lambda kind: "simulated 1")
-    node = Node(store, devices, journal, records, demands, pool, Metrics(), loaded.settings, folder / "logs", inbox)
+    recording = Recording(folder / "recording", 2**30)
+    node = Node(
+        store, devices, journal, records, demands, pool, Metrics(), loaded.settings, folder / "logs", inbox, recording
+    )
     async with asyncio.TaskGroup() as tasks:
-        work = [tasks.create_task(journal.run()), tasks.create_task(node.run())]
-        yield World(node, store, journal, devices, loaded.settings, folder, database)
+        work = [tasks.create_task(each.run()) for each in (journal, recording, node)]
+        yield World(node, store, journal, devices, loaded.settings, folder, database, recording)
         await node.drain(5.0)
         for task in reversed(work):
             task.cancel()

@@ -38,6 +38,8 @@ async def test_entries_come_back_in_order_and_by_subject(journal: Journal) -> No
     assert [entry.ticket for entry in await journal.read(subject="qwen")] == ["t2"]
     assert [entry.ticket for entry in await journal.read(subject="r1")] == ["t1"]
     assert await journal.read(after=second.id) == []
+    assert [entry.kind for entry in await journal.read(kinds=("hold", "stop"))] == ["hold"]
+    assert await journal.read(subject="r1", kinds=("hold",)) == []
     assert [entry.id for entry in await journal.read(limit=1)] == [second.id]
 
 
