@@ -62,6 +62,21 @@ def add(commands: "Commands") -> None:
     command.add_argument("subject", metavar="MODEL|REPLICA", nargs="*", help="what to stop")
     command.add_argument("--all", action="store_true", help="every replica")
 
+    command = commands.add(
+        "sleep",
+        sleep,
+        "let a replica, or all replicas of a model, give its memory back and stay at hand",
+        ["heliosctl sleep org/name"],
+        about="What sleeps wakes with its next request, in a second or so. Engines on the CPU cannot sleep.",
+        listing=True,
+    )
+    command.add_argument("subject", metavar="MODEL|REPLICA", help="what shall sleep")
+
+    command = commands.add(
+        "wake", load, "wake a model, or start it where it does not sleep", ["heliosctl wake org/name"], listing=True
+    )
+    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+
 
 def ps(args: Namespace) -> Exit:
     from heliosd.wire import QueueView, ReplicaView
@@ -92,10 +107,11 @@ def _running(replicas: "list[ReplicaView]", queue: "list[QueueView]", wide: bool
 def _row(replica: "ReplicaView") -> tuple[str, ...]:
     measured = replica.measured
     predicted = format_bytes(replica.predicted.total_bytes)
+    pinned = " (pinned)" if replica.pinned else ""
     return (
         replica.model,
         replica.id,
-        replica.state,
+        replica.state + pinned,
         str(replica.leases),
         format_bytes(measured.total_bytes) if measured else f"~{predicted}",
         "-" if replica.leases else format_seconds(replica.idle_s),
@@ -107,6 +123,12 @@ def _row(replica: "ReplicaView") -> tuple[str, ...]:
         ",".join(map(str, replica.pids)) or "-",
         ",".join(replica.tasks) or "-",
     )
+
+
+def sleep(args: Namespace) -> Exit:
+    body = connect(args).call("POST", f"/helios/v1/sleep/{quoted(args.subject)}")
+    show(args.output, body, lambda wide: "\n".join(body["asleep"]))
+    return Exit.OK
 
 
 def load(args: Namespace) -> Exit:

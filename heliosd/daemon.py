@@ -59,6 +59,7 @@ from heliosd.notify import Notifier, listen_sockets
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
+from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
 from heliosd.store.sources.hub import HubAccess
@@ -121,10 +122,23 @@ class Daemon:
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
         records = Records(database)
+        host_total_bytes = await asyncio.to_thread(ram.total_bytes)
         recording = self._recording()
         demands = Demands(store, records, settings, _engine_name)
         node = self._node = Node(
-            store, probe, journal, records, demands, pool, metrics, settings, log_dir, inbox, recording
+            store,
+            probe,
+            journal,
+            records,
+            demands,
+            pool,
+            metrics,
+            settings,
+            log_dir,
+            inbox,
+            Pins(database),
+            host_total_bytes=host_total_bytes,
+            recording=recording,
         )
         peers = self._peers(node)
         app = build_app(

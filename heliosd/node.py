@@ -9,10 +9,12 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 from heliosd.config import Settings
+from heliosd.core.hardware import HostReading
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import (
     Command,
@@ -28,6 +30,7 @@ from heliosd.core.messages import (
     Limits,
     LimitsChanged,
     ModelsChanged,
+    ModelsWanted,
     Note,
     PeersChanged,
     RefusalCode,
@@ -38,32 +41,39 @@ from heliosd.core.messages import (
     ReplicaWoke,
     RequestArrived,
     RequestReleased,
+    SleepAsked,
     SleepReplica,
     StartReplica,
     StopAsked,
     StopReplica,
     Tick,
     WakeReplica,
+    Wanted,
 )
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
 from heliosd.demands import Demands
+from heliosd.devices import ram
 from heliosd.devices.probe import Probe
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
-from heliosd.errors import EngineFailed, HeliosError, NotFound
+from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
 from heliosd.explain import Facts, facts
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
+from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Measurement, Records
 from heliosd.store.store import Store
 from heliosd.telemetry.metrics import Metrics
+from heliosd.wanted import WantedModels
 
 log = logging.getLogger("heliosd.node")
+
+_ON_THE_WAY_TO_SLEEP = (State.READY, State.DRAINING, State.SLEEPING)
 
 
 class Node:
@@ -81,9 +91,12 @@ class Node:
         settings: Settings,
         log_dir: Path,
         inbox: asyncio.Queue[Event],
+        pins: Pins,
+        host_total_bytes: int = 0,
         recording: Recording | None = None,
     ) -> None:
-        """`inbox` is where the pool reports to, and everybody else through `post`."""
+        """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
+        RAM, of which sleepers may hold a part."""
         self._store = store
         self._probe = probe
         self._journal = journal
@@ -93,7 +106,9 @@ class Node:
         self._metrics = metrics
         self._settings = settings
         self._log_dir = log_dir
-        self._scheduler = Scheduler(limits_of(settings))
+        self._host_total_bytes = host_total_bytes
+        self._scheduler = Scheduler(self._limits())
+        self.wanted = WantedModels(pins, demands, lambda: self._settings)
         self._inbox = inbox
         self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
@@ -152,14 +167,37 @@ class Node:
 
     async def stop(self, subject: str) -> tuple[ReplicaId, ...]:
         """Drain and stop a replica, or all of a model; returns when their memory is free. Raises NotFound."""
+        chosen = await self._named(subject, "stop")
+        for replica in chosen:
+            self.post(StopAsked(self.now(), replica))
+        await self._until_gone(frozenset(chosen))
+        return chosen
+
+    async def sleep(self, subject: str) -> tuple[ReplicaId, ...]:
+        """Put a replica, or all of a model, to sleep; returns when they sleep, their leases over.
+
+        Raises NotFound, and Conflict when an engine cannot sleep or ended instead.
+        """
+        chosen = await self._named(subject, "put to sleep")
+        for replica in chosen:
+            if why := self._scheduler.sleepless(replica, self.now()):
+                raise Conflict(f"cannot put {replica} to sleep: {why}", code="cannot_sleep")
+            self.post(SleepAsked(self.now(), replica))
+        running = self._scheduler.replicas
+        while any(each in running and running[each].state in _ON_THE_WAY_TO_SLEEP for each in chosen):
+            await self.changed(self._version)
+        if awake := [each for each in chosen if each not in running or running[each].state is not State.ASLEEP]:
+            why = "it ended, or a request woke it at once; `heliosctl explain` tells"
+            raise Conflict(f"cannot put {', '.join(awake)} to sleep: {why}", code="cannot_sleep")
+        return chosen
+
+    async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
+        """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
         model = next((str(m.ref) for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), subject)
         chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
         if not chosen:
-            raise NotFound(f"cannot stop {subject}: no replica runs under that name", code="replica_not_found")
-        for replica in chosen:
-            self.post(StopAsked(self.now(), replica))
-        await self._until_gone(frozenset(chosen))
+            raise NotFound(f"cannot {doing} {subject}: no replica runs under that name", code="replica_not_found")
         return chosen
 
     async def judge(
@@ -239,15 +277,17 @@ class Node:
         """Take over settings that may change while running."""
         self._settings = self._demands.settings = settings
         self._demands.forget()
+        self.wanted.changed()
         keep_alives = tuple(
             (replica.id, settings.for_model(replica.demand.model).keep_alive_s)
             for replica in self._scheduler.replicas.values()
         )
-        self.post(LimitsChanged(self.now(), limits_of(settings), keep_alives))
+        self.post(LimitsChanged(self.now(), self._limits(), keep_alives))
 
     def store_changed(self) -> None:
         """A model was added, removed or renamed."""
         self._demands.forget()
+        self.wanted.changed()
         self.post(ModelsChanged(self.now()))
 
     def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
@@ -286,6 +326,7 @@ class Node:
             self._scheduler.number_after(await self._journal.last_replica())
             if self._recording:
                 self._recording.begin(self._scheduler)
+            tasks.create_task(self.wanted.follow(self._tell_wanted), name="wanted models")
             self.post(DevicesFound(self.now(), devices))
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
@@ -311,6 +352,7 @@ class Node:
             self._perform(command, tasks)
         if isinstance(event, DevicesFound):
             self._devices_known.set()
+            self.wanted.changed()
         if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke | ReplicaExited):
             self._read_now.set()
         self._bump()
@@ -416,6 +458,7 @@ class Node:
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
                     engine_args=settings.engine_args,
+                    sleep=self._scheduler.limits.sleep,
                 )
             )
 
@@ -445,7 +488,9 @@ class Node:
                 features=basis.features if basis else {},
             )
         )
-        self._check_estimate(likely, demand.per_device, event.measured)
+        self._check_estimate(
+            replace(likely, kv_cache_bytes=demand.per_device.kv_cache_bytes), demand.per_device, event.measured
+        )
         self._demands.measured()
 
     def _check_estimate(self, likely: Footprint, booked: Footprint, measured: Footprint) -> None:
@@ -454,6 +499,12 @@ class Node:
             name = f"{term}_bytes"
             values = (getattr(likely, name), getattr(measured, name), getattr(booked, name))
             self._metrics.estimate_checked(term, *values)
+
+    def _limits(self) -> Limits:
+        return limits_of(self._settings, self._host_total_bytes)
+
+    def _tell_wanted(self, wanted: tuple[Wanted, ...]) -> None:
+        self.post(ModelsWanted(self.now(), wanted))
 
     async def _read_devices(self) -> None:
         """Reconcile the ledger with the devices: on a timer, and after whatever changes what is held."""
@@ -465,7 +516,9 @@ class Node:
                 for device in status.devices:
                     ours.setdefault(device, set()).update(pids.get(status.id, ()))
             readings = await self._probe.read({device: frozenset(found) for device, found in ours.items()})
-            self.post(DevicesRead(self.now(), readings, tuple(pids.items())))
+            available = await asyncio.to_thread(ram.available_bytes)
+            host = HostReading(self._host_total_bytes, available) if self._host_total_bytes else None
+            self.post(DevicesRead(self.now(), readings, tuple(pids.items()), host))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.devices.read_interval_s):
                     await self._read_now.wait()
@@ -486,9 +539,14 @@ class Node:
         self._bumped = asyncio.Event()
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings, host_total_bytes: int = 0) -> Limits:
     """What the operator lets the scheduler do."""
     return Limits(
+        overtaking_s=settings.queue.overtaking_s,
+        residence_s=settings.pool.residence_s,
+        sleep=settings.pool.sleep,
+        asleep_s=settings.pool.asleep_keep_alive_s,
+        host_bytes=settings.pool.host_bytes(host_total_bytes),
         patience_s=settings.queue.patience_s,
         queue_length=settings.queue.length,
         safety_ratio=settings.devices.safety_ratio,

@@ -58,6 +58,7 @@ class DeviceView(Wire):
     promised_bytes: int
     measured_bytes: int = Field(description="what our ready replicas were measured to hold")
     free_bytes: int
+    drift_bytes: int = Field(0, description="what the device says ours hold, minus what they were measured to hold")
     weights_bytes: int = Field(description="part of promised")
     kv_cache_bytes: int = Field(description="part of promised")
     used_bytes: int = Field(description="all processes together, as the device says")
@@ -125,6 +126,19 @@ class SetAlias(Asked):
     ref: str = Field(description="a model of this node's store, or another alias of it")
 
 
+class PinModel(Asked):
+    replicas: int = Field(1, ge=1, le=64, description="how many to keep ready")
+
+
+class PinView(Wire):
+    model: str
+    replicas: int
+
+
+class PinList(Wire):
+    pins: list[PinView]
+
+
 class AliasView(Wire):
     alias: str
     ref: str = Field(description="the model itself")
@@ -160,6 +174,10 @@ class ReplicaView(Wire):
     started_at: float = Field(description="seconds since the epoch")
     idle_s: float
     keep_alive_s: float | None = Field(description="None: kept for ever")
+    pinned: bool = Field(False, description="it is kept ready, whatever is asked for")
+    sleep_level: int = Field(0, description="1: its weights are in host memory; 2: they are not; 0: it does not sleep")
+    limit: int = Field(0, description="requests it may work on at once now")
+    kv_used_ratio: float = Field(0.0, description="of its KV cache, as its engine last said")
     max_model_len: int | None = None
     tasks: list[str] = []
     pids: list[int] = []
@@ -168,6 +186,18 @@ class ReplicaView(Wire):
 
 class LoadModel(Asked):
     model: str
+
+
+class SleepingReplicas(Wire):
+    asleep: list[str]
+
+
+class HostView(Wire):
+    """Host memory that sleeping replicas may hold."""
+
+    limit_bytes: int
+    staged_bytes: int = Field(description="held by those that sleep")
+    free_bytes: int
 
 
 class QueueView(Wire):

@@ -57,6 +57,8 @@ CODES = (
     ("disk_full", 503, "there is no room for the model's files"),
     ("memory_full", 503, "there is too little memory to convert the model"),
     ("unavailable", 503, "not now; try again"),
+    ("cannot_sleep", 409, "the replica's engine cannot sleep on its devices, or is not ready"),
+    ("pin_not_found", 404, "the model is not pinned"),
     ("conflict", 409, "the thing is in use, or already so"),
     ("model_in_use", 409, "a replica uses the model"),
     ("key_exists", 409, "the name is taken"),

@@ -37,6 +37,16 @@ class Kind(Protocol):
     def detail(self) -> str | None: ...
 
 
+class TheWanted(Protocol):
+    """What the API asks of `heliosd.wanted.WantedModels`."""
+
+    async def pinned(self) -> dict[str, int]: ...
+
+    async def pin(self, ref: ModelRef, replicas: int) -> None: ...
+
+    async def unpin(self, ref: ModelRef) -> None: ...
+
+
 class TheNode(Protocol):
     """What the API asks of `heliosd.node.Node`."""
 
@@ -52,6 +62,11 @@ class TheNode(Protocol):
     async def load(self, ref: ModelRef) -> ReplicaId: ...
 
     async def stop(self, subject: str) -> tuple[ReplicaId, ...]: ...
+
+    async def sleep(self, subject: str) -> tuple[ReplicaId, ...]: ...
+
+    @property
+    def wanted(self) -> TheWanted: ...
 
     async def judge(
         self,

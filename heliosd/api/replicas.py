@@ -7,7 +7,7 @@ from heliosd.api.now import queue_of, replica_now, replicas_of
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.errors import Unavailable
-from heliosd.wire import LoadModel, ReplicaList, ReplicaView, StoppedReplicas
+from heliosd.wire import LoadModel, ReplicaList, ReplicaView, SleepingReplicas, StoppedReplicas
 
 
 async def list_replicas(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -27,6 +27,11 @@ async def load(request: web.Request, parts: Parts) -> web.StreamResponse:
 async def stop(request: web.Request, parts: Parts) -> web.StreamResponse:
     stopped = await parts.node.stop(request.match_info["subject"])
     return json_of(StoppedReplicas(stopped=list(stopped)))
+
+
+async def sleep(request: web.Request, parts: Parts) -> web.StreamResponse:
+    asleep = await parts.node.sleep(request.match_info["subject"])
+    return json_of(SleepingReplicas(asleep=list(asleep)))
 
 
 ROUTES = (
@@ -57,5 +62,16 @@ ROUTES = (
         Answer("what was stopped", StoppedReplicas),
         detail="`subject` is a replica's id or a model's ref. Requests being served are finished first.",
         errors=("replica_not_found",),
+    ),
+    Route(
+        "POST",
+        "/helios/v1/sleep/{subject:.+}",
+        sleep,
+        Scope.ADMIN,
+        "Put a replica, or all of a model, to sleep; answered when it sleeps.",
+        Answer("what sleeps", SleepingReplicas),
+        detail="`subject` is a replica's id or a model's ref. Requests being served are finished first. The next "
+        "request wakes it, as does `POST /helios/v1/replicas`.",
+        errors=("replica_not_found", "cannot_sleep"),
     ),
 )

@@ -253,16 +253,27 @@ class Scheduler:
                 return self.pool.drained(replica, event.at)
         return []
 
+    def sleepless(self, replica_id: ReplicaId, at: float) -> str | None:
+        """Why a replica cannot be put to sleep; None when it can, or sleeps."""
+        replica = self.replicas.get(replica_id)
+        if replica is None or replica.state in (State.SLEEPING, State.ASLEEP):
+            return None
+        if replica.state is not State.READY:
+            return f"it is {replica.state}"
+        if not self.limits.sleep:
+            return "pool.sleep is false"
+        if not replica.sleep_levels:
+            return "its engine cannot sleep on its devices"
+        if not self.pool.sleep_level(replica, at):
+            return "its last sleep went wrong, or host memory has no room for its weights (pool.host_memory)"
+        return None
+
     def _sleep_asked(self, event: SleepAsked) -> list[Command]:
         replica = self.replicas.get(event.replica)
         if replica is None or replica.state is not State.READY:
             return []
-        if not self.pool.sleep_level(replica, event.at):
-            return [
-                Note(
-                    replica.demand.model, f"cannot put {replica.id} to sleep: its engine or host memory do not allow it"
-                )
-            ]
+        if why := self.sleepless(replica.id, event.at):
+            return [Note(replica.demand.model, f"cannot put {replica.id} to sleep: {why}", warning=True)]
         return self.pool.step_down(replica.id, event.at, "an operator asked for it", sleep=True)
 
     def _died(self, replica_id: ReplicaId) -> None:

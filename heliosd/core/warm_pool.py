@@ -11,6 +11,7 @@ from itertools import count
 
 from heliosd.core.breaker import Breakers
 from heliosd.core.eviction import Resident
+from heliosd.core.hardware import DeviceKind
 from heliosd.core.ledger import Ledger
 from heliosd.core.lifecycle import COMING, LEAVING, State
 from heliosd.core.messages import (
@@ -351,7 +352,8 @@ class WarmPool:
             if opened is not None:
                 why = f"{model} died {opened.in_a_row} times in a burst on {'+'.join(replica.devices)}; next try in "
                 commands.append(Note(model, f"{why}{opened.retry_at - at:.0f} s", warning=True))
-        if (shortage := out_of_memory(cause)) is not None:
+        on_host = all(self.ledger.devices[each].kind is DeviceKind.HOST for each in replica.devices)
+        if (shortage := out_of_memory(cause)) is not None and (on_host or not shortage.host):
             whole = replica.demand.per_device.total_bytes
             more = max(shortage.missing_bytes, int(whole * OOM_SHARE))
             self.learned[model] = self.learned.get(model, 0) + more

@@ -23,6 +23,7 @@ from heliosd.engines.simulated import Behaviour, SimulatedKind
 from heliosd.node import Node
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
+from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
 from heliosd.store.store import Store
@@ -100,7 +101,19 @@ async def world(
     demands = Demands(store, records, loaded.settings, lambda kind: "simulated 1")
     recording = Recording(folder / "recording", 2**30)
     node = Node(
-        store, devices, journal, records, demands, pool, Metrics(), loaded.settings, folder / "logs", inbox, recording
+        store,
+        devices,
+        journal,
+        records,
+        demands,
+        pool,
+        Metrics(),
+        loaded.settings,
+        folder / "logs",
+        inbox,
+        Pins(database),
+        host_total_bytes=64 * GiB,
+        recording=recording,
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]
