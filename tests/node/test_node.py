@@ -48,7 +48,8 @@ async def test_an_alias_works_at_once_also_while_the_model_runs(tmp_path: Path) 
 
 
 async def test_two_models_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
-    async with world(tmp_path, models={"org/a": BIG, "org/b": BIG}) as here:
+    stops = {"pool.sleep": "false", "pool.residence_s": "0"}
+    async with world(tmp_path, models={"org/a": BIG, "org/b": BIG}, settings=stops) as here:
         a, b = await here.add("org/a"), await here.add("org/b")
         replicas = [await ask(here, ref) for _ in range(5) for ref in (a, b)]
         assert replicas == [f"r{number}" for number in range(1, 11)]
@@ -185,7 +186,8 @@ async def test_what_was_measured_is_the_next_estimate(tmp_path: Path) -> None:
 
 
 async def test_an_idle_model_is_stopped_after_its_keep_alive(tmp_path: Path) -> None:
-    async with world(tmp_path, models={"org/brief": {"keep_alive_s": 0.01}}) as here:
+    stops = {"pool.sleep": "false"}
+    async with world(tmp_path, models={"org/brief": {"keep_alive_s": 0.01}}, settings=stops) as here:
         await ask(here, await here.add("org/brief"))
         version = -1
         while here.node.snapshot().replicas:
