@@ -25,6 +25,8 @@ from heliosd.devices.fleet import read_fleet
 from heliosd.errors import ConfigError
 
 KV_CACHE_BYTES = 2 * GiB
+KV_MOST_BYTES = 256 * GiB
+"""As much as is left over: hundreds of long requests would fill it."""
 OVERHEAD_BYTES = 3 * GiB // 2
 _KEYS = ("name", "weights", "kv_cache", "overhead", "devices", "load")
 
@@ -69,6 +71,9 @@ def model_of(
         per_device=Footprint(weights_bytes, kv_cache_bytes, overhead_bytes),
         device_count=device_count,
         keep_alive_s=float("inf"),
+        kv_least_bytes=kv_cache_bytes,
+        kv_most_bytes=KV_MOST_BYTES if kv_cache_bytes else 0,
+        max_num_seqs=256,
     )
     return Model(demand, usual_load_s(weights_bytes * device_count) if load_s is None else load_s)
 

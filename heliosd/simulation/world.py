@@ -7,7 +7,7 @@ must never happen (a promise beyond a device, a request answered twice or forgot
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from heliosd.core.messages import (
@@ -19,11 +19,15 @@ from heliosd.core.messages import (
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaSlept,
+    ReplicaWoke,
     RequestArrived,
     RequestReleased,
+    SleepReplica,
     StartReplica,
     StopReplica,
     Tick,
+    WakeReplica,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
@@ -41,6 +45,13 @@ class Speeds:
     most_tokens_per_s: float = 120.0
     stop_s: float = 1.0
     deadline_s: float = 600.0
+    wake_bytes_per_s: float = 16 * 2**30
+    """From pinned host memory."""
+    wake_base_s: float = 0.3
+
+    def wake_s(self, n_bytes: int) -> float:
+        """For `n_bytes` of weights on each device."""
+        return self.wake_base_s + n_bytes / self.wake_bytes_per_s
 
     def first_token_s(self, asked: Asked) -> float:
         return asked.prompt_tokens / self.prefill_tokens_per_s
@@ -62,8 +73,9 @@ class Outcome:
     first_token_s: list[float] = field(default_factory=list)
     """Of each answered request, since it was sent."""
     starts: int = 0
+    wakes: int = 0
     swap_s: float = 0.0
-    """Seconds in which engines started, summed."""
+    """Seconds in which engines started or woke, summed."""
     device_s: float = 0.0
     """Seconds in which a device held a replica, summed over devices."""
     promised_byte_s: float = 0.0
@@ -137,7 +149,7 @@ class World:
             if soonest > at or soonest == float("inf"):
                 return
             _, _, event = heapq.heappop(self._events)
-            if isinstance(event, ReplicaBecameReady) and event.replica in self._gone:
+            if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke) and event.replica in self._gone:
                 continue
             self._take(event)
 
@@ -170,7 +182,24 @@ class World:
                 self._starting_until |= dict.fromkeys(devices, began + load_s)
                 self.outcome.starts += 1
                 self.outcome.swap_s += load_s
-                self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device))
+                levels = frozenset({1, 2}) if self.scheduler.limits.sleep else frozenset[int]()
+                self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device, levels))
+            case SleepReplica(replica=replica, level=level):
+                booked = self.scheduler.replicas[replica].demand
+                residue = replace(booked.per_device, weights_bytes=0, kv_cache_bytes=0)
+                host_bytes = booked.per_device.weights_bytes * booked.device_count if level == 1 else 0
+                took_s = self.speeds.wake_s(booked.per_device.weights_bytes if level == 1 else 0)
+                self._later(ReplicaSlept(at + took_s, replica, level, residue, host_bytes))
+            case WakeReplica(replica=replica):
+                it = self.scheduler.replicas[replica]
+                began = max(at, *(self._starting_until.get(device, 0.0) for device in it.devices))
+                weights_bytes = it.demand.per_device.weights_bytes
+                model = self.fleet.models[it.demand.model]
+                took_s = self.speeds.wake_s(weights_bytes) if it.level == 1 else model.load_s / 2
+                self._starting_until |= dict.fromkeys(it.devices, began + took_s)
+                self.outcome.wakes += 1
+                self.outcome.swap_s += took_s
+                self._later(ReplicaWoke(began + took_s, replica, it.demand.per_device))
             case StopReplica(replica=replica):
                 self._gone.add(replica)
                 self._later(ReplicaExited(at + self.speeds.stop_s, replica, None))
