@@ -7,6 +7,7 @@ of the engine processes is measured from outside; at the end, when all is quiet,
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 import tempfile
@@ -24,7 +25,6 @@ from tests.bench.crowd_clients import End, Outcome, client
 from tests.bench.crowd_memory import Watch, drift, kill_one, look
 from tests.bench.crowd_models import tiny_llama
 from tests.bench.daemon import Daemon, configured
-from tests.bench.others import Others
 from tests.bench.report import percentile, write_json
 from tests.bench.smollm2 import smollm2
 from tests.bench.table import print_table, span
@@ -237,11 +237,10 @@ def main() -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="of what is asked and who is killed")
     parser.add_argument("--log", metavar="FILE", type=Path, help="where to keep heliosd's log")
     given = parser.parse_args()
-    others = Others()
     crowd = uvloop.run(measure(given.minutes, given.clients, given.models, given.budget * MiB, given.seed, given.log))
     told = (
-        f"{given.models} models, {given.clients} clients, {given.minutes:g} minutes, an engine killed each minute; "
-        f"{others.cores():.1f} cores were busy with something else"
+        f"{given.models} models, {given.clients} clients, {given.minutes:g} minutes, an engine killed each minute, "
+        f"{len(os.sched_getaffinity(0))} cores for engines and clients together"
     )
     show(crowd, told)
     write_json(crowd.result(), given.json)
