@@ -44,6 +44,7 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.training
 	$(PY) -m tests.bench.packing
 	$(PY) -m tests.bench.traces
+	$(PY) -m tests.bench.crowd
 
 docs: setup ## write what is generated: docs/api.md
 	$(PY) -m heliosd.api.openapi > docs/api.md

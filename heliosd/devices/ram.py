@@ -21,7 +21,7 @@ def available_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
 
 
 def process_bytes(proc: Path, pid: int) -> int | None:
-    """What one process holds, pages shared by n processes counted as 1/n; None when it is gone.
+    """What one process holds, pages shared by n processes counted as 1/n; None when it is gone, or only waited for.
 
     All its resident pages where the kernel does not let us see which are shared.
     """
@@ -33,7 +33,7 @@ def process_bytes(proc: Path, pid: int) -> int | None:
         pages = int((proc / str(pid) / "statm").read_text().split()[1])
     except (OSError, IndexError):
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") or None
 
 
 def processor_name(proc: Path) -> str:

@@ -2,11 +2,12 @@
 
 On every device: *weights* are the bytes of the model's parameters and buffers as they lie in memory (packed copies
 that a kernel library makes for itself are overhead), and the *KV cache* is the bytes of the cache's tensors, which
-is the block count times the page size. *Overhead* is the rest: on the host the proportional set size of the
-engine's processes (memory shared with the zygote counts by share, so it shrinks as more engines start) minus the
-two; on a GPU what the driver says the worker's process holds, or, where it does not tell, what the worker has taken
-since it first touched the device (at least what PyTorch has reserved), minus the two. With several devices, the
-largest of each. Of an engine that sleeps, all that is left is overhead.
+is the block count times the page size. *Overhead* is the rest: on the host what the engine's processes hold of their
+own and half of what they share with the zygote (what it would be were no other engine there: their proportional set
+size shrinks as more engines start, and grows again as they end) minus the two; on a GPU what the driver says the
+worker's process holds, or, where it does not tell, what the worker has taken since it first touched the device (at
+least what PyTorch has reserved), minus the two. With several devices, the largest of each. Of an engine that sleeps,
+all that is left is overhead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ def footprint(reports: Sequence[Mapping[str, Any]], pids: Iterable[int]) -> Foot
     """From the reports of `helios_measure`, one per worker, and the engine's processes."""
     weights = max(report["weights_bytes"] for report in reports)
     kv_cache = max(report["kv_cache_bytes"] for report in reports)
-    held = max(report["device_bytes"] for report in reports) or sum(map(proportional_bytes, pids))
+    held = max(report["device_bytes"] for report in reports) or sum(map(alone_bytes, pids))
     return Footprint(weights, kv_cache, max(0, held - weights - kv_cache))
 
 
@@ -40,8 +41,23 @@ def host_bytes(reports: Sequence[Mapping[str, Any]], before_bytes: int, after_by
 
 def proportional_bytes(pid: int) -> int:
     """A process's proportional set size; 0 when it is gone."""
+    return _rollup(pid).get("Pss", 0)
+
+
+def alone_bytes(pid: int) -> int:
+    """What a process would hold, pages shared by n counting 1/n, were it the only one forked; 0 when it is gone.
+
+    The proportional set sizes of any number of processes forked from one are together no more than the sum of these.
+    """
+    held = _rollup(pid)
+    own = held.get("Private_Clean", 0) + held.get("Private_Dirty", 0)
+    return own + (held.get("Rss", 0) - own) // 2
+
+
+def _rollup(pid: int) -> Mapping[str, int]:
+    """What the kernel adds up over a process's mappings, in bytes by kind; empty when it is gone."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+        return {}
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in map(str.split, lines)}

@@ -26,16 +26,16 @@ class Daemon:
         """Wait until engines can be forked from a preloaded process."""
         async with asyncio.timeout(limit_s):
             while True:
-                engines = (await self._ask("GET", "node"))["engines"]
+                engines = (await self.ask("GET", "node"))["engines"]
                 if any(engine["state"] == "warm" for engine in engines):
                     return
                 if failed := [engine["detail"] for engine in engines if engine["state"] == "failed"]:
                     raise RuntimeError(f"heliosd cannot start engines: {failed}")
                 await asyncio.sleep(0.1)
 
-    async def add(self, arguments: Arguments) -> None:
-        """Bring the model into the store."""
-        body = {"source": "directory", "location": str(arguments.model.resolve()), "ref": NAME}
+    async def add(self, model: Path, ref: str = NAME) -> None:
+        """Bring a model into the store."""
+        body = {"source": "directory", "location": str(model.resolve()), "ref": ref}
         async with self._admin.post("http://heliosd/helios/v1/models", json=body) as response:
             told = await response.text()
         if "event: done" not in told:
@@ -43,14 +43,15 @@ class Daemon:
 
     async def replica(self) -> dict[str, Any]:
         """The one replica that runs."""
-        replicas = (await self._ask("GET", "replicas"))["replicas"]
+        replicas = (await self.ask("GET", "replicas"))["replicas"]
         ready: list[dict[str, Any]] = [replica for replica in replicas if replica["state"] == "ready"]
         return ready[0]
 
     async def stop_replica(self) -> None:
-        await self._ask("DELETE", f"replicas/{NAME}")
+        await self.ask("DELETE", f"replicas/{NAME}")
 
-    async def _ask(self, method: str, path: str) -> Any:
+    async def ask(self, method: str, path: str) -> Any:
+        """What the admin API says under `/helios/v1/`."""
         async with self._admin.request(method, f"http://heliosd/helios/v1/{path}") as response:
             response.raise_for_status()
             return await response.json()
@@ -59,8 +60,16 @@ class Daemon:
 @asynccontextmanager
 async def heliosd(arguments: Arguments, folder: Path) -> AsyncIterator[Daemon]:
     """Run heliosd with these engine arguments and its state in `folder`, and the model in its store."""
+    async with configured(arguments.toml(), folder) as daemon:
+        await daemon.add(arguments.model)
+        yield daemon
+
+
+@asynccontextmanager
+async def configured(toml: str, folder: Path) -> AsyncIterator[Daemon]:
+    """Run heliosd with this configuration and its state in `folder`."""
     config, socket, port = folder / "helios.toml", folder / "s", free_port()
-    config.write_text(arguments.toml())
+    config.write_text(toml)
     command = [sys.executable, "-m", "heliosd", f"--config={config}", f"--state-dir={folder}", f"--socket={socket}"]
     connector = aiohttp.UnixConnector(str(socket))
     async with (
@@ -68,9 +77,7 @@ async def heliosd(arguments: Arguments, folder: Path) -> AsyncIterator[Daemon]:
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as admin,
     ):
         await answering(admin, "http://heliosd/readyz", process)
-        daemon = Daemon(process, f"http://127.0.0.1:{port}", admin)
-        await daemon.add(arguments)
-        yield daemon
+        yield Daemon(process, f"http://127.0.0.1:{port}", admin)
 
 
 def environment() -> dict[str, str]:

@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from heliosd.core.units import GiB, KiB, MiB
-from heliosd.devices.ram import available_bytes, process_bytes, processor_name, total_bytes
+from heliosd.devices.ram import PROC, available_bytes, process_bytes, processor_name, total_bytes
 from heliosd.errors import HeliosError
 
 
@@ -68,6 +70,12 @@ def test_where_the_shares_are_hidden_all_resident_pages_count(machine: Machine) 
 
 def test_a_process_that_is_gone_holds_nothing(machine: Machine) -> None:
     assert process_bytes(machine.proc, 7) is None
+
+
+def test_a_process_that_was_killed_and_is_waited_for_is_gone() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert process_bytes(PROC, ended.pid) is None, "not nothing: its replica would seem to have shrunk"
 
 
 def test_a_machine_that_does_not_tell_is_an_error(machine: Machine) -> None:
