@@ -127,6 +127,7 @@ class Ledger:
                 if reading.device in devices and replica not in known
             )
             self.drift[reading.device] = self._drift(reading, said, ours, mine)
+            self._reconcile(said, ours)
             starting = any(
                 reading.device in devices and replica not in known and replica not in self.measured
                 for replica, (devices, _) in self.promised.items()
@@ -148,6 +149,19 @@ class Ledger:
         settled = {replica for replica in known if replica in self.measured and replica in self.promised}
         held = sum(used for pid, used in said.items() if used is not None and ours[pid] in settled)
         return held - sum(self._held(replica) for replica in settled)
+
+    def _reconcile(self, said: Mapping[int, int | None], ours: Mapping[int, ReplicaId]) -> None:
+        """What the driver says that a measured replica's processes hold is what it holds; overhead is what changes.
+
+        Promises grow where they turn out too small, and never shrink: memory that is not used now was asked for.
+        """
+        for replica, was in list(self.measured.items()):
+            uses = [used for pid, used in said.items() if ours[pid] == replica]
+            devices, _ = self.promised[replica]
+            if not uses or None in uses or len(devices) > 1:
+                continue
+            rest = sum(used or 0 for used in uses) - was.weights_bytes - was.kv_cache_bytes
+            self.measure(replica, Footprint(was.weights_bytes, was.kv_cache_bytes, max(0, rest)))
 
     def _held(self, replica: ReplicaId) -> int:
         return self.measured.get(replica, self.promised[replica][1]).total_bytes

@@ -78,3 +78,19 @@ def test_a_device_that_fails_says_nothing_about_others(ledger: Ledger) -> None:
     ledger.read([DeviceReading(G0, 0, 0, fault="GPU is lost")], {})
     assert ledger.foreign[G0] == 20 * GiB
     assert not ledger.healthy(G0)
+
+
+def test_what_a_driver_says_ours_hold_is_what_they_were_measured_to_hold(ledger: Ledger) -> None:
+    """It changes while they serve, and where they share pages also as others start and end."""
+    ledger.book(R1, (G0,), gib(30, 10, 5))
+    ledger.book(R2, (G0,), gib(20))
+    ledger.measure(R1, gib(30, 10, 4))
+    uses = (ProcessUse(7, 20 * GiB), ProcessUse(8, 22 * GiB), ProcessUse(9, 11 * GiB))
+    ledger.read([DeviceReading(G0, 53 * GiB, 47 * GiB, uses)], {7: R1, 8: R1, 9: R2})
+    assert ledger.drift[G0] == -2 * GiB
+    assert ledger.measured == {R1: gib(30, 10, 2)}, "one that still starts was not measured yet"
+    assert ledger.promised_bytes(G0) == 65 * GiB
+    ledger.read([DeviceReading(G0, 60 * GiB, 40 * GiB, (ProcessUse(7, 49 * GiB),))], {7: R1})
+    assert ledger.promised[R1][1] == gib(30, 10, 9), "what is really held is promised"
+    ledger.read([DeviceReading(G0, 60 * GiB, 40 * GiB, (ProcessUse(7, None),))], {7: R1})
+    assert ledger.measured[R1] == gib(30, 10, 9)
