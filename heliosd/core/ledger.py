@@ -14,6 +14,8 @@ from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.snapshot import DeviceAccount, HostAccount
 
 NOTHING = Footprint(0, 0, 0)
+CREDIBLE_RATIO = 1.5
+"""A driver that says that a replica holds more than so many times what was booked is not believed."""
 HOST_RESERVE_RATIO = 0.05
 """Of the machine's RAM, left to others when replicas fall asleep."""
 
@@ -45,6 +47,9 @@ class Ledger:
     host_bytes: int = 0
     """What sleepers may hold of host memory."""
     host: HostReading | None = None
+    booked: dict[ReplicaId, Footprint] = field(default_factory=dict)
+    """What each replica was promised before anything said that it holds more."""
+    sleeping: set[ReplicaId] = field(default_factory=set)
     staged: dict[ReplicaId, int] = field(default_factory=dict)
     """What each sleeper holds of it."""
 
@@ -57,6 +62,7 @@ class Ledger:
                     f"{self.free_bytes(device)} are free"
                 )
         self.promised[replica] = (devices, per_device)
+        self.booked[replica] = per_device
 
     def measure(self, replica: ReplicaId, measured: Footprint) -> None:
         """Take in what a replica really holds; a promise that was too small becomes what is true."""
@@ -64,6 +70,7 @@ class Ledger:
         self.measured[replica] = measured
         if measured.total_bytes > promised.total_bytes:
             self.promised[replica] = (devices, measured)
+            self.booked[replica] = measured
 
     def slept(self, replica: ReplicaId, residue: Footprint, host_bytes: int) -> None:
         """A replica gave its memory back; what it keeps is what it is promised."""
@@ -71,6 +78,7 @@ class Ledger:
         self.promised[replica] = (devices, residue)
         self.measured[replica] = residue
         self.staged[replica] = host_bytes
+        self.sleeping.add(replica)
 
     def wake(self, replica: ReplicaId, per_device: Footprint) -> None:
         """Promise a sleeper what it needs awake. Raises ValueError when it is not there: a bug of ours."""
@@ -82,6 +90,7 @@ class Ledger:
             self.promised[replica] = (devices, residue)
             self.measured[replica] = residue
             raise
+        self.sleeping.discard(replica)
 
     def stage(self, replica: ReplicaId, n_bytes: int) -> None:
         """Set host memory aside for a replica that falls asleep."""
@@ -96,6 +105,8 @@ class Ledger:
         self.promised.pop(replica, None)
         self.measured.pop(replica, None)
         self.staged.pop(replica, None)
+        self.booked.pop(replica, None)
+        self.sleeping.discard(replica)
 
     @property
     def host_free_bytes(self) -> int:
@@ -153,15 +164,20 @@ class Ledger:
     def _reconcile(self, said: Mapping[int, int | None], ours: Mapping[int, ReplicaId]) -> None:
         """What the driver says that a measured replica's processes hold is what it holds; overhead is what changes.
 
-        Promises grow where they turn out too small, and never shrink: memory that is not used now was asked for.
+        Its promise is what was booked, or what it holds where that is more. A sleeper's residue was measured by its
+        engine. What is not credible (half as much again as was booked) is drift, and no reason to book anything.
         """
         for replica, was in list(self.measured.items()):
             uses = [used for pid, used in said.items() if ours[pid] == replica]
             devices, _ = self.promised[replica]
-            if not uses or None in uses or len(devices) > 1:
+            if not uses or None in uses or len(devices) > 1 or replica in self.sleeping:
                 continue
+            booked = self.booked[replica]
             rest = sum(used or 0 for used in uses) - was.weights_bytes - was.kv_cache_bytes
-            self.measure(replica, Footprint(was.weights_bytes, was.kv_cache_bytes, max(0, rest)))
+            now = Footprint(was.weights_bytes, was.kv_cache_bytes, max(0, rest))
+            if now.total_bytes <= booked.total_bytes * CREDIBLE_RATIO:
+                self.measured[replica] = now
+                self.promised[replica] = (devices, max(booked, now, key=lambda each: each.total_bytes))
 
     def _held(self, replica: ReplicaId) -> int:
         return self.measured.get(replica, self.promised[replica][1]).total_bytes

@@ -91,6 +91,8 @@ class Scheduler:
     draining: bool = False
     _queue: Queue = field(default_factory=Queue)
     _drifting: set[DeviceId] = field(default_factory=set)
+    _drifted: dict[DeviceId, float] = field(default_factory=dict)
+    """By how much of its memory, at the last reading."""
     _now: float = 0.0
     pool: WarmPool = field(init=False)
 
@@ -341,15 +343,17 @@ class Scheduler:
         return [*notes, *self._tell_drift(), *self.pool.relieve_host(event.at)]
 
     def _tell_drift(self) -> list[Command]:
-        """Once when a device drifts away from the ledger, once when it is back within half of that."""
+        """Once when a device drifts away from the ledger twice in a row, once when it is back within half of that."""
         notes: list[Command] = []
         for device in self.ledger.devices:
             ratio = self.ledger.drift_ratio(device)
-            if device not in self._drifting and abs(ratio) > DRIFT_ALARM_RATIO:
+            twice = abs(ratio) > DRIFT_ALARM_RATIO and abs(self._drifted.get(device, 0.0)) > DRIFT_ALARM_RATIO
+            self._drifted[device] = ratio
+            if device not in self._drifting and twice:
                 self._drifting.add(device)
-                notes.append(
-                    Note(device, f"{device} holds {ratio:+.1%} of its memory more than was measured", warning=True)
-                )
+                more = "more" if ratio > 0 else "less"
+                why = f"{device} holds {abs(ratio):.1%} of its memory {more} than was measured"
+                notes.append(Note(device, why, warning=True))
             elif device in self._drifting and abs(ratio) <= DRIFT_ALARM_RATIO / 2:
                 self._drifting.discard(device)
                 notes.append(Note(device, f"{device} holds what was measured again"))
