@@ -19,7 +19,7 @@ def skip_tokens_without_adapter() -> None:
     import vllm.lora.punica_wrapper.punica_cpu as users
 
     for name in _OPERATIONS:
-        theirs = getattr(operations, name, None)
+        theirs: Any = getattr(operations, name, None)
         if theirs is None or getattr(users, name, None) is not theirs:
             raise changed(f"lora.ops.torch_ops.{name}")
         for module in (operations, users):

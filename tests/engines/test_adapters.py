@@ -48,6 +48,7 @@ async def test_more_adapters_than_fit_at_once_all_answer_in_their_own_way(tiny: 
     async with asyncio.TaskGroup() as tasks:
         together = [tasks.create_task(said(tiny, name)) for name in ("m", *names)]
     assert [task.result() for task in together] == [base, *alone]
+    assert await said(tiny, "m") == base, "an adapter was applied to who asked for none"
 
 
 async def test_a_name_may_get_another_content(tiny: Engine, tmp_path: Path) -> None:
