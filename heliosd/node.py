@@ -199,20 +199,15 @@ class Node:
     async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
         """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
-        model = next((str(m.ref) for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), subject)
+        stored = next((m for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), None)
+        model = subject if stored is None else str(stored.ref)
         chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
         if not chosen:
-            await self._check_whole(model, doing)
-            raise NotFound(f"cannot {doing} {subject}: no replica runs under that name", code="replica_not_found")
+            why = "no replica runs under that name"
+            if stored is not None and stored.adapter is not None:
+                why = f"it is an adapter, served by the replicas of {stored.adapter.base}; name those"
+            raise NotFound(f"cannot {doing} {subject}: {why}", code="replica_not_found")
         return chosen
-
-    async def _check_whole(self, model: str, doing: str) -> None:
-        stored = next((each for each in await self._store.models() if str(each.ref) == model), None)
-        if stored is not None and stored.adapter is not None:
-            raise NotFound(
-                f"cannot {doing} {model}: it is an adapter, served by the replicas of {stored.adapter.base}; name those",
-                code="replica_not_found",
-            )
 
     async def judge(
         self,

@@ -19,14 +19,14 @@ def skip_tokens_without_adapter() -> None:
     import vllm.lora.punica_wrapper.punica_cpu as users
 
     for name in _OPERATIONS:
-        theirs: Any = getattr(operations, name, None)
+        theirs = getattr(operations, name, None)
         if theirs is None or getattr(users, name, None) is not theirs:
             raise changed(f"lora.ops.torch_ops.{name}")
         for module in (operations, users):
             setattr(module, name, _skipping(theirs))
 
 
-def _skipping(theirs: Callable[..., None]) -> Callable[..., None]:
+def _skipping(theirs: Any) -> Callable[..., None]:
     def ours(inputs: Any, weights: Any, outputs: Any, slots: Any, *more: Any, **options: Any) -> None:
         theirs(inputs.masked_fill((slots < 0).unsqueeze(-1), 0), weights, outputs, slots, *more, **options)
 
