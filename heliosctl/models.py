@@ -21,6 +21,7 @@ _COLUMNS = (
     Column("SIZE", right=True),
     Column("STATE"),
     Column("CREATED"),
+    Column("BASE"),
     Column("PARAMETERS", wide=True, right=True),
     Column("CONTEXT", wide=True, right=True),
     Column("ARCHITECTURE", wide=True),
@@ -33,7 +34,7 @@ def add(commands: "Commands") -> None:
     command = commands.add(
         "pull",
         pull,
-        "fetch a model from the hub into the store",
+        "fetch a model or an adapter from the hub into the store",
         ["heliosctl pull org/name", "heliosctl pull org/name@v1.0 --alias name"],
         about="An interrupted pull goes on where it stopped.",
         listing=True,
@@ -44,11 +45,19 @@ def add(commands: "Commands") -> None:
     command = commands.add(
         "import",
         import_,
-        "take a model from a directory or a .gguf file of the daemon's machine",
-        ["heliosctl import ./my-model --name me/my-model", "heliosctl import /models/small.gguf --alias small"],
+        "take a model or an adapter from a directory or a .gguf file of the daemon's machine",
+        [
+            "heliosctl import ./my-model --name me/my-model",
+            "heliosctl import ./my-lora --base me/my-model",
+            "heliosctl import /models/small.gguf --alias small",
+        ],
         listing=True,
     )
-    command.add_argument("path", metavar="PATH", help="a directory with config.json and weights, or a .gguf file")
+    command.add_argument(
+        "path",
+        metavar="PATH",
+        help="a directory with config.json (of an adapter: adapter_config.json) and weights, or a .gguf file",
+    )
     _adding(command)
 
     command = commands.add(
@@ -87,6 +96,9 @@ def add(commands: "Commands") -> None:
 def _adding(command: Any) -> None:
     command.add_argument("--name", metavar="REF", help="what to call it (default: after the repository or folder)")
     command.add_argument("--alias", metavar="NAME", help="a second, short name")
+    command.add_argument(
+        "--base", metavar="MODEL", help="of an adapter: the model it is for (default: what its configuration names)"
+    )
     command.add_argument("--allow-pickle", action="store_true", help="accept weights that can run code when loaded")
 
 
@@ -101,6 +113,7 @@ def pull(args: Namespace) -> Exit:
         ref=args.name,
         alias=args.alias,
         allow_pickle=args.allow_pickle,
+        base=args.base,
     )
     return _bring(connect(args), wanted, args.output)
 
@@ -120,6 +133,7 @@ def import_(args: Namespace) -> Exit:
         ref=args.name,
         alias=args.alias,
         allow_pickle=args.allow_pickle,
+        base=args.base,
     )
     return _bring(client, wanted, args.output)
 
@@ -177,6 +191,7 @@ def _models(models: "list[ModelView]", wide: bool) -> str:
             "-" if model.peer else format_bytes(model.size_bytes),
             f"on {model.peer}" if model.peer else model.state,
             "-" if model.peer else ago(model.created_at),
+            model.base or "-",
             _count(model.parameters),
             str(model.max_model_len or "-"),
             model.architecture or "-",
@@ -209,6 +224,7 @@ def _detail(model: "ModelDetail", wide: bool) -> str:
             ("size", f"{format_bytes(model.size_bytes)} in {len(model.files)} files"),
             ("source", model.source),
             ("created", ago(model.created_at)),
+            ("adapter of", f"{model.base}, of rank {model.adapter_rank}" if model.base else ""),
             ("architecture", model.architecture or ""),
             ("parameters", _count(model.parameters) if model.parameters else ""),
             ("dtype", model.dtype or ""),

@@ -6,15 +6,17 @@ The core never estimates; the node puts the answer from here into the event.
 import asyncio
 import difflib
 import hashlib
+import heapq
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heliosd.config import ModelSettings, Settings
+from heliosd.core.adapters import AdapterRoom, room_for, with_room
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand
 from heliosd.core.names import ModelRef
-from heliosd.errors import NotFound
+from heliosd.errors import BadRequest, NotFound
 from heliosd.estimation.calibration import Calibration
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import Estimate, History, Place, Wishes, estimate, sequences
@@ -36,8 +38,12 @@ class Appraisal:
     """A stored model with what it needs here."""
 
     stored: StoredModel
+    """The model or adapter that was asked about."""
+    base: StoredModel
+    """What an engine is started with: the model itself, or the one that the adapter is for."""
     estimate: Estimate
     demand: Demand
+    """The base's: it and its adapters are served by one engine."""
 
 
 class Demands:
@@ -101,9 +107,15 @@ class Demands:
         """Estimate with the model's settings, or with what is given instead of them.
 
         On the kind of device where it can ever fit, GPUs first; where it fits nowhere, on the first kind there is.
-        Raises BadRequest when the wishes contradict each other.
+        An adapter takes what its base does, with room for adapters. Raises BadRequest when the wishes contradict each
+        other, and for an adapter that its base's settings leave no room for.
         """
-        settings = self.settings.for_model(str(stored.ref))
+        base = await self._base_of(stored)
+        settings = self.settings.for_model(str(base.ref))
+        adapters = await self._store.adapters(base.ref)
+        room = room_for([each.adapter.rank for each in adapters if each.adapter], settings.engine_args)
+        _check_room(stored, room)
+        settings = replace(settings, engine_args=with_room(settings.engine_args, room))
         wishes = Wishes(
             kv_cache_bytes=kv_cache_bytes or settings.kv_cache_bytes,
             max_model_len=max_model_len or settings.max_model_len,
@@ -120,22 +132,36 @@ class Demands:
             largest = max(devices, key=lambda device: device.capacity_bytes)
             arguments = arguments_of(settings, sequences(wishes, largest.kind))
             engine = self.engine_name(largest.kind)
-            history = History(await self._learned(), engine, arguments, stored.revision)
+            history = History(await self._learned(), engine, arguments, base.revision)
             at = Place(largest.kind, largest.capacity_bytes, largest.name)
-            predicted = estimate(stored.known, stored.profile, wishes, at, history, version_of(engine))
-            demand = _demand(stored, predicted, family, settings, arguments)
-            appraisal = Appraisal(stored, predicted, demand)
-            if predicted.per_device.total_bytes <= largest.capacity_bytes * (1 - self.settings.devices.safety_ratio):
+            predicted = estimate(base.known, base.profile, wishes, at, history, version_of(engine))
+            demand = _demand(base, predicted, family, settings, arguments)
+            appraisal = Appraisal(stored, base, predicted, demand)
+            if room is not None:
+                sizes = [each.profile.weights_bytes for each in adapters] if DeviceKind.HOST in family else []
+                appraisal = _with_adapters(appraisal, room, sum(heapq.nlargest(room.at_once, sizes)))
+            if appraisal.demand.per_device.total_bytes <= self._usable_bytes(largest):
                 return appraisal
             fallback = fallback or appraisal
-        return fallback or self._nowhere(stored, wishes, settings)
+        return fallback or self._nowhere(stored, base, wishes, settings)
+
+    def _usable_bytes(self, device: Device) -> float:
+        return device.capacity_bytes * (1 - self.settings.devices.safety_ratio)
+
+    async def _base_of(self, stored: StoredModel) -> StoredModel:
+        if stored.adapter is None:
+            return stored
+        base = await self._store.find(stored.adapter.base)
+        if base is None:  # the store keeps it for as long as there are adapters of it
+            raise NotFound(f"cannot serve {stored.ref}: its base {stored.adapter.base} is not in the store any more")
+        return base
 
     @staticmethod
-    def _nowhere(stored: StoredModel, wishes: Wishes, settings: ModelSettings) -> Appraisal:
+    def _nowhere(stored: StoredModel, base: StoredModel, wishes: Wishes, settings: ModelSettings) -> Appraisal:
         """No device at all: still say what it would take, so that the refusal has its arithmetic."""
-        at = Place(DeviceKind.HOST, stored.profile.weights_bytes * 4)
-        predicted = estimate(stored.known, stored.profile, wishes, at)
-        return Appraisal(stored, predicted, _demand(stored, predicted, frozenset(), settings, ""))
+        at = Place(DeviceKind.HOST, base.profile.weights_bytes * 4)
+        predicted = estimate(base.known, base.profile, wishes, at)
+        return Appraisal(stored, base, predicted, _demand(base, predicted, frozenset(), settings, ""))
 
     async def unknown(self, ref: ModelRef) -> NotFound:
         """The error for a model that nobody has, with the nearest that somebody does."""
@@ -174,6 +200,33 @@ def arguments_of(settings: ModelSettings, max_num_seqs: int) -> str:
         "tensor_parallel": settings.tensor_parallel,
     }
     return json.dumps(said, separators=(",", ":"))
+
+
+def _check_room(stored: StoredModel, room: AdapterRoom | None) -> None:
+    """An operator may want less room than an adapter needs. Raises BadRequest."""
+    if stored.adapter is None:
+        return
+    base, rank = stored.adapter.base, stored.adapter.rank
+    if room is None:
+        why = "set enable_lora = false; take that out"
+    elif rank > room.max_rank:
+        why = f"set max_lora_rank = {room.max_rank}, and its rank is {rank}; raise that or leave it out"
+    else:
+        return
+    raise BadRequest(f"cannot serve {stored.ref}: the engine_args of its base {base} {why}", code="no_adapter_room")
+
+
+def _with_adapters(appraisal: Appraisal, room: AdapterRoom, copies_bytes: int) -> Appraisal:
+    """The same, with the room for adapters in its demand and told in its notes.
+
+    `copies_bytes`: adapters that the engine has read lie in host memory too, and so on the device that this is.
+    """
+    whose = f"an adapter of {appraisal.base.ref}, which is estimated" if appraisal.stored.adapter else "estimated"
+    note = f"{whose} with {room}"
+    booked = appraisal.demand.per_device
+    booked = replace(booked, overhead_bytes=booked.overhead_bytes + copies_bytes)
+    predicted = replace(appraisal.estimate, per_device=booked, notes=(*appraisal.estimate.notes, note))
+    return replace(appraisal, estimate=predicted, demand=replace(appraisal.demand, per_device=booked, adapters=room))
 
 
 def _demand(

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+from heliosd.adapters import Adapters
 from heliosd.config import Settings
+from heliosd.core.adapters import with_room
 from heliosd.core.hardware import HostReading
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import (
@@ -109,6 +111,7 @@ class Node:
         self._host_total_bytes = host_total_bytes
         self._scheduler = Scheduler(self._limits())
         self.wanted = WantedModels(pins, demands, lambda: self._settings)
+        self._adapters = Adapters(store, journal, metrics, self.now)
         self._inbox = inbox
         self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
@@ -141,7 +144,7 @@ class Node:
         """
         await self._devices_known.wait()
         appraisal = await self._demands.of(ref)
-        model = appraisal.demand.model if appraisal else str(ref)
+        model = str(appraisal.stored.ref) if appraisal else str(ref)
         answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
         self._models[ticket] = model
@@ -152,6 +155,8 @@ class Node:
         try:
             granted = await answer
             self._metrics.lease_granted(self.now() - now)
+            if appraisal is not None and appraisal.stored.adapter is not None and isinstance(granted, LocalLease):
+                await self._adapters.bring(granted.replica, granted.engine, appraisal.stored)
             yield granted
         except NotFound as error:
             raise (await self._demands.unknown(ref)) if error.code == RefusalCode.UNKNOWN_MODEL else error from None
@@ -194,10 +199,14 @@ class Node:
     async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
         """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
-        model = next((str(m.ref) for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), subject)
+        stored = next((m for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), None)
+        model = subject if stored is None else str(stored.ref)
         chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
         if not chosen:
-            raise NotFound(f"cannot {doing} {subject}: no replica runs under that name", code="replica_not_found")
+            why = "no replica runs under that name"
+            if stored is not None and stored.adapter is not None:
+                why = f"it is an adapter, served by the replicas of {stored.adapter.base}; name those"
+            raise NotFound(f"cannot {doing} {subject}: {why}", code="replica_not_found")
         return chosen
 
     async def judge(
@@ -230,7 +239,7 @@ class Node:
                     verdict = "never_fits"
         predicted = appraisal.estimate
         return Judgement(
-            model=appraisal.demand.model,
+            model=str(stored.ref),
             per_device=predicted.per_device,
             device_count=predicted.device_count,
             max_model_len=predicted.max_model_len,
@@ -241,7 +250,7 @@ class Node:
             notes=predicted.notes,
             account=predicted.account,
             launch=predicted.launch,
-            read=stored.known.model,
+            read=appraisal.base.known.model,
         )
 
     def facts(self, subject: str) -> Facts:
@@ -439,6 +448,7 @@ class Node:
         ledger = self._scheduler.ledger
         # Held to the end of the engine: it may read files late, and its ref may mean something else by then.
         async with AsyncExitStack() as used:
+            await used.enter_async_context(self._adapters.of(command.replica))
             try:
                 directory = await used.enter_async_context(self._store.hold(Digest(demand.revision)))
             except (HeliosError, OSError, sqlite3.Error) as error:
@@ -457,7 +467,7 @@ class Node:
                     dtype=settings.dtype,
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
-                    engine_args=settings.engine_args,
+                    engine_args=with_room(settings.engine_args, demand.adapters),
                     sleep=self._scheduler.limits.sleep,
                 )
             )

@@ -94,11 +94,13 @@ class ModelView(Wire):
     source: str = Field(description="hub, directory or gguf, and where from")
     created_at: float = Field(description="seconds since the epoch")
     aliases: list[str] = []
-    state: str = Field("stored", description="stored, or the state of its replica")
+    state: str = Field("stored", description="stored, or the state of its replica; of an adapter: of its base's")
     architecture: str | None = None
     parameters: int | None = None
     max_model_len: int | None = None
     peer: str | None = Field(None, description="set when only that peer holds it")
+    base: str | None = Field(None, description="of an adapter: the model it is for, whose replica serves it")
+    adapter_rank: int | None = Field(None, description="of an adapter: the highest of its matrices")
 
 
 class ModelDetail(ModelView):
@@ -118,6 +120,9 @@ class AddModel(Asked):
     revision: str | None = Field(None, description="hub only: branch, tag or commit")
     alias: str | None = None
     allow_pickle: bool = False
+    base: str | None = Field(
+        None, description="for an adapter: the model of the store it is for; default: what its configuration names"
+    )
 
 
 class SetAlias(Asked):

@@ -1,6 +1,7 @@
 """/helios/v1/estimate: what a model would take, here or on any other device, and whether it is to be had."""
 
 import json
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from heliosd.api.estimator import Answered, parse_estimate, wants_this_node
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Parameter, Route, Scope
 from heliosd.api.views import estimate_view
+from heliosd.core.adapters import room_for
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import BadRequest, NotFound
 from heliosd.wire import AccuracyView, BatchAnswer, EstimateBatch, EstimateRequest, EstimateView
@@ -100,7 +102,14 @@ async def subject_named(asked: EstimateRequest, parts: Parts) -> tuple[Subject, 
             "`hub` asks for others",
             code="model_not_found",
         )
-    return subject_from(stored.known, str(stored.ref), asked.quantize), str(stored.revision)
+    if stored.adapter is None:
+        return subject_from(stored.known, str(stored.ref), asked.quantize), str(stored.revision)
+    base = await parts.store.find(stored.adapter.base)
+    if base is None:
+        raise NotFound(f"cannot estimate {ref}: its base {stored.adapter.base} was removed", code="model_not_found")
+    subject = subject_from(base.known, str(stored.ref), asked.quantize)
+    room = room_for([stored.adapter.rank], {})
+    return replace(subject, adapters=room), f"{base.revision} with {room} for {stored.ref}"
 
 
 def _response(found: Answered) -> web.Response:

@@ -15,6 +15,7 @@ from heliosd.api.estimate_views import (
     overflow_view,
     recommendation_view,
 )
+from heliosd.core.adapters import AdapterRoom
 from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, CorruptData
 from heliosd.estimation.account import widest
@@ -58,6 +59,8 @@ class Subject:
     model: Model
     stored: StoredWeights | None = None
     """What the headers of its files say, where they were read."""
+    adapters: AdapterRoom | None = None
+    """What the engine keeps free for adapters."""
 
 
 def subject_of(asked: EstimateRequest) -> Subject:
@@ -166,6 +169,8 @@ def fitted(asked: EstimateRequest, subject: Subject, target: Target) -> Fit:
 
 def _settled(asked: EstimateRequest, subject: Subject, target: Target) -> tuple[Launch, Model, StoredWeights | None]:
     launch = _launch(asked, target)
+    if subject.adapters is not None:
+        launch = replace(launch, max_loras=subject.adapters.at_once, max_lora_rank=subject.adapters.max_rank)
     model, stored = _at_precision(asked, subject, target)
     _check_division(model, launch, target)
     if launch.speculative_tokens and model.layout is not None and not model.layout.drafts:

@@ -61,7 +61,7 @@ async def _file_of(request: web.Request, parts: Parts) -> Path | None:
 async def _latest_replica(parts: Parts, model: str) -> str:
     """The newest replica of a model, also when it runs no more: its log tells why."""
     stored = await parts.store.find(ref_of(model))
-    name = str(stored.ref) if stored is not None else model
+    name = model if stored is None else str(stored.adapter.base if stored.adapter else stored.ref)
     running = [replica for replica in parts.node.snapshot().replicas if replica.model == name]
     if running:
         return max(running, key=lambda replica: replica.started_at).id

@@ -71,6 +71,7 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
         ref=ref_of(asked.ref) if asked.ref else None,
         revision=asked.revision,
         alias=asked.alias,
+        base=ref_of(asked.base) if asked.base else None,
     )
     allowed = parts.settings(wanted.ref or default_ref(wanted)).get("allow_pickle", False)
     wanted = replace(wanted, allow_pickle=asked.allow_pickle or allowed)
@@ -132,7 +133,8 @@ class _Latest:
 
 async def list_for_clients(request: web.Request, parts: Parts) -> web.StreamResponse:
     stored = await parts.store.models()
-    rows = [_client_row(request, model) for model in stored]
+    whole = {model.ref: model for model in stored if model.adapter is None}
+    rows = [_client_row(request, model, whole.get(model.adapter.base) if model.adapter else None) for model in stored]
     rows += [_peer_row(request, ref, peer) for ref, peer in _at_peers(parts, stored).items()]
     if _anthropic(request):
         ends = {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]} if rows else {"first_id": None, "last_id": None}
@@ -148,14 +150,19 @@ async def show_for_clients(request: web.Request, parts: Parts) -> web.StreamResp
         if peer is None:
             raise _unknown(ref)
         return web.json_response(_peer_row(request, ref, peer))
-    return web.json_response(_client_row(request, stored) | {"id": ref})
+    base = await parts.store.find(stored.adapter.base) if stored.adapter else None
+    return web.json_response(_client_row(request, stored, base) | {"id": ref})
 
 
-def _client_row(request: web.Request, stored: Stored) -> dict[str, Any]:
+def _client_row(request: web.Request, stored: Stored, base: Stored | None) -> dict[str, Any]:
+    """`base` of an adapter: what it was made from, and whose context it has."""
     row = _row(request, str(stored.ref), stored.created_at, "helios")
-    if stored.profile.max_model_len is not None and not _anthropic(request):
-        row["max_model_len"] = stored.profile.max_model_len
-    return row
+    if _anthropic(request):
+        return row
+    if base is not None:
+        row["root"] = row["parent"] = str(base.ref)
+    length = (base or stored).profile.max_model_len
+    return row if length is None else row | {"max_model_len": length}
 
 
 def _peer_row(request: web.Request, ref: str, peer: str) -> dict[str, Any]:
@@ -216,7 +223,7 @@ ROUTES = (
         body=AddModel,
         detail="Adding goes on while the answer is read. Close the connection to stop it; ask again to go on where "
         "it stopped.",
-        errors=("source_failed", "corrupt_data", "not_allowed", "conflict"),
+        errors=("source_failed", "corrupt_data", "not_allowed", "conflict", "base_not_found"),
     ),
     Route(
         "GET",
@@ -234,7 +241,7 @@ ROUTES = (
         Scope.ADMIN,
         "Remove a model from the store.",
         Answer("what became free", Removed),
-        errors=("model_not_found", "model_in_use"),
+        errors=("model_not_found", "model_in_use", "model_has_adapters"),
     ),
     Route(
         "GET",

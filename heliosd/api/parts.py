@@ -21,7 +21,7 @@ from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
-from heliosd.store.stored import Addition
+from heliosd.store.stored import Adapter, Addition
 from heliosd.telemetry.metrics import Metrics
 from heliosd.wire import CheckView
 
@@ -156,6 +156,8 @@ class Stored(Protocol):
     def profile(self) -> ModelProfile: ...
     @property
     def known(self) -> Known: ...
+    @property
+    def adapter(self) -> Adapter | None: ...
 
 
 class Progress(Protocol):

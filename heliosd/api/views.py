@@ -211,7 +211,8 @@ def event_view(entry: Entry) -> EventView:
 
 
 def _model_fields(stored: Stored, replicas: Iterable[ReplicaStatus]) -> dict[str, Any]:
-    states = {replica.state for replica in replicas if replica.model == str(stored.ref)}
+    served = stored.adapter.base if stored.adapter else stored.ref
+    states = {replica.state for replica in replicas if replica.model == str(served)}
     return {
         "ref": str(stored.ref),
         "revision": stored.revision,
@@ -223,4 +224,6 @@ def _model_fields(stored: Stored, replicas: Iterable[ReplicaStatus]) -> dict[str
         "architecture": stored.profile.architecture,
         "parameters": stored.profile.parameters,
         "max_model_len": stored.profile.max_model_len,
+        "base": str(stored.adapter.base) if stored.adapter else None,
+        "adapter_rank": stored.adapter.rank if stored.adapter else None,
     }

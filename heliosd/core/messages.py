@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from heliosd.core.adapters import AdapterRoom
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 
@@ -67,11 +68,13 @@ class Demand:
     """The smallest KV cache per device that it starts with; 0: only the one that is booked."""
     max_replicas: int = 1
     """So many may run at once, when one alone cannot keep up."""
+    adapters: AdapterRoom | None = None
+    """None: the engine serves the model alone, without adapters on it."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Demands with equal keys are served by the same replica."""
-        return self.model, self.revision
+        """Demands with equal keys are served by the same replica: of one model and content, with one room."""
+        return self.model, self.revision if self.adapters is None else f"{self.revision} with {self.adapters}"
 
 
 class Priority(IntEnum):

@@ -24,6 +24,7 @@ from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
 from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -136,6 +137,21 @@ class OpenAi:
         # A handler tells its server to end when its engine has died. Ours has other engines to serve.
         state.server = SimpleNamespace(should_exit=False)
         return SimpleNamespace(state=state)
+
+    async def load_adapter(self, engine: Any, served: Any, name: str, directory: Path) -> None:
+        """Read an adapter into the engine and let requests name it. Raises what vLLM does, and then changes nothing.
+
+        vLLM's own way refuses a name that exists, or reads the new weights under requests that use the old ones.
+        """
+        models = served.state.openai_serving_models
+        adapter = LoRARequest(
+            lora_name=name,
+            lora_int_id=models.lora_id_counter.inc(1),
+            lora_path=str(directory),
+            base_model_name=models.model_name(),
+        )
+        await engine.add_lora(adapter)
+        models.lora_requests[name] = adapter
 
     def _base_arguments(self) -> Any:
         with self._lock:

@@ -151,6 +151,14 @@ class Engine(Protocol):
         """Have `tell` called on the event loop when its pressure changes: see `heliosd.engines.pressure`."""
         ...
 
+    async def load_adapter(self, name: str, directory: Path) -> None:
+        """Read an adapter, so that requests may name it as their model from then on; the name may have meant another.
+
+        `directory` must stay until the engine has ended: an engine that holds many reads some of them again. Raises
+        EngineFailed with the engine's own words when it does not take the adapter; it then serves on without.
+        """
+        ...
+
     async def wait_dead(self) -> str:
         """Return the cause, with the engine's own words, once it died of itself. Never after `stop`."""
         ...

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from heliosd.core.messages import Footprint
@@ -121,6 +122,7 @@ class SimulatedEngine:
         self._footprint = footprint
         self._memory = memory
         self._sleep = sleep
+        self._adapters: set[str] = set()
         self._working: set[asyncio.Task[Any]] = set()
         self._cause: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopped = False
@@ -220,6 +222,15 @@ class SimulatedEngine:
         for task in self._working:
             task.cancel()
 
+    async def load_adapter(self, name: str, directory: Path) -> None:
+        refusal = None if self._spec.engine_args.get("enable_lora") else "it was started without room for adapters"
+        if not await asyncio.to_thread((directory / "adapter_config.json").is_file):
+            refusal = f"there is no adapter_config.json in {directory.name}"
+        if refusal:
+            text = f"cannot use the adapter {name} with {self._spec.served_names[0]}: {refusal}"
+            raise EngineFailed(text, code="adapter_refused", cause=refusal)
+        self._adapters.add(name)
+
     async def wait_dead(self) -> str:
         return await asyncio.shield(self._cause)
 
@@ -271,7 +282,10 @@ class SimulatedEngine:
             return await reply.refuse(400, text, "context_length_exceeded")
         if self._behaviour.dies_of is not None and self._behaviour.dies_of in " ".join(question.words):
             self.die(f"a request said {self._behaviour.dies_of!r}")
-        shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", self._spec.served_names[0])
+        if question.adapter not in self._adapters:
+            question = replace(question, adapter="")
+        model = question.adapter or self._spec.served_names[0]
+        shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", model)
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
         if not question.stream:
             async with aclosing(self._words(question, n_tokens)) as spoken:

@@ -38,6 +38,8 @@ class Watched:
 class Question:
     """What a request asks for, as far as a simulated engine cares."""
 
+    adapter: str
+    """The model it names; empty for the one that the engine was started with."""
     words: list[str]
     max_tokens: int
     stream: bool
@@ -91,6 +93,7 @@ def read_question(body: bytes, chat: bool) -> Question:
         texts = [str(asked.get("prompt", ""))]
     options = asked.get("stream_options") or {}
     return Question(
+        adapter=str(asked.get("model", "")),
         words=" ".join(texts).split(),
         max_tokens=int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16),
         stream=bool(asked.get("stream", False)),
@@ -114,6 +117,7 @@ def event(payload: dict[str, Any]) -> bytes:
 
 def words(question: Question, n_tokens: int) -> Iterator[str]:
     """The answer, a word at a time."""
-    seed = int.from_bytes(hashlib.sha256(" ".join(question.words).encode()).digest()[:4])
+    heard = [*question.words, question.adapter] if question.adapter else question.words
+    seed = int.from_bytes(hashlib.sha256(" ".join(heard).encode()).digest()[:4])
     for number in range(n_tokens):
         yield _WORDS[(seed + number) % len(_WORDS)] + " "

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -42,6 +43,8 @@ class VllmEngine:
         self._ended = asyncio.Event()
         self._cause: str | None = None
         self._frontend: VllmFrontend | None = None
+        self._openai: Any = None
+        self._served: Any = None
         self._footprint = Footprint(0, 0, 0)
         self._processes: list[psutil.Process] = []
         self._phases: dict[str, float] = {}
@@ -58,11 +61,11 @@ class VllmEngine:
         self._footprint = await self._thread(lambda: footprint(reports, self.pids))
         names, options = self._spec.served_names, self._spec.engine_args
         application, arguments = await self._thread(lambda: openai.prepare(self._llm, names, self._tasks, options))
-        served = await openai.serve(self._llm, arguments, self._tasks)
+        self._openai, self._served = openai, await openai.serve(self._llm, arguments, self._tasks)
         self._launch.mark("frontend")
         self._phases = _phases(self._launch.marks, reports[0])
         self._frontend = VllmFrontend(
-            application, served, names[0], lambda: self._llm.errored, self.wait_dead, lambda: self._level > 0
+            application, self._served, names[0], lambda: self._llm.errored, self.wait_dead, lambda: self._level > 0
         )
 
     @property
@@ -97,8 +100,13 @@ class VllmEngine:
 
     @property
     def sleep_levels(self) -> frozenset[int]:
-        """None on the host: vLLM has no sleep mode there."""
-        return frozenset({1, 2}) if self._llm.model_config.enable_sleep_mode else frozenset()
+        """None on the host: vLLM has no sleep mode there. With room for adapters only where that room is kept.
+
+        At level 2 the adapters' matrices would be lost, and weights cannot be read again by names that they changed.
+        """
+        if not self._llm.model_config.enable_sleep_mode:
+            return frozenset()
+        return frozenset({1, 2} if self._llm.vllm_config.lora_config is None else {1})
 
     async def sleep(self, level: int) -> Slept:
         """What is still under way is aborted. KV cache, prefix cache and caches of inputs are emptied."""
@@ -108,7 +116,7 @@ class VllmEngine:
             devices = ", ".join(device.id for device in self._spec.devices)
             raise EngineFailed(f"{cannot}: it was started without vLLM's sleep mode, on {devices}; stop it instead")
         if level not in self.sleep_levels:
-            raise EngineFailed(f"{cannot}: vLLM knows levels 1 and 2")
+            raise EngineFailed(f"{cannot}: it can at {' and '.join(map(str, sorted(self.sleep_levels)))}")
         async with self._saying(cannot):
             before_bytes = await self._thread(self._host_bytes)
             self._level = level
@@ -137,16 +145,24 @@ class VllmEngine:
         self._level = 0
         return self._footprint
 
+    async def load_adapter(self, name: str, directory: Path) -> None:
+        async with self._saying(f"cannot use the adapter {name} with {self._spec.served_names[0]}", "adapter_refused"):
+            await self._openai.load_adapter(self._llm, self._served, name, directory)
+
     @asynccontextmanager
-    async def _saying(self, cannot: str) -> AsyncIterator[None]:
-        """Whatever vLLM throws meanwhile is an EngineFailed with its words, or with what the engine died of."""
+    async def _saying(self, cannot: str, code: str | None = None) -> AsyncIterator[None]:
+        """Whatever vLLM throws meanwhile is an EngineFailed with its words, or with what the engine died of.
+
+        `code` is for the former: the engine lives.
+        """
         try:
             yield
         except EngineFailed:
             raise
         except Exception as error:
-            words = await self.wait_dead() if self._llm.errored else str(error) or repr(error)
-            raise EngineFailed(f"{cannot}: {gist(words)}", cause=words) from error
+            died = self._llm.errored
+            words = await self.wait_dead() if died else str(error) or repr(error)
+            raise EngineFailed(f"{cannot}: {gist(words)}", code=None if died else code, cause=words) from error
 
     def _host_bytes(self) -> int:
         return sum(map(proportional_bytes, self.pids))

@@ -12,6 +12,7 @@ from typing import Any
 
 from heliosd.engines import forked
 from heliosd.engines.changed import changed
+from heliosd.engines.no_adapter import skip_tokens_without_adapter
 
 NAMES = {
     "vllm.v1.worker.cpu_worker.CPUWorker": "heliosd.engines.worker.CPUWorker",
@@ -40,9 +41,12 @@ def _measured(base: Any) -> Any:
             return result
 
         def load_model(self, *args: Any, **kwargs: Any) -> Any:
+            if self.device.type == "cpu" and self.vllm_config.lora_config is not None:
+                skip_tokens_without_adapter()
             with _before_packing(self._helios_weigh):
                 result = super().load_model(*args, **kwargs)
             self._helios_weigh(self.model_runner.get_model())
+            self.helios_weights_bytes += _storage_bytes(_adapter_room(self.model_runner.get_model()))
             self._helios_mark("weights")
             return result
 
@@ -159,6 +163,11 @@ def _forget_pinned() -> None:
     import torch
 
     torch.accelerator.empty_host_cache()
+
+
+def _adapter_room(model: Any) -> list[Any]:
+    """What is kept free for adapters: tensors, alone or in lists, that are neither parameters nor buffers."""
+    return [value for layer in model.modules() for name, value in vars(layer).items() if "lora_" in name]
 
 
 def _storage_bytes(tensors: Any) -> int:

@@ -19,7 +19,7 @@ from heliosd.estimation.launch import Launch, Platform
 from heliosd.estimation.model import Model
 from heliosd.estimation.resolve import Resolved, resolve
 from heliosd.estimation.stored_tensors import StoredWeights
-from heliosd.estimation.weights import Rotary, WeightShare, weight_shares
+from heliosd.estimation.weights import Rotary, WeightShare, adapter_room, weight_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,14 @@ def _weights(model: Model, resolved: Resolved, stored: StoredWeights | None) -> 
         tables += (Rotary(resolved.defaults.max_num_batched_tokens, model.sizes.hidden),) * model.sizes.deepstack_levels
     if stored is not None:
         sizes = stored.per_stage(launch, model, dtype, tables)
-        return [_exact(size, f"from the headers of {stored.files} files: {stored.tensors} tensors") for size in sizes]
+        read = f"from the headers of {stored.files} files: {stored.tensors} tensors"
+        if not launch.max_loras:
+            return [_exact(size, read) for size in sizes]
+        rooms = adapter_room(model.layout, launch, dtype) if model.layout else stored.adapter_room(launch, dtype)
+        return [
+            _exact(size + room, f"{read}, and {format_bytes(room)} of room for adapters")
+            for size, room in zip(sizes, rooms, strict=True)
+        ]
     if model.layout is None:
         likely = _by_name(model)
         return [

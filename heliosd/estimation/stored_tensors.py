@@ -79,6 +79,12 @@ class StoredWeights:
     def size_bytes(self) -> int:
         return sum(group.size_bytes for group in self.groups)
 
+    def adapter_room(self, launch: Launch, dtype: str) -> tuple[int, ...]:
+        """As `weights.adapter_room`, for an architecture that nobody knows: at most, every matrix whole everywhere."""
+        sides = sum(sum(group.shape) * group.count for group in self.groups if len(group.shape) == 2)
+        room = launch.max_loras * launch.max_lora_rank * DTYPE_BYTES.get(dtype, 2) * sides
+        return (room,) * launch.pipeline_parallel
+
     def per_stage(self, launch: Launch, model: Model, dtype: str, tables: Sequence[Rotary]) -> list[int]:
         """Bytes on a rank of each pipeline stage. `dtype`: what plain tensors are loaded as."""
         element = DTYPE_BYTES.get(dtype, 2)

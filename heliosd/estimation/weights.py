@@ -25,6 +25,8 @@ VOCABULARY_PADDING = 64
 """Rows of the embedding and of the head are padded to a multiple of it, then divided."""
 LORA_VOCABULARY = 256
 """Extra rows that engines before 0.12 kept for adapters' own tokens."""
+EXPERT_ADAPTERS = (0, 11, 1)
+"""The first release that takes adapters of routed experts, and keeps room for them whether they come or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def weight_shares(
     extra = LORA_VOCABULARY if launch.max_loras and launch.version < (0, 12, 0) else 0
     measure = _Measure(quantization, share, element, extra, launch)
     ranges = stages(layout.layers, launch.pipeline_parallel)
+    rooms = adapter_room(layout, launch, dtype)
     vocabulary = [each for each in layout.first if each.kind is Kind.EMBEDDING and each.split is Split.VOCABULARY]
     tables = [each.size_bytes(element) for each in rotary]
     found = []
@@ -153,11 +156,36 @@ def weight_shares(
                 towers_bytes=towers,
                 drafts_bytes=drafts,
                 tables_bytes=sum(tables),
-                copies_bytes=copies,
+                copies_bytes=copies + rooms[index],
                 rounding_bytes=0 if launch.platform is Platform.CPU else _rounding(requests),
             )
         )
     return tuple(found)
+
+
+def adapter_room(layout: Layout, launch: Launch, dtype: str) -> tuple[int, ...]:
+    """What one rank of each pipeline stage keeps free for adapters of `dtype`, in bytes.
+
+    Two matrices of the highest rank, for each projection and each of the adapters that may be in one batch (vLLM's
+    `lora/layers`); as much for both ends of the vocabulary, whole on each rank, also where head and embedding are one.
+    Engines of some families keep nothing for the ends.
+    """
+    ranges = stages(layout.layers, launch.pipeline_parallel)
+    sides = [0] * len(ranges)
+    if not launch.max_loras:
+        return tuple(sides)
+    share = shares(launch)
+    for block in layout.blocks:
+        for tensor in block.tensors:
+            if tensor.kind is Kind.LINEAR or (tensor.kind is Kind.EXPERT and launch.version >= EXPERT_ADAPTERS):
+                rows, columns, copies = shard(tensor, share)
+                for index, chosen in enumerate(ranges):
+                    sides[index] += (rows + columns) * copies * sum(layer in chosen for layer in block.layers)
+    for tensor in layout.first:
+        if tensor.kind is Kind.EMBEDDING and tensor.split is Split.VOCABULARY:
+            sides[0] += tensor.rows + tensor.columns
+            sides[-1] += 0 if launch.pooling else tensor.rows + tensor.columns
+    return tuple(launch.max_loras * launch.max_lora_rank * DTYPE_BYTES.get(dtype, 2) * each for each in sides)
 
 
 Requests = list[tuple[Sequence[int], int]]
@@ -215,8 +243,6 @@ class _Measure:
                 plain += size
             if tensor.name.endswith("kv_b_proj.weight") and self._launch.version >= (0, 7, 1):
                 copied += rows * columns * self._element * len(layers)
-            if self._launch.max_loras and tensor.kind is Kind.LINEAR:
-                copied += self._adapters(rows, columns) * len(layers)
             if size:
                 name = merged_name(tensor.name)
                 merged[name] = merged.get(name, 0) + size - scales
@@ -225,10 +251,6 @@ class _Measure:
         sizes = [*merged.values(), *beside.values()]
         requests.append(([size // len(layers) for size in sizes], len(layers)))
         return plain, routed, copied
-
-    def _adapters(self, rows: int, columns: int) -> int:
-        """Room for adapters of one projection: two matrices of the rank for each that may be loaded at once."""
-        return self._launch.max_loras * self._launch.max_lora_rank * (rows + columns) * self._element
 
     def _one(self, tensor: Tensor, scheme: Scheme | None, rows: int, columns: int) -> tuple[int, int]:
         """(bytes of the numbers, bytes of their scales, which mxfp4 keeps in one layout with them)."""

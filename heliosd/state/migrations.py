@@ -89,6 +89,11 @@ def pins(db: Database) -> None:
     db.table("pins").create({"model": str, "replicas": int, "created_at": float}, pk="model")
 
 
+@steps()
+def bases_of_adapters(db: Database) -> None:
+    db.table("refs").add_column("base", str)  # the ref of the model that an adapter is for; null: a whole model
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

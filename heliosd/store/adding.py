@@ -1,7 +1,7 @@
 """One addition from the wish to the committed model, in this order so that a crash at any point loses nothing.
 
-list → choose → room? → claim → blobs (durable one by one) → verify → directory of links → catalog. Before the last
-step nothing refers to the new model; after it everything it needs is on the disk.
+list → choose → room? → claim → blobs (durable one by one) → verify → base? → directory of links → catalog. Before the
+last step nothing refers to the new model; after it everything it needs is on the disk.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
-from heliosd.core.names import Digest, ModelRef
+from heliosd.core.names import Digest, ModelRef, parse_ref
 from heliosd.core.units import MiB, format_bytes
-from heliosd.errors import CorruptData, Unavailable
+from heliosd.errors import BadRequest, CorruptData, NotFound, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claim, Claims
@@ -72,6 +72,8 @@ class Adding:
         self, wanted: Addition, ref: ModelRef, source: Source, hold: Hold, tell: Tell
     ) -> tuple[Inspected, frozenset[Digest]]:
         """Returns also the blobs of what the ref meant before."""
+        if wanted.base is not None:
+            await self._whole_model(wanted.base, wanted.location)
         listing = await source.list(tell)
         files = choose(listing.files, wanted.location, allow_pickle=wanted.allow_pickle)
         await self._check_room(wanted.location, listing, files)
@@ -86,12 +88,52 @@ class Adding:
             # The source delivered what it promised and it is no good: nothing to go on with.
             await self._claims.give_up(claim, self._clock())
             raise
+        base = await self._base(wanted, seen)
         tell(Progress("commit", None, manifest.size_bytes, manifest.size_bytes))
         await self._revisions.present(manifest)
         origin = {**listing.origin, "allow_pickle": wanted.allow_pickle}
-        replaced = await self._catalog.commit(ref, manifest, origin, wanted.alias, self._clock())
+        replaced = await self._catalog.commit(ref, manifest, origin, wanted.alias, self._clock(), base)
         await self._claims.drop(str(ref))
         return seen, replaced
+
+    async def _base(self, wanted: Addition, seen: Inspected) -> ModelRef | None:
+        """The model an adapter is for; None for a whole model."""
+        if seen.adapter is None:
+            if wanted.base is not None:
+                raise BadRequest(
+                    f"cannot add {wanted.location} as an adapter of {wanted.base}: it is a whole model; leave out base",
+                    param="base",
+                )
+            return None
+        if wanted.base is not None:
+            return await self._whole_model(wanted.base, wanted.location)
+        named = seen.adapter.base
+        try:
+            ref = parse_ref(named or "")
+        except ValueError as error:
+            says = f"calls its base {named!r}" if named else "does not name its base"
+            raise BadRequest(
+                f"cannot add {wanted.location}: it is an adapter whose configuration {says}, which is no model's name; "
+                "say which model of the store it is for (base; `heliosctl … --base REF`)",
+                param="base",
+            ) from error
+        return await self._whole_model(ref, wanted.location)
+
+    async def _whole_model(self, base: ModelRef, location: str) -> ModelRef:
+        """The model that `base`, perhaps an alias, means. Raises NotFound, or BadRequest for another adapter."""
+        record = await self._catalog.find(base)
+        if record is None:
+            raise NotFound(
+                f"cannot add {location}: it is an adapter of {base}, which the store does not have; add that first, or "
+                "say which model of the store it is for (base; `heliosctl … --base REF`)",
+                code="base_not_found",
+            )
+        if record.base is not None:
+            raise BadRequest(
+                f"cannot add {location} as an adapter of {base}: that is itself an adapter, of {record.base}",
+                param="base",
+            )
+        return record.ref
 
     async def _check_room(self, what: str, listing: Listing, files: Iterable[SourceFile]) -> None:
         """Raise Unavailable when the files cannot fit on the disk, with the arithmetic."""

@@ -11,7 +11,7 @@ from typing import Any
 import sqlite_utils
 
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
-from heliosd.core.names import Digest, ModelRef
+from heliosd.core.names import Digest, ModelRef, parse_ref
 from heliosd.errors import Conflict
 from heliosd.state.database import Database, T, Work
 from heliosd.store.stored import Record
@@ -60,19 +60,39 @@ class Catalog:
         await self._database.run(lambda db: _check_names(db, ref, alias))
 
     async def commit(
-        self, ref: ModelRef, manifest: Manifest, origin: Mapping[str, Any], alias: str | None, now: float
+        self,
+        ref: ModelRef,
+        manifest: Manifest,
+        origin: Mapping[str, Any],
+        alias: str | None,
+        now: float,
+        base: ModelRef | None = None,
     ) -> frozenset[Digest]:
         """Let `ref` mean this manifest from now on, in one transaction.
 
         Returns the blobs that nobody wants any more because the ref meant something else before.
-        Raises Conflict when the alias is the name of a model.
+        Raises Conflict when the alias is the name of a model, and when `base`, of an adapter, has just been removed.
         """
-        return await self._change(lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now))
+        return await self._change(
+            lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now, base=base)
+        )
+
+    async def adapters(self, base: ModelRef) -> tuple[Record, ...]:
+        """The adapters of a model, by name."""
+        return await self._database.run(lambda db: _records(db, "refs.base = ?", (str(base),)))
 
     async def remove(self, ref: ModelRef) -> frozenset[Digest]:
-        """Drop the ref, if it is there, with its aliases; returns the blobs nobody wants any more."""
+        """Drop the ref, if it is there, with its aliases; returns the blobs nobody wants any more.
+
+        Raises Conflict while there are adapters of it.
+        """
 
         def work(db: sqlite_utils.Database) -> frozenset[Digest]:
+            if names := _adapters(db, ref):
+                raise Conflict(
+                    f"cannot remove {ref}: the store has {len(names)} adapters of it; remove {', '.join(names)} first",
+                    code="model_has_adapters",
+                )
             key = (ref.name, ref.revision)
             db.execute("delete from refs where name = ? and label = ?", key)
             db.execute("delete from aliases where name = ? and label = ?", key)
@@ -100,7 +120,7 @@ def _manifest(text: str) -> Manifest:
 
 def _records(db: sqlite_utils.Database, where: str, values: tuple[str, ...]) -> tuple[Record, ...]:
     rows = db.execute(
-        "select refs.name, refs.label, revisions.id, manifest, source, created_at,"
+        "select refs.name, refs.label, revisions.id, manifest, source, created_at, base,"
         " (select json_group_array(alias) from aliases where name = refs.name and label = refs.label)"
         f" from refs join revisions on revisions.id = refs.revision where {where} order by refs.name, refs.label",
         values,
@@ -113,8 +133,9 @@ def _records(db: sqlite_utils.Database, where: str, values: tuple[str, ...]) -> 
             json.loads(origin),
             created_at,
             tuple(sorted(json.loads(aliases))),
+            parse_ref(base) if base else None,
         )
-        for name, label, revision, manifest, origin, created_at, aliases in rows
+        for name, label, revision, manifest, origin, created_at, base, aliases in rows
     )
 
 
@@ -135,8 +156,11 @@ def _commit(
     origin: Mapping[str, Any],
     alias: str | None,
     now: float,
+    base: ModelRef | None,
 ) -> frozenset[Digest]:
     _check_names(db, ref, alias)
+    if base is not None:
+        _check_base(db, ref, base)
     for file in manifest.files:
         db.execute("insert or ignore into blobs values (?, ?, ?)", (file.digest, file.size_bytes, now))
     rows = [[file.path, file.digest, file.size_bytes] for file in manifest.files]
@@ -146,7 +170,8 @@ def _commit(
         " on conflict (id) do update set source = excluded.source",
         (manifest.digest, json.dumps(rows), json.dumps(dict(origin)), manifest.size_bytes, now),
     )
-    db.execute("insert or replace into refs values (?, ?, ?, ?)", (ref.name, ref.revision, manifest.digest, now))
+    row = (ref.name, ref.revision, manifest.digest, now, None if base is None else str(base))
+    db.execute("insert or replace into refs (name, label, revision, updated_at, base) values (?, ?, ?, ?, ?)", row)
     if alias is not None:
         _set_alias(db, alias, ref)
     return _drop_unwanted(db)
@@ -158,6 +183,20 @@ def _check_names(db: sqlite_utils.Database, ref: ModelRef, alias: str | None) ->
     names = (str(ModelRef(name, label)) for name, label in db.execute("select name, label from refs"))
     if alias is not None and alias in names:
         raise Conflict(f"cannot use {alias} as an alias: a model has that name")
+
+
+def _check_base(db: sqlite_utils.Database, ref: ModelRef, base: ModelRef) -> None:
+    """What was looked up before the files came may have changed since."""
+    found = db.execute("select base from refs where name = ? and label = ?", (base.name, base.revision)).fetchone()
+    if found is None or found[0] is not None or base == ref:
+        raise Conflict(f"cannot add {ref} as an adapter of {base}: that is no whole model of the store (any more)")
+    if names := _adapters(db, ref):
+        raise Conflict(f"cannot call an adapter {ref}: {', '.join(names)} are adapters of the model of that name")
+
+
+def _adapters(db: sqlite_utils.Database, ref: ModelRef) -> list[str]:
+    rows = db.execute("select name, label from refs where base = ? order by name, label", (str(ref),))
+    return [str(ModelRef(*row)) for row in rows]
 
 
 def _set_alias(db: sqlite_utils.Database, alias: str, ref: ModelRef) -> None:

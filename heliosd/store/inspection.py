@@ -18,6 +18,7 @@ from heliosd.errors import CorruptData
 from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, parse_header
 from heliosd.estimation.known import Known, known_from
 from heliosd.estimation.profile import read_profile
+from heliosd.store.adapter_config import CONFIG, AdapterConfig, read_adapter_config
 from heliosd.store.selection import PICKLES
 
 MAX_JSON_BYTES = 64 * MiB
@@ -30,16 +31,21 @@ class Inspected:
 
     profile: ModelProfile
     known: Known
+    adapter: AdapterConfig | None = None
+    """None: a whole model."""
 
 
 def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
     """Check a revision whose blobs are here and tell its profile, and what estimates rest on.
 
     Raises CorruptData, naming the file, for a bad header, an unreadable configuration or a shard that the index
-    names and the revision lacks.
+    names and the revision lacks, and for an adapter that is no LoRA.
     """
     paths = {file.path: blob(file.digest) for file in manifest.files}
-    config = _json(paths, "config.json")
+    adapter = None
+    if CONFIG in paths and "config.json" not in paths:
+        adapter = read_adapter_config(_json(paths, CONFIG))
+    config = _json(paths, "config.json") if adapter is None else {}
     if _INDEX in paths:
         _check_index(_json(paths, _INDEX), manifest)
     headers = [
@@ -50,7 +56,7 @@ def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
     if pickles and not headers:
         # Pickles are not opened: their files' sizes stand for their tensors'.
         profile = replace(profile, weights_bytes=sum(file.size_bytes for file in pickles))
-    return Inspected(profile, known_from(config, headers))
+    return Inspected(profile, Known() if adapter else known_from(config, headers), adapter)
 
 
 def read_header(path: Path, name: str) -> Header:

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from heliosd.core.manifest import MAX_FILES, checked_path
 from heliosd.errors import BadRequest, CorruptData, NotAllowed
+from heliosd.store.adapter_config import CONFIG, WEIGHTS, WEIGHTS_STEM
 from heliosd.store.sources.source import SourceFile
 
 PICKLES = (".bin", ".pt", ".ckpt", ".pth", ".pkl", ".pickle")
@@ -18,9 +19,9 @@ _TRAINING = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_st
 
 
 def choose(files: Sequence[SourceFile], where: str, *, allow_pickle: bool) -> tuple[SourceFile, ...]:
-    """Pick what an engine needs. Safetensors are taken rather than pickles when there are both.
+    """Pick what an engine needs of a model or an adapter. Safetensors are taken rather than pickles if there are both.
 
-    Raises BadRequest when there is no model in it, NotAllowed when its weights are pickles and those were not
+    Raises BadRequest when there is neither in it, NotAllowed when its weights are pickles and those were not
     allowed, CorruptData for a file name that would leave the folder.
     """
     _check_names(files, where)
@@ -28,7 +29,12 @@ def choose(files: Sequence[SourceFile], where: str, *, allow_pickle: bool) -> tu
     kept = [file for file in plain if _wanted_kind(PurePosixPath(file.path))]
     tensors = [file for file in kept if file.path.endswith(".safetensors")]
     pickles = [file for file in plain if file.path.endswith(PICKLES)]
-    if not any(file.path == "config.json" for file in kept):
+    if _is_adapter(plain):
+        kept = [file for file in plain if file.path == CONFIG or file.path.startswith(_ALSO_KEPT)]
+        tensors = [file for file in plain if file.path == WEIGHTS]
+        pickles = [file for file in plain if _is_adapter_pickle(file.path)]
+        kept += tensors
+    elif not any(file.path == "config.json" for file in kept):
         raise BadRequest(f"cannot add {where}: it has no config.json, so no engine can load it{_hint(files)}")
     if tensors:
         return tuple(sorted(_without_second_copy(kept), key=lambda file: file.path))
@@ -41,6 +47,19 @@ def choose(files: Sequence[SourceFile], where: str, *, allow_pickle: bool) -> tu
             code="pickle_refused",
         )
     return tuple(sorted([*kept, *pickles], key=lambda file: file.path))
+
+
+def _is_adapter(files: Sequence[SourceFile]) -> bool:
+    """A configuration of one, and no weights beside it but its own. Those in folders are steps of its training."""
+    names = {file.path for file in files if "/" not in file.path}
+    weights = [
+        name for name in names if name.endswith((".safetensors", *PICKLES)) and not name.startswith(WEIGHTS_STEM)
+    ]
+    return CONFIG in names and not ("config.json" in names and weights)
+
+
+def _is_adapter_pickle(path: str) -> bool:
+    return path.startswith(WEIGHTS_STEM) and path.endswith(PICKLES) and "/" not in path
 
 
 def _check_names(files: Sequence[SourceFile], where: str) -> None:

@@ -35,7 +35,7 @@ from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
 from heliosd.store.sources.source import Source, Tell
 from heliosd.store.sources.transfer import Patience
-from heliosd.store.stored import Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
+from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
 
@@ -137,6 +137,10 @@ class Store:
         record = await self._catalog.find(ref)
         return await self._stored(record) if record else None
 
+    async def adapters(self, base: ModelRef) -> tuple[StoredModel, ...]:
+        """The adapters of a model, by name."""
+        return tuple([await self._stored(record) for record in await self._catalog.adapters(base)])
+
     async def _stored(self, record: Record) -> StoredModel:
         seen = await self._inspect(record)
         return StoredModel(
@@ -148,6 +152,7 @@ class Store:
             record.aliases,
             seen.profile,
             seen.known,
+            Adapter(record.base, seen.adapter.rank if seen.adapter else 0) if record.base else None,
         )
 
     async def _inspect(self, record: Record) -> Inspected:
@@ -254,7 +259,7 @@ class Store:
         """Forget a ref, and the files nobody else has; returns the bytes freed.
 
         Also gives up a download that was interrupted. An alias stands for its model. Raises NotFound, or Conflict
-        while it is being added.
+        while it is being added, and while the store has adapters of it.
         """
         record = await self._catalog.find(ref)
         target = record.ref if record else ref

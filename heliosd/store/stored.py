@@ -27,6 +27,8 @@ class Addition:
     """Hub only: branch, tag or commit."""
     alias: str | None = None
     allow_pickle: bool = False
+    base: ModelRef | None = None
+    """Adapters only: a model of the store, or an alias of one; None: what the adapter's configuration names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,17 @@ class Record:
     """`kind`, `location`, for the hub also `commit`; `allow_pickle` if pickles were allowed."""
     created_at: float
     aliases: tuple[str, ...]
+    base: ModelRef | None = None
+    """Of an adapter: the model it belongs to, which the catalog has too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What makes a stored model an adapter: it changes another and is nothing without it."""
+
+    base: ModelRef
+    rank: int
+    """The highest of its matrices; 0 when its configuration cannot be read any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,8 @@ class StoredModel:
     profile: ModelProfile
     known: Known = field(default_factory=Known)
     """What estimates rest on."""
+    adapter: Adapter | None = None
+    """None: a whole model."""
 
 
 def describe_origin(origin: Mapping[str, Any]) -> str:

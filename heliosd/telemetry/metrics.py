@@ -74,6 +74,13 @@ class Metrics:
         self._failures = Counter(
             "helios_replica_failures", "Replicas that would not start or died.", ["model"], registry=registry
         )
+        self._adapters_s = Histogram(
+            "helios_adapter_load_seconds",
+            "From a request for an adapter that its engine has not read yet to the moment it has.",
+            ["model"],
+            buckets=_FAST,
+            registry=registry,
+        )
         self._lag_s = Histogram(
             "helios_event_loop_lag_seconds",
             "How late the event loop ran what was due.",
@@ -103,6 +110,10 @@ class Metrics:
 
     def replica_failed(self, model: str) -> None:
         self._failures.labels(model).inc()
+
+    def adapter_loaded(self, model: str, seconds: float) -> None:
+        """An engine read the adapter `model`."""
+        self._adapters_s.labels(model).observe(seconds)
 
     def estimate_checked(
         self, term: str, predicted_bytes: int, measured_bytes: int, booked_bytes: int | None = None

@@ -2,15 +2,23 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import anthropic
 import openai
 
+from heliosd.core.names import ModelRef
+from heliosd.core.units import MiB
 from heliosd.errors import SourceFailed
+from heliosd.estimation.known import known_from
+from heliosd.estimation.launch import Launch
+from heliosd.estimation.weights import adapter_room
 from heliosd.store.sources.source import Progress
-from heliosd.wire import ModelDetail, ModelList, ModelView
+from heliosd.store.stored import Adapter
+from heliosd.wire import EstimateView, ModelDetail, ModelList, ModelView
 from tests.api.world import World, stored
+from tests.node.world import CONFIG
 
 WANTED = {"source": "directory", "location": "/models/x"}
 
@@ -128,3 +136,52 @@ async def test_a_wish_that_cannot_be_is_refused_at_once(it: World) -> None:
     async with it.local.post("/helios/v1/models", json={"source": "ftp", "location": "x"}) as response:
         assert (response.status, (await response.json())["error"]["param"]) == (400, "source")
     assert it.store.wanted == []
+
+
+async def test_an_adapter_is_listed_with_its_base(it: World) -> None:
+    it.store.held.append(stored("org/poet", "poet", adapter=Adapter(ModelRef("tiny"), 8)))
+    async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none") as client:
+        listed = {model.id: model.model_dump() async for model in client.models.list()}
+        one = (await client.models.retrieve("poet")).model_dump()
+    assert {name: model["parent"] for name, model in listed.items()} == {
+        "tiny": None,
+        "org/other": None,
+        "org/poet": "tiny",
+        "far": None,
+    }
+    assert (one["root"], one["parent"], one["max_model_len"]) == ("tiny", "tiny", 8192)
+    async with anthropic.AsyncAnthropic(base_url=it.url, api_key="none") as client:
+        assert (await client.models.retrieve("org/poet")).display_name == "org/poet"
+    async with it.local.get("/helios/v1/models/poet") as response:
+        shown = ModelDetail.model_validate(await response.json())
+    assert (shown.base, shown.adapter_rank, shown.state) == ("tiny", 8, "ready")
+    async with it.local.delete("/helios/v1/models/poet") as response:
+        assert response.status == 200, "its base is in use, it is not"
+
+
+async def test_the_base_of_an_adapter_may_be_said(it: World) -> None:
+    it.store.outcome = stored("x", adapter=Adapter(ModelRef("tiny"), 8))
+    async with it.local.post("/helios/v1/models", json=WANTED | {"ref": "x", "base": "tiny"}) as response:
+        [(_, body)] = events(await response.text())
+    assert (body["base"], body["adapter_rank"]) == ("tiny", 8)
+    [wanted] = it.store.wanted
+    assert wanted.base == ModelRef("tiny")
+    async with it.local.post("/helios/v1/models", json=WANTED | {"base": "a b"}) as response:
+        assert response.status == 400
+
+
+async def test_an_adapter_is_estimated_on_any_device_with_room_beside_its_base(it: World) -> None:
+    known = known_from(CONFIG, ())
+    it.store.held += [
+        replace(stored("org/m"), known=known),
+        stored("org/poet", adapter=Adapter(ModelRef("org/m"), 100)),
+    ]
+    views = []
+    for model in ("org/m", "org/poet"):
+        async with it.local.post("/helios/v1/estimate", json={"model": model, "gpu": "H100"}) as response:
+            views.append(EstimateView.model_validate(await response.json()))
+    base, poet = views
+    assert poet.model == "org/poet"
+    assert known.model is not None and known.model.layout is not None
+    [room] = adapter_room(known.model.layout, Launch(max_loras=4, max_lora_rank=128), "bfloat16")
+    assert abs(poet.per_device.weights_bytes - base.per_device.weights_bytes - room) < 4 * MiB

@@ -33,7 +33,7 @@ from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
-from heliosd.store.stored import Addition, StoredModel
+from heliosd.store.stored import Adapter, Addition, StoredModel
 from heliosd.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -43,9 +43,12 @@ PROFILE = ModelProfile("LlamaForCausalLM", 256 * MIB, 135_000_000, "bfloat16", 3
 Answer = Callable[[Request, Reply], Awaitable[None]]
 
 
-def stored(name: str, *aliases: str) -> StoredModel:
+def stored(name: str, *aliases: str, adapter: Adapter | None = None) -> StoredModel:
     manifest = manifest_of([ManifestFile("config.json", Digest("a" * 64), 700)])
-    return StoredModel(ModelRef(name), manifest.digest, manifest, f"hub {name}", 1_700_000_000.0, aliases, PROFILE)
+    profile = PROFILE if adapter is None else replace(PROFILE, architecture=None, max_model_len=None)
+    return StoredModel(
+        ModelRef(name), manifest.digest, manifest, f"hub {name}", 1_700_000_000.0, aliases, profile, adapter=adapter
+    )
 
 
 async def say_hello(request: Request, reply: Reply) -> None:

@@ -25,6 +25,7 @@ class Llm:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.model_config = SimpleNamespace(enable_sleep_mode=True)
+        self.vllm_config = SimpleNamespace(lora_config=None)
         self.errored = False
         self.still_asleep = False
         self.breaks: dict[str, Exception] = {}
@@ -109,6 +110,14 @@ async def test_started_without_sleep_mode_it_is_not_even_asked(engine: VllmEngin
         EngineFailed, match="cannot put m to sleep at level 1: it was started without vLLM's sleep mode"
     ):
         await engine.sleep(1)
+    assert llm.asked == []
+
+
+async def test_with_room_for_adapters_it_never_forgets_its_weights(engine: VllmEngine, llm: Llm) -> None:
+    llm.vllm_config.lora_config = object()
+    assert engine.sleep_levels == frozenset({1})
+    with pytest.raises(EngineFailed, match="at level 2: it can at 1"):
+        await engine.sleep(2)
     assert llm.asked == []
 
 

@@ -10,9 +10,11 @@ from heliosd.estimation.account import account
 from heliosd.estimation.launch import Launch
 from heliosd.estimation.layout import Kind, Split, Tensor
 from heliosd.estimation.model import read_model
+from heliosd.estimation.stored_tensors import StoredWeights, TensorGroup
 from heliosd.estimation.weights import (
     Shares,
     WeightShare,
+    adapter_room,
     merged_name,
     padded_vocabulary,
     shard,
@@ -127,6 +129,56 @@ def test_engines_fuse_what_reads_the_same_input() -> None:
 def test_latent_attention_keeps_its_absorbed_projections() -> None:
     assert parts(DEEPSEEK_LITE, Launch(version=(0, 19, 0)))[0].copies_bytes == 27 * 16 * 256 * 512 * 2
     assert parts(LLAMA_8B)[0].copies_bytes == 0
+
+
+LLAMA_8B_SIDES = 32 * (2 * 8192 + 2 * (4096 + 1024) + 3 * (4096 + 14336))
+"""Of all projections: inputs and outputs."""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_room_for_adapters_is_two_matrices_for_each_projection_and_end_of_the_vocabulary(ranks: int) -> None:
+    launch = Launch(max_loras=4, max_lora_rank=16, tensor_parallel=ranks)
+    model = read_model(LLAMA_8B)
+    assert model.layout is not None
+    [room] = adapter_room(model.layout, launch, "bfloat16")
+    ends = 2 * (128256 + 4096)
+    if ranks == 1:
+        assert room == 4 * 16 * 2 * (LLAMA_8B_SIDES + ends)
+    else:  # of each pair one matrix is divided, the other whole
+        assert 4 * 16 * 2 * (LLAMA_8B_SIDES / 2 + ends) < room < 4 * 16 * 2 * (LLAMA_8B_SIDES + ends)
+    bare, roomy = (parts(LLAMA_8B, each)[0] for each in (replace(launch, max_loras=0), launch))
+    assert roomy.copies_bytes - bare.copies_bytes == room
+
+
+def test_stages_share_the_room_for_adapters() -> None:
+    model = read_model(LLAMA_8B)
+    assert model.layout is not None
+    whole = adapter_room(model.layout, Launch(max_loras=1), "bfloat16")
+    assert sum(adapter_room(model.layout, Launch(max_loras=1, pipeline_parallel=4), "bfloat16")) == sum(whole)
+
+
+def test_every_expert_has_room_for_adapters_since_0_11_1() -> None:
+    model = read_model(MIXTRAL)
+    assert model.layout is not None
+    old, new = (
+        adapter_room(model.layout, Launch(version=version, max_loras=1), "bfloat16")[0]
+        for version in ((0, 11, 0), (0, 32, 0))
+    )
+    assert new - old == 16 * 2 * 32 * 8 * 3 * (4096 + 14336)
+
+
+def test_a_model_whose_headers_were_read_has_the_room_too() -> None:
+    model = read_model(LLAMA_8B)
+    assert model.layout is not None
+    stored = StoredWeights((TensorGroup("model.layers.{}.w.weight", "BF16", (64, 32), (0, 1), 2),), 1)
+    bare, roomy = (
+        account(model, Launch(version=(0, 32, 0), max_loras=each), GiB, stored)[0].weights for each in (0, 4)
+    )
+    assert roomy.likely_bytes - bare.likely_bytes == sum(adapter_room(model.layout, Launch(max_loras=4), "bfloat16"))
+    assert "of room for adapters" in roomy.why
+    unknown = replace(model, layout=None)
+    guessed = account(unknown, Launch(version=(0, 32, 0), max_loras=4), GiB, stored)[0].weights
+    assert guessed.likely_bytes - bare.likely_bytes == 4 * 16 * 2 * 2 * (64 + 32)
 
 
 def test_scales_of_nf4_are_unpacked_from_0_9_2_on() -> None:

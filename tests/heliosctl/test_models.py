@@ -13,7 +13,7 @@ def test_ls_shows_a_table(daemon, ctl):
     ended = ctl("ls")
     assert ended.code == 0
     titles, row = ended.out.splitlines()
-    assert titles.split() == ["MODEL", "REVISION", "SIZE", "STATE", "CREATED"]
+    assert titles.split() == ["MODEL", "REVISION", "SIZE", "STATE", "CREATED", "BASE"]
     assert row.split()[:5] == ["org/small", "abababababab", "270.0", "MiB", "stored"]
 
 
@@ -86,6 +86,17 @@ def test_import_tells_a_gguf_from_a_directory(daemon, ctl, tmp_path: Path):
         ("directory", str(tmp_path)),
     ]
     assert bodies[0]["ref"] == "me/small"
+
+
+def test_an_adapter_is_brought_and_shown_with_its_base(daemon, ctl, tmp_path: Path):
+    assert ctl("import", str(tmp_path), "--base", "small").code == 0
+    assert daemon.asked[-1][3]["base"] == "small"
+    assert ctl("pull", "you/poet", "--base", "small").code == 0
+    assert daemon.asked[-1][3]["base"] == "small"
+    daemon.models.append(model("you/poet", base="org/small", adapter_rank=8))
+    rows = ctl("ls").out.splitlines()
+    assert [row.split()[-1] for row in rows] == ["BASE", "-", "org/small"]
+    assert "adapter of     org/small, of rank 8" in ctl("show", "you/poet").out
 
 
 def test_import_of_nothing_asks_no_daemon(daemon, ctl):
