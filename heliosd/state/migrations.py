@@ -89,6 +89,13 @@ def pins(db: Database) -> None:
     db.table("pins").create({"model": str, "replicas": int, "created_at": float}, pk="model")
 
 
+@steps()
+def terms_of_keys(db: Database) -> None:
+    table = db.table("keys")
+    table.add_column("priority", str, not_null_default="normal")
+    table.add_column("share", float, not_null_default=1.0)
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)
