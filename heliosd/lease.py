@@ -1,6 +1,6 @@
 """What the node gives to whoever asks: a lease, a judgement, or the error that says why not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from heliosd.core.gist import gist
 from heliosd.core.messages import Footprint, RefusalCode, Refuse, Terms
@@ -29,7 +29,7 @@ class PeerLease:
     ticket: Ticket
     model: str
     peer: PeerName
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     """On which it waits there."""
     left_s: float | None = None
     """How long it may wait there; None: as long as the peer lets it."""
