@@ -96,7 +96,21 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from heliosctl import cluster, estimate, journal, keys, models, node, pins, plan, queue, replay, replicas, run, simulate
+    from heliosctl import (
+        cluster,
+        estimate,
+        journal,
+        keys,
+        models,
+        node,
+        pins,
+        plan,
+        queue,
+        replay,
+        replicas,
+        run,
+        simulate,
+    )
 
     parser = argparse.ArgumentParser(
         prog="heliosctl",

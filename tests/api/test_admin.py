@@ -172,7 +172,7 @@ async def test_changes_of_keys_are_in_the_journal(it: World) -> None:
         secret = (await response.json())["secret"]
     await it.journal.flushed()
     [entry] = await it.journal.read()
-    assert (entry.kind, entry.message) == ("key", "an admin key named ci was made")
+    assert (entry.kind, entry.message) == ("key", "an admin key named ci was made: normal priority, 1 of a fair share")
     assert secret not in entry.message
 
 

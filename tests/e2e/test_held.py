@@ -15,7 +15,7 @@ from tests.store.models import model_files, write_folder
 pytestmark = pytest.mark.slow
 
 FLEET = '[[device]]\nname = "g0"\ncapacity = "8GiB"\n'
-SLOW, BROKEN = "test/slow", "test/broken"
+SLOW, BROKEN, NEVER = "test/slow", "test/broken", "test/never"
 CONFIG = f"""
 [queue]
 tell_after_s = 0.2
@@ -24,6 +24,8 @@ engine_args = {{load_s = 1.5, tokens_per_s = 200.0}}
 [models."{BROKEN}"]
 priority = "high"
 engine_args = {{load_s = 1.0, refuses = "no such kernel"}}
+[models."{NEVER}"]
+engine_args = {{never_ready = true}}
 """
 ASK = {"model": SLOW, "stream": True, "max_tokens": 5, "messages": [{"role": "user", "content": "are you there?"}]}
 
@@ -31,7 +33,7 @@ ASK = {"model": SLOW, "stream": True, "max_tokens": 5, "messages": [{"role": "us
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with heliosd(fleet=FLEET, config=CONFIG) as daemon:
-        for number, ref in enumerate((SLOW, BROKEN)):
+        for number, ref in enumerate((SLOW, BROKEN, NEVER)):
             daemon.bring(write_folder(tmp_path / str(number), model_files(seed=number)), ref)
         yield daemon
 
@@ -59,11 +61,13 @@ def test_the_openai_client_reads_a_held_stream(daemon: Daemon):
 
 def test_the_queue_shows_who_waits_and_forgets_who_leaves(daemon: Daemon, capsys: pytest.CaptureFixture[str]):
     made = daemon.admin.post("/helios/v1/keys", json={"name": "batch", "priority": "low"}).json()
+    ask = {**ASK, "model": NEVER}
     headers = {"x-api-key": made["secret"], "x-helios-priority": "high"}
-    with httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=ASK, headers=headers, timeout=30) as answer:
-        assert next(answer.iter_lines()).startswith(": helios")
+    with httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=ask, headers=headers, timeout=30) as answer:
+        lines = answer.iter_lines()  # when this is thrown away the connection is closed
+        assert next(lines).startswith(": helios")
         (entry,) = daemon.get("queue")["queue"]
-        assert (entry["model"], entry["key"], entry["priority"], entry["position"]) == (SLOW, "batch", "low", 0)
+        assert (entry["model"], entry["key"], entry["priority"], entry["position"]) == (NEVER, "batch", "low", 0)
         assert entry["ticket"] == answer.headers["x-request-id"]
         assert daemon.metric("helios_queue_requests") == 1
         assert main(["--socket", str(daemon.socket), "queue", "-o", "json"]) == 0

@@ -110,15 +110,17 @@ async def test_a_key_removed_while_it_is_changed_stays_removed(database: Databas
     keys = Keys(database)
     await keys.load()
     _, secret = await keys.add("ci", admin=False)
-    async with asyncio.TaskGroup() as tasks:
-        async with stuck(database):
-            changing = tasks.create_task(keys.change("ci", share=2.0))
-            await asyncio.sleep(0)
-            tasks.create_task(keys.remove("ci"))
-            await asyncio.sleep(0)
-        with pytest.raises(NotFound, match="removed meanwhile"):
-            await changing
+    async with asyncio.TaskGroup() as tasks, stuck(database):
+        tasks.create_task(changed_too_late(keys))
+        await asyncio.sleep(0)
+        tasks.create_task(keys.remove("ci"))
+        await asyncio.sleep(0)
     assert keys.find(secret) is None
+
+
+async def changed_too_late(keys: Keys) -> None:
+    with pytest.raises(NotFound, match="removed meanwhile"):
+        await keys.change("ci", share=2.0)
 
 
 async def test_keys_from_before_there_were_classes_are_normal(database: Database) -> None:
