@@ -8,6 +8,7 @@ from typing import Any
 
 from heliosctl.client import Client, Stream, failure_from
 from heliosctl.exits import Exit, Failure
+from heliosctl.queue import held_words
 
 Message = Mapping[str, str]
 
@@ -51,6 +52,8 @@ class Listener:
     words: Callable[[str], None]
     thoughts: Callable[[str], None]
     """What a reasoning model says to itself."""
+    waiting: Callable[[str], None] = lambda words: None
+    """What the request waits for, before there is an answer."""
 
 
 def ask(
@@ -101,6 +104,12 @@ def _read(stream: Stream, asked_at: float, listener: Listener, *, chat: bool) ->
     text: list[str] = []
     first_s: float | None = None
     tokens, finish_reason, whole = 0, None, False
+
+    def held(comment: str) -> None:
+        if words := held_words(comment):
+            listener.waiting(words)
+
+    stream.comment = held
     for event in stream:
         if event.data == "[DONE]":
             whole = True

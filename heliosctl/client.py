@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -134,10 +134,12 @@ class Stream:
 
     def __init__(self, ticket: str | None, chunks: Iterator[bytes]) -> None:
         self.ticket = ticket
+        self.comment: Callable[[str], None] = lambda text: None
+        """Hears the stream's comments."""
         self._chunks = chunks
 
     def __iter__(self) -> Iterator[SseEvent]:
-        parser = SseParser()
+        parser = SseParser(self.comment)
         for chunk in self._chunks:
             yield from parser.feed(chunk)
 

@@ -1,22 +1,31 @@
-"""Commands about API keys: keys add, ls, rm."""
+"""Commands about API keys: keys add, set, ls, rm."""
 
-from argparse import Namespace
-from typing import TYPE_CHECKING
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
+from heliosctl.arguments import number
 from heliosctl.client import connect, quoted
-from heliosctl.exits import Exit
+from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, say, show, table
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
 
-_COLUMNS = (Column("NAME"), Column("ADMIN"), Column("CREATED"), Column("ID", wide=True))
+_COLUMNS = (
+    Column("NAME"),
+    Column("ADMIN"),
+    Column("PRIORITY"),
+    Column("SHARE", right=True),
+    Column("CREATED"),
+    Column("ID", wide=True),
+)
+_PRIORITIES = ("low", "normal", "high")
 
 
 def add(commands: "Commands") -> None:
     from heliosctl.parser import Commands as Below
 
-    group = commands.add("keys", None, "make, list and remove API keys", ["heliosctl keys add laptop"])
+    group = commands.add("keys", None, "make, change, list and remove API keys", ["heliosctl keys add laptop"])
     below = Below(group)
     command = below.add(
         "add",
@@ -27,30 +36,71 @@ def add(commands: "Commands") -> None:
     )
     command.add_argument("name", metavar="NAME", help="what to call the key")
     command.add_argument("--admin", action="store_true", help="it may also use /helios/v1")
+    _add_terms(command)
+    command = below.add(
+        "set",
+        change,
+        "change the class or the share of a key's requests",
+        ["heliosctl keys set batch --priority low", "heliosctl keys set laptop --share 2"],
+        about="Requests that wait already keep their place.",
+        listing=True,
+    )
+    command.add_argument("name", metavar="NAME", help="the key's name")
+    _add_terms(command)
     below.add("ls", ls, "list the keys, without their secrets", ["heliosctl keys ls"], listing=True)
     command = below.add("rm", rm, "remove a key; it stops working at once", ["heliosctl keys rm laptop"])
     command.add_argument("name", metavar="NAME", help="the key's name")
 
 
+def _add_terms(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--priority", choices=_PRIORITIES, help="class of its requests; a normal key leaves it to the model"
+    )
+    command.add_argument(
+        "--share", type=number, metavar="N", help="of the fair share, beside other keys that wait (1 at first)"
+    )
+
+
+def _terms(args: Namespace) -> dict[str, Any]:
+    given = {"priority": args.priority, "share": args.share}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def create(args: Namespace) -> Exit:
     from heliosd.wire import KeyView
 
-    body = connect(args).call("POST", "/helios/v1/keys", {"name": args.name, "admin": args.admin})
+    body = connect(args).call("POST", "/helios/v1/keys", {"name": args.name, "admin": args.admin, **_terms(args)})
     key = KeyView.model_validate(body)
     say(f"key {key.name} is made; keep its secret now, it is not shown again")
     show(args.output, body, lambda wide: key.secret or "")
     return Exit.OK
 
 
+def change(args: Namespace) -> Exit:
+    terms = _terms(args)
+    if not terms:
+        raise Failure("cannot change the key: say --priority, --share or both", Exit.USAGE)
+    body = connect(args).call("PATCH", f"/helios/v1/keys/{quoted(args.name)}", terms)
+    show(args.output, body, lambda wide: _table([body], wide))
+    return Exit.OK
+
+
 def ls(args: Namespace) -> Exit:
+    body = connect(args).get("/helios/v1/keys")
+    show(args.output, body, lambda wide: _table(body["keys"], wide))
+    return Exit.OK
+
+
+def _table(bodies: list[Any], wide: bool) -> str:
     from heliosctl.times import ago
     from heliosd.wire import KeyView
 
-    body = connect(args).get("/helios/v1/keys")
-    keys = [KeyView.model_validate(row) for row in body["keys"]]
-    rows = [(key.name, "yes" if key.admin else "no", ago(key.created_at), key.id) for key in keys]
-    show(args.output, body, lambda wide: table(_COLUMNS, rows, wide=wide))
-    return Exit.OK
+    keys = [KeyView.model_validate(body) for body in bodies]
+    rows = [
+        (key.name, "yes" if key.admin else "no", key.priority, f"{key.share:g}", ago(key.created_at), key.id)
+        for key in keys
+    ]
+    return table(_COLUMNS, rows, wide=wide)
 
 
 def rm(args: Namespace) -> Exit:

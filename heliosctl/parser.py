@@ -96,7 +96,21 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from heliosctl import cluster, estimate, journal, keys, models, node, pins, plan, replay, replicas, run, simulate
+    from heliosctl import (
+        cluster,
+        estimate,
+        journal,
+        keys,
+        models,
+        node,
+        pins,
+        plan,
+        queue,
+        replay,
+        replicas,
+        run,
+        simulate,
+    )
 
     parser = argparse.ArgumentParser(
         prog="heliosctl",
@@ -108,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    for group in (run, models, replicas, pins, estimate, plan, simulate, replay, journal, node, cluster, keys):
+    for group in (run, models, replicas, queue, pins, estimate, plan, simulate, replay, journal, node, cluster, keys):
         group.add(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -83,7 +84,7 @@ def answer_aloud(client: Client, model: str, talk: list[Message], wishes: Wishes
         sys.stderr.flush()
 
     try:
-        answer = ask(client, model, talk, wishes, Listener(words, thoughts), chat=chat)
+        answer = ask(client, model, talk, wishes, Listener(words, thoughts, line.show), chat=chat)
     finally:
         line.clear()
     if not answer.text.endswith("\n"):
@@ -97,9 +98,14 @@ class _StatusLine:
     """One line on a terminal's stderr that is wiped before anything else is said. Silent elsewhere."""
 
     def __init__(self, text: str) -> None:
-        self._shown = sys.stderr.isatty()
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{text[:160]}")
+        self._shown = False
+        self.show(text)
+
+    def show(self, text: str) -> None:
+        """Say this instead."""
+        if sys.stderr.isatty():
+            self._shown = True
+            sys.stderr.write(f"\r\x1b[K{text[: _width()]}")
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -107,6 +113,11 @@ class _StatusLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
+
+
+def _width() -> int:
+    """What fits on one line: a line that wraps cannot be wiped."""
+    return max(20, shutil.get_terminal_size().columns - 1)
 
 
 def tell_statistics(client: Client, model: str, answer: Answer, *, verbose: bool) -> None:

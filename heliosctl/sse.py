@@ -1,7 +1,7 @@
 """Reads server-sent events from bytes as they come. Does no I/O, so the sync and the async client share it."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -14,9 +14,13 @@ class SseEvent:
 
 
 class SseParser:
-    """Feed it chunks, cut anywhere; it gives each event once its empty line has come."""
+    """Feed it chunks, cut anywhere; it gives each event once its empty line has come.
 
-    def __init__(self) -> None:
+    `comment` hears what is said in comments, which are no events.
+    """
+
+    def __init__(self, comment: Callable[[str], None] = lambda text: None) -> None:
+        self._comment = comment
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
         self._kind = ""
@@ -33,7 +37,8 @@ class SseParser:
         if not line:
             return self._finish()
         if line.startswith(":"):
-            return None  # a comment keeps the connection alive and says nothing
+            self._comment(line[1:].strip())
+            return None
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         match name:

@@ -29,6 +29,7 @@ from heliosd.config_values import (
     Words,
 )
 from heliosd.core.booked_arguments import refusal
+from heliosd.core.messages import Priority
 from heliosd.core.names import parse_ref
 from heliosd.core.units import MiB
 
@@ -170,6 +171,9 @@ class QueueSection(Section):
     overtaking_s: SecondsAboveZero = _reloadable(
         60.0, "A request that waited for so long goes before all younger ones, whatever their class and key."
     )
+    tell_after_s: Seconds = _reloadable(
+        1.0, "A client that waits for a stream for so long is told what it waits for, in comments of the stream."
+    )
 
 
 class PoolSection(Section):
@@ -269,6 +273,9 @@ class ModelSection(Section):
     max_replicas: int = Field(1, ge=1, le=64, description="So many may run when one alone cannot keep up.")
     trust_remote_code: bool = Field(False, description="Whether to run Python code that comes with the model.")
     allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
+    priority: Annotated[Literal["low", "normal", "high"], LowerCase] = Field(
+        "normal", description="Class of its requests where the API key has none of its own: low, normal or high."
+    )
     engine_args: Annotated[dict[str, Any], AfterValidator(_engine_args)] = Field(
         {}, description="Passed to the engine unchanged."
     )
@@ -292,6 +299,7 @@ class ModelSettings:
     max_replicas: int
     trust_remote_code: bool
     allow_pickle: bool
+    priority: Priority
     engine_args: Mapping[str, Any]
 
 
@@ -341,6 +349,7 @@ class Settings(BaseSettings):
             max_replicas=max(own.max_replicas, own.min_replicas),
             trust_remote_code=own.trust_remote_code,
             allow_pickle=own.allow_pickle,
+            priority=Priority[own.priority.upper()],
             engine_args=own.engine_args,
         )
 

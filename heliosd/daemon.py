@@ -164,6 +164,7 @@ class Daemon:
                 hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
                 accuracy=records.accuracy,
                 max_body_bytes=settings.api.max_body_bytes,
+                tell_after_s=lambda: self._settings.queue.tell_after_s,
                 admin_group=settings.api.socket_group,
                 hosts=frozenset({settings.api.host, urlsplit(settings.cluster.advertise_url or "").hostname or ""}),
             )

@@ -67,13 +67,13 @@ class CannotFit(HeliosError):
 
 
 class Unavailable(HeliosError):
-    """Not now: the caller may try again after `retry_after_s`."""
+    """Not now: the caller may try again after `retry_after_s`; None: nobody can say when."""
 
     code = "unavailable"
     status = 503
 
     def __init__(
-        self, message: str, *, retry_after_s: float = 1.0, code: str | None = None, cause: str | None = None
+        self, message: str, *, retry_after_s: float | None = 1.0, code: str | None = None, cause: str | None = None
     ) -> None:
         super().__init__(message, code=code, cause=cause)
         self.retry_after_s = retry_after_s

@@ -1,9 +1,9 @@
 """What the node gives to whoever asks: a lease, a judgement, or the error that says why not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from heliosd.core.gist import gist
-from heliosd.core.messages import Footprint, RefusalCode, Refuse
+from heliosd.core.messages import Footprint, RefusalCode, Refuse, Terms
 from heliosd.core.names import PeerName, ReplicaId, Ticket
 from heliosd.engines.engine import Engine
 from heliosd.errors import CannotFit, EngineFailed, HeliosError, NotFound, Unavailable
@@ -29,6 +29,10 @@ class PeerLease:
     ticket: Ticket
     model: str
     peer: PeerName
+    terms: Terms = field(default_factory=Terms)
+    """On which it waits there."""
+    left_s: float | None = None
+    """How long it may wait there; None: as long as the peer lets it."""
 
 
 Lease = LocalLease | PeerLease
@@ -65,5 +69,7 @@ def refusal_error(refuse: Refuse) -> HeliosError:
         case RefusalCode.ENGINE_FAILED:
             message = f"{refuse.reason}: {gist(refuse.cause)}" if refuse.cause else refuse.reason
             return EngineFailed(message, code=refuse.code, cause=refuse.cause, retry_after_s=refuse.retry_after_s)
-        case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.DEADLINE | RefusalCode.OVERLOADED:
+        case RefusalCode.DEADLINE:  # it waited for as long as it was to: when to come back, nobody can say
+            return Unavailable(refuse.reason, code=refuse.code, retry_after_s=None)
+        case RefusalCode.DRAINING | RefusalCode.QUEUE_FULL | RefusalCode.OVERLOADED:
             return Unavailable(refuse.reason, code=refuse.code, retry_after_s=refuse.retry_after_s or 1.0)

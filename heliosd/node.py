@@ -7,7 +7,7 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import assert_never
 from heliosd.adapters import Adapters
 from heliosd.config import Settings
 from heliosd.core.adapters import with_room
+from heliosd.core.claim import Claim
 from heliosd.core.hardware import HostReading
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import (
@@ -116,6 +117,7 @@ class Node:
         self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
+        self._told: dict[Ticket, Callable[[Hold], None]] = {}
         self._read_now = asyncio.Event()
         self._version = 0
         self._bumped = asyncio.Event()
@@ -133,14 +135,24 @@ class Node:
 
     @asynccontextmanager
     async def lease(
-        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+        self,
+        ticket: Ticket,
+        ref: ModelRef,
+        *,
+        claim: Claim | None = None,
+        deadline_s: float | None = None,
+        forwarded: bool = False,
+        told: Callable[[Hold], None] | None = None,
     ) -> AsyncIterator[Lease]:
         """Wait for a replica of `ref`, and give it back however the caller leaves.
 
         Who asks while the node is still looking for its devices is held, not refused.
 
+        `told` is called on the event loop with each `Hold` while the request waits. `deadline_s` shortens the time
+        that a request may wait and never lengthens it.
+
         Raises NotFound for a model nobody has, CannotFit, EngineFailed with the engine's own words, and Unavailable
-        when the node drains, the queue is full or `deadline_s` (default: the queue's) has passed.
+        when the node drains, the queue is full or the deadline has passed.
         """
         await self._devices_known.wait()
         appraisal = await self._demands.of(ref)
@@ -148,21 +160,39 @@ class Node:
         answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
         self._models[ticket] = model
-        now = self.now()
-        limit_s = self._settings.queue.timeout_s if deadline_s is None else deadline_s
+        if told is not None:
+            self._told[ticket] = told
+        now, timeout_s = self.now(), self._settings.queue.timeout_s
+        deadline_at = now + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
+        terms = (claim or Claim()).terms(self._settings.for_model(model).priority)
         demand = appraisal.demand if appraisal else None
-        self.post(RequestArrived(now, ticket, model, demand, now + limit_s, forwarded))
+        self.post(RequestArrived(now, ticket, model, demand, deadline_at, forwarded, terms))
         try:
-            granted = await answer
-            self._metrics.lease_granted(self.now() - now)
-            if appraisal is not None and appraisal.stored.adapter is not None and isinstance(granted, LocalLease):
+            granted = await self._answered(answer, now)
+            if isinstance(granted, PeerLease):
+                granted = replace(granted, terms=terms, left_s=max(0.0, deadline_at - self.now()))
+            elif appraisal is not None and appraisal.stored.adapter is not None:
                 await self._adapters.bring(granted.replica, granted.engine, appraisal.stored)
             yield granted
         except NotFound as error:
             raise (await self._demands.unknown(ref)) if error.code == RefusalCode.UNKNOWN_MODEL else error from None
         finally:
             del self._answers[ticket], self._models[ticket]
+            self._told.pop(ticket, None)
             self.post(RequestReleased(self.now(), ticket))
+
+    async def _answered(self, answer: asyncio.Future[Lease], since: float) -> Lease:
+        """The answer; the wait since then is counted under what became of it."""
+        outcome = "left"
+        try:
+            lease = await answer
+            outcome = "forwarded" if isinstance(lease, PeerLease) else "granted"
+            return lease
+        except HeliosError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.waited(outcome, self.now() - since)
 
     async def load(self, ref: ModelRef) -> ReplicaId:
         """Start a replica unless there is one; returns when it is ready. Raises as `lease` does."""
@@ -420,8 +450,9 @@ class Node:
                 self._pool.wake(replica)
             case Note(subject, reason, warning):
                 log.log(logging.WARNING if warning else logging.INFO, reason, extra={"subject": subject})
-            case Hold():
-                pass
+            case Hold(ticket):
+                if tell := self._told.get(ticket):
+                    tell(command)
             case _:
                 assert_never(command)
 

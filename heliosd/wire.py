@@ -205,6 +205,9 @@ class HostView(Wire):
     free_bytes: int
 
 
+PriorityWord = Literal["low", "normal", "high"]
+
+
 class QueueView(Wire):
     """A request that waits."""
 
@@ -212,6 +215,11 @@ class QueueView(Wire):
     model: str
     waiting_s: float
     reason: str
+    position: int = Field(0, description="requests that go before it, as it looks now")
+    eta_s: float | None = Field(None, description="until it is served, as it looks now; none: nobody can tell")
+    priority: PriorityWord = "normal"
+    key: str | None = Field(None, description="name of its API key; the id where a peer's client has it")
+    since: float | None = Field(None, description="when it came, in seconds since the epoch")
 
 
 # ---- estimates -------------------------------------------------------------
@@ -675,6 +683,15 @@ class Snapshot(Wire):
 class AddKey(Asked):
     name: str = Field(min_length=1, max_length=64)
     admin: bool = False
+    priority: PriorityWord = Field("normal", description="class of its requests; normal leaves it to the model")
+    share: float = Field(1.0, ge=0.001, le=1000, description="of the fair share, beside other keys that wait")
+
+
+class ChangeKey(Asked):
+    """What is left out stays as it is."""
+
+    priority: PriorityWord | None = None
+    share: float | None = Field(None, ge=0.001, le=1000)
 
 
 class KeyView(Wire):
@@ -682,6 +699,8 @@ class KeyView(Wire):
     name: str
     admin: bool
     created_at: float
+    priority: PriorityWord = "normal"
+    share: float = 1.0
     secret: str | None = Field(None, description="shown once, when the key is made")
 
 
@@ -704,6 +723,10 @@ class ModelList(Wire):
 class ReplicaList(Wire):
     replicas: list[ReplicaView]
     queue: list[QueueView]
+
+
+class QueueList(Wire):
+    queue: list[QueueView] = Field(description="in the order in which they are served, as it looks now")
 
 
 class StoppedReplicas(Wire):

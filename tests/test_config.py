@@ -438,6 +438,7 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "queue.length",
         "queue.timeout_s",
         "queue.patience_s",
+        "queue.tell_after_s",
         "queue.overtaking_s",
         "pool.sleep",
         "pool.asleep_keep_alive_s",

@@ -8,11 +8,12 @@ from heliosd.api.asked import body_of, json_of
 from heliosd.api.now import devices_of, node_now
 from heliosd.api.parts import Check, Parts
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.api.views import member_view
+from heliosd.api.views import member_view, priority_word
 from heliosd.cluster.member import MemberState
-from heliosd.errors import HeliosError
+from heliosd.core.messages import Priority
+from heliosd.errors import BadRequest, HeliosError
 from heliosd.state.keys import Key
-from heliosd.wire import AddKey, CheckList, CheckView, DeviceList, KeyList, KeyView, MemberList, NodeView
+from heliosd.wire import AddKey, ChangeKey, CheckList, CheckView, DeviceList, KeyList, KeyView, MemberList, NodeView
 
 _CHECK_S = 20.0
 
@@ -65,9 +66,21 @@ async def list_keys(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def add_key(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, AddKey)
-    key, secret = await parts.keys.add(asked.name, admin=asked.admin)
-    parts.journal.note("key", f"{'an admin' if key.admin else 'a'} key named {key.name} was made")
+    priority = Priority[asked.priority.upper()]
+    key, secret = await parts.keys.add(asked.name, admin=asked.admin, priority=priority, share=asked.share)
+    kind = "an admin" if key.admin else "a"
+    parts.journal.note("key", f"{kind} key named {key.name} was made: {_terms(key)}")
     return json_of(_key_view(key, secret), status=201)
+
+
+async def change_key(request: web.Request, parts: Parts) -> web.StreamResponse:
+    asked = await body_of(request, ChangeKey)
+    if asked.priority is None and asked.share is None:
+        raise BadRequest("cannot change the key: say what is to change, `priority` or `share`", param="priority")
+    priority = Priority[asked.priority.upper()] if asked.priority else None
+    key = await parts.keys.change(request.match_info["name"], priority=priority, share=asked.share)
+    parts.journal.note("key", f"the key named {key.name} was changed: {_terms(key)}")
+    return json_of(_key_view(key))
 
 
 async def remove_key(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -77,7 +90,19 @@ async def remove_key(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 
 def _key_view(key: Key, secret: str | None = None) -> KeyView:
-    return KeyView(id=key.id, name=key.name, admin=key.admin, created_at=key.created_at, secret=secret)
+    return KeyView(
+        id=key.id,
+        name=key.name,
+        admin=key.admin,
+        created_at=key.created_at,
+        priority=priority_word(key.priority),
+        share=key.share,
+        secret=secret,
+    )
+
+
+def _terms(key: Key) -> str:
+    return f"{priority_word(key.priority)} priority, {key.share:g} of a fair share"
 
 
 ROUTES = (
@@ -124,6 +149,17 @@ ROUTES = (
         body=AddKey,
         detail="From the first key on, inference over TCP needs one.",
         errors=("key_exists",),
+    ),
+    Route(
+        "PATCH",
+        "/helios/v1/keys/{name:.+}",
+        change_key,
+        Scope.ADMIN,
+        "Change the class or the share of an API key.",
+        Answer("the key as it is now", KeyView),
+        body=ChangeKey,
+        detail="Holds for requests from now on; those that wait keep their place.",
+        errors=("key_not_found", "state_not_written"),
     ),
     Route(
         "DELETE",

@@ -44,7 +44,8 @@ def build_app(parts: Parts) -> web.Application:
 
 def _bound(route: Route, parts: Parts, auth: Auth) -> Next:
     async def handle(request: web.Request) -> web.StreamResponse:
-        request[TRACE].peer = auth.admit(request, route.scope)
+        trace, caller = request[TRACE], auth.admit(request, route.scope)
+        trace.peer, trace.key = caller.peer, caller.key
         return await route.handler(request, parts)
 
     return handle
@@ -166,6 +167,7 @@ def _fields(request: web.Request, trace: Trace, status: int, seconds: float) -> 
         "replica": trace.replica,
         "served_by": trace.served_by,
         "peer": trace.peer,
+        "key": trace.key.name if trace.key else None,
         "peer_ticket": request.headers.get("X-Request-Id") if trace.peer else None,
         "code": trace.code or None,
     }

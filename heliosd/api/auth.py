@@ -15,7 +15,7 @@ from heliosd.api.routes import Scope
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.core.names import PeerName
 from heliosd.errors import NeedsKey, NotAllowed
-from heliosd.state.keys import Keys
+from heliosd.state.keys import Key, Keys
 
 _SO_PEERGROUPS = 59  # Linux; Python's socket module has no name for it
 _MAX_GROUPS = 256  # as much as Python's getsockopt returns; who is in more groups needs a key
@@ -27,6 +27,15 @@ class Credentials:
 
     uid: int
     gids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as that matters for what he gets."""
+
+    peer: PeerName | None = None
+    """The node that asks on behalf of its own client."""
+    key: Key | None = None
 
 
 class Auth:
@@ -49,22 +58,19 @@ class Auth:
         self.exposed = exposed
         """Set by who listens: the TCP port can be reached from other machines."""
 
-    def admit(self, request: web.Request, scope: Scope) -> PeerName | None:
-        """Let the request pass, or raise NeedsKey (401) or NotAllowed (403).
-
-        Returns the peer's name when it is a peer that asks, on behalf of its own clients.
-        """
+    def admit(self, request: web.Request, scope: Scope) -> Caller:
+        """Let the request pass, or raise NeedsKey (401) or NotAllowed (403)."""
         credentials = _credentials(request)
         if scope is Scope.OPEN:
             self._know_host(request, credentials)
-            return None
+            return Caller()
+        secret = _secret(request.headers)
         if credentials is not None and self._is_admin(credentials):
-            return None
+            return Caller(key=self._keys.find(secret) if secret else None)
         if token := request.headers.get(PEER_HEADER):
-            return self._peer(token, request, scope)
+            return Caller(self._peer(token, request, scope))
         self._know_host(request, credentials)
-        self._need_key(_secret(request.headers), scope, credentials)
-        return None
+        return Caller(key=self._need_key(secret, scope, credentials))
 
     def _peer(self, token: str, request: web.Request, scope: Scope) -> PeerName:
         peer = self._peers.verify(token, request.method, request.raw_path)
@@ -104,12 +110,12 @@ class Auth:
         except ValueError:
             return False
 
-    def _need_key(self, secret: str | None, scope: Scope, credentials: Credentials | None) -> None:
+    def _need_key(self, secret: str | None, scope: Scope, credentials: Credentials | None) -> Key | None:
         if scope is Scope.USE and not self.exposed and not self._keys.all():
-            return
+            return None
         key = self._keys.find(secret) if secret else None
         if key is not None and (key.admin or scope is Scope.USE):
-            return
+            return key
         if key is not None:
             raise NotAllowed(
                 f"cannot do this with the key {key.name!r}: it is not an admin key. "

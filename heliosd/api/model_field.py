@@ -1,19 +1,21 @@
-"""Finds out which model a request body is for, without understanding the rest: engines check that."""
+"""Reads of a request body which model it is for and what it will cost; the rest engines check."""
 
 import asyncio
 import json
 import re
+from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from heliosd.api.errors import HttpFault
+from heliosd.api.work import Work, work_of
 from heliosd.core.names import ModelRef, parse_ref
-from heliosd.core.units import MiB
+from heliosd.core.units import KiB
 from heliosd.errors import BadRequest, NotFound
 
-_LARGE_BYTES = MiB
+_LARGE_BYTES = 256 * KiB
 """Takes up to 2 ms to read; a thread costs some 0.1 ms."""
 
 _NAME = re.compile(rb'content-disposition:[^\r\n]*;\s*name="?model"?\s*(?:;|\r|$)', re.IGNORECASE)
@@ -25,6 +27,39 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: Any = None
+    stream: Any = None
+    # What `api.work` looks at.
+    system: Any = None
+    instructions: Any = None
+    messages: Any = None
+    prompt: Any = None
+    input: Any = None
+    query: Any = None
+    documents: Any = None
+    texts: Any = None
+    cache_salt: Any = None
+    n: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    max_output_tokens: Any = None
+
+
+ANSWERING = frozenset(
+    {"/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses", "/v1/messages"}
+)
+"""Paths on which a model writes, as a stream where `stream` is true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a body tells before an engine reads it."""
+
+    ref: ModelRef
+    name: str
+    """The model as it is written in the body."""
+    streams: bool = False
+    """The answer is to come as server-sent events."""
+    work: Work = field(default_factory=Work)
 
 
 def check_content_type(content_type: str) -> None:
@@ -45,11 +80,11 @@ def check_content_type(content_type: str) -> None:
     )
 
 
-async def find_model(body: bytes, content_type: str) -> tuple[ModelRef, str]:
-    """As `model_of`; what takes long is done in a thread."""
+async def read_question(body: bytes, content_type: str, path: str) -> Question:
+    """As `question_of`; what takes long is done in a thread."""
     if len(body) < _LARGE_BYTES:
-        return model_of(body, content_type)
-    return await asyncio.to_thread(model_of, body, content_type)
+        return question_of(body, content_type, path)
+    return await asyncio.to_thread(question_of, body, content_type, path)
 
 
 async def rename_model(body: bytes, content_type: str, name: str) -> bytes:
@@ -59,12 +94,19 @@ async def rename_model(body: bytes, content_type: str, name: str) -> bytes:
     return await asyncio.to_thread(with_model, body, content_type, name)
 
 
-def model_of(body: bytes, content_type: str) -> tuple[ModelRef, str]:
-    """The model a JSON or multipart body names: as a ref, and as it is written there.
+def question_of(body: bytes, content_type: str, path: str) -> Question:
+    """What a JSON or multipart body asks of which model.
 
     Raises BadRequest (`malformed_json`, `missing_model`), or NotFound for what cannot be a model's name.
     """
-    name = _from_form(body, content_type) if _is_form(content_type) else _from_json(body)
+    if _is_form(content_type):
+        return Question(*_named(_from_form(body, content_type)))
+    read, answers = _from_json(body), path in ANSWERING
+    ref, name = _named(read.model)
+    return Question(ref, name, answers and read.stream is True, work_of(vars(read), answers=answers))
+
+
+def _named(name: Any) -> tuple[ModelRef, str]:
     if name is None or name == "":
         raise BadRequest("cannot tell which model is meant: set `model`", code="missing_model", param="model")
     if not isinstance(name, str):
@@ -76,7 +118,7 @@ def model_of(body: bytes, content_type: str) -> tuple[ModelRef, str]:
 
 
 def with_model(body: bytes, content_type: str, name: str) -> bytes:
-    """The body `model_of` has read, with another name of the model in it: engines know only one."""
+    """The body `question_of` has read, with another name of the model in it: engines know only one."""
     if not _is_form(content_type):
         return json.dumps(json.loads(body) | {"model": name}).encode()
     start, end = _span_in_form(body, content_type) or (0, 0)
@@ -87,9 +129,9 @@ def _is_form(content_type: str) -> bool:
     return content_type.lower().startswith("multipart/")
 
 
-def _from_json(body: bytes) -> Any:
+def _from_json(body: bytes) -> _Body:
     try:
-        return _Body.model_validate_json(body).model
+        return _Body.model_validate_json(body)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         words = problem["msg"].removeprefix("Invalid JSON: ")

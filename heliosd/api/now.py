@@ -18,7 +18,7 @@ def snapshot_now(parts: Parts) -> Snapshot:
         node=node_now(parts, snapshot),
         devices=devices_of(snapshot),
         replicas=replicas_of(parts, snapshot, snapshot.replicas),
-        queue=queue_of(snapshot),
+        queue=queue_of(parts, snapshot),
     )
 
 
@@ -38,8 +38,11 @@ def devices_of(snapshot: CoreSnapshot) -> list[DeviceView]:
     return [device_view(account) for account in snapshot.devices]
 
 
-def queue_of(snapshot: CoreSnapshot) -> list[QueueView]:
-    return [queue_view(waiting, at=snapshot.at) for waiting in snapshot.waiting]
+def queue_of(parts: Parts, snapshot: CoreSnapshot) -> list[QueueView]:
+    """Who waits, in the order in which they are served."""
+    names, now = {key.id: key.name for key in parts.keys.all()}, time.time()
+    waiting = sorted(snapshot.waiting, key=lambda each: each.position)
+    return [queue_view(each, names, at=snapshot.at, now=now) for each in waiting]
 
 
 def replicas_of(parts: Parts, snapshot: CoreSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaView]:

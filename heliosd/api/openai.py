@@ -1,31 +1,35 @@
 """The inference paths of OpenAI and Anthropic: finds the model, gets a lease, and steps out of the way.
 
-Refuses to know what is in a request besides `model`; engines validate and answer.
+Of what is in a request it knows `model` and, roughly, how much work it is; engines validate and answer.
 """
 
 import logging
 from collections.abc import Awaitable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
+from functools import partial
 
 from aiohttp import web
 
-from heliosd.api.model_field import check_content_type, find_model, rename_model
+from heliosd.api.hold import telling
+from heliosd.api.model_field import Question, check_content_type, read_question, rename_model
 from heliosd.api.parts import Parts
 from heliosd.api.reply import ClientReply
 from heliosd.api.routes import Answer, Route, Scope
+from heliosd.api.terms import HEADERS as TERMS_HEADERS
+from heliosd.api.terms import claim_of, deadline_of, headers_for_peer
 from heliosd.api.trace import TRACE
 from heliosd.cluster.forward import FORWARDED_HEADER
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.core.lifecycle import State
-from heliosd.core.names import ModelRef, Ticket
+from heliosd.core.names import Ticket
 from heliosd.engines.engine import Engine, Request
 from heliosd.errors import EngineFailed, HeliosError, NotFound
-from heliosd.lease import LocalLease, PeerLease
+from heliosd.lease import Lease, LocalLease, PeerLease
 
 log = logging.getLogger("heliosd.api")
 
 # What is between the client and Helios, or was undone when the body was read.
-_NOT_PASSED = frozenset(
+_NOT_PASSED = TERMS_HEADERS | frozenset(
     {"authorization", "x-api-key", "cookie", "x-request-id", "connection", "keep-alive", "upgrade", "te", "expect"}
     | {"transfer-encoding", "content-length", "content-encoding", "accept-encoding", PEER_HEADER, FORWARDED_HEADER}
 )
@@ -65,9 +69,9 @@ async def infer(request: web.Request, parts: Parts) -> web.StreamResponse:
     content_type = request.headers.get("Content-Type", "")
     check_content_type(content_type)
     body = await request.read()
-    ref, name = await find_model(body, content_type)
+    question = await read_question(body, content_type, request.path)
     with closing(ClientReply(request, parts.stalled_s)) as reply:
-        failure = await _serve(request, parts, reply, ref=ref, name=name, body=body)
+        failure = await _serve(request, parts, reply, question, body)
         return await (reply.fail(failure) if failure else reply.finish())
 
 
@@ -97,21 +101,22 @@ async def earlier_response(request: web.Request, parts: Parts) -> web.StreamResp
 
 
 async def _serve(
-    request: web.Request, parts: Parts, reply: ClientReply, *, ref: ModelRef, name: str, body: bytes
+    request: web.Request, parts: Parts, reply: ClientReply, question: Question, body: bytes
 ) -> HeliosError | None:
-    """Let an engine or a peer answer, as `_answered` tells. `name` is what the body calls the model.
+    """Let an engine or a peer answer, as `_answered` tells.
 
-    Whatever that is, an alias perhaps that only this node knows, engine and peer are asked under the model's own name.
+    Whatever the body calls the model, by an alias perhaps that only this node knows, engine and peer are asked under
+    the model's own name.
     """
     trace = request[TRACE]
-    trace.model = str(ref)
-    forwarded = trace.peer is not None or FORWARDED_HEADER in request.headers
+    trace.model = str(question.ref)
 
     async def answer() -> None:
-        async with parts.node.lease(trace.ticket, ref, forwarded=forwarded) as lease:
+        async with AsyncExitStack() as held:
+            lease = await _lease(request, parts, reply, question, held)
             trace.model = lease.model
             named = body
-            if name != lease.model:
+            if question.name != lease.model:
                 named = await rename_model(body, request.headers["Content-Type"], lease.model)
             match lease:
                 case LocalLease():
@@ -119,10 +124,29 @@ async def _serve(
                     await _by_engine(request, lease.engine, named, reply)
                 case PeerLease():
                     trace.served_by = lease.peer
-                    passed = _passed(request, trace.ticket, request.rel_url.raw_path, named)
+                    passed = _passed(request, trace.ticket, request.rel_url.raw_path, named, headers_for_peer(lease))
                     await parts.peers.forward(lease.peer, passed, reply)
 
     return await _answered(request, reply, answer())
+
+
+async def _lease(
+    request: web.Request, parts: Parts, reply: ClientReply, question: Question, held: AsyncExitStack
+) -> Lease:
+    """Wait for the lease, which `held` gives back. A client that asked for a stream is told what it waits for."""
+    trace = request[TRACE]
+    waiting = partial(
+        parts.node.lease,
+        trace.ticket,
+        question.ref,
+        claim=claim_of(request.headers, question.work, key=trace.key, peer=trace.peer),
+        deadline_s=deadline_of(request.headers),
+        forwarded=trace.peer is not None or FORWARDED_HEADER in request.headers,
+    )
+    if not question.streams:
+        return await held.enter_async_context(waiting())
+    async with telling(reply, parts.tell_after_s()) as told:
+        return await held.enter_async_context(waiting(told=told))
 
 
 async def _by_engine(request: web.Request, engine: Engine, body: bytes, reply: ClientReply) -> None:
@@ -152,14 +176,16 @@ def _told(error: Exception, ticket: Ticket) -> HeliosError:
     )
 
 
-def _passed(request: web.Request, ticket: Ticket, path: str, body: bytes) -> Request:
+def _passed(
+    request: web.Request, ticket: Ticket, path: str, body: bytes, added: tuple[tuple[str, str], ...] = ()
+) -> Request:
     # aiohttp reads header bytes as UTF-8, ASGI wants them as latin-1: the bytes stay the same.
     headers = tuple(
         (name, value.encode("utf-8", "surrogateescape").decode("latin-1"))
         for name, value in request.headers.items()
         if name.lower() not in _NOT_PASSED
     )
-    return Request(ticket, request.method, path, request.rel_url.raw_query_string, headers, body)
+    return Request(ticket, request.method, path, request.rel_url.raw_query_string, headers + added, body)
 
 
 def _passed_on(method: str, path: str, summary: str) -> Route:

@@ -28,17 +28,39 @@ paths.
 - **Tickets.** Every answer carries the header `x-request-id`: the request's ticket, which is also in the logs and the
   journal. `GET /helios/v1/explain/TICKET` tells what happened to it.
 - **Errors** have OpenAI's shape, `{"error": {"message", "type", "code", "param", "cause"}}`; below `/v1/messages`
-  Anthropic's. `code` is stable; `cause` has an engine's own words. 503 carries `Retry-After`. An error in the middle
-  of an event stream is an event with the same body.
+  Anthropic's. `code` is stable; `cause` has an engine's own words. `Retry-After` says when to come back, where that
+  is known. An error in the middle of an event stream is an event with the same body.
 - **Bytes** are integers named `…_bytes`, seconds are numbers named `…_s`, moments are seconds since the epoch.
+"""
+
+_WAITING = """
+### Waiting for a model
+
+A request whose model is not ready is held, at most for `queue.timeout_s`, and not refused. Of what may end its wait,
+`queue_full`, `overloaded`, `draining` and, after a failed start, `engine_failed` carry `Retry-After`; `queue_timeout`
+does not.
+
+- `X-Helios-Deadline: 30s` shortens the wait; then the answer is 503 `queue_timeout`.
+- `X-Helios-Priority: low`, `normal` or `high` is the class: all of a higher one goes first. A low or high key says it
+  for every model; a normal key leaves it to the model (`priority` in its table of `helios.toml`). The header lowers
+  what follows from that and never raises it; only who needs no key may say any. Within a class, keys share by `share`
+  and by the work of their requests: a token for four characters of prompt, and the answer's limit (256 when it has
+  none).
+- When a streamed request (`"stream": true` to chat, completions, responses or messages) has waited for
+  `queue.tell_after_s`, its answer begins: 200, `text/event-stream`, and a comment whenever its state changes and every
+  10 s. `position` counts the requests before it, `eta` is in seconds and left out when nobody can tell:
+
+      : helios state=queued position=3 eta=12 reason="r3 is starting"
+
+  Clients skip comments. What goes wrong from there on is an event with an error's body, the status stays 200.
 """
 
 _PASSED_ON = """\
 OpenAI's API and Anthropic's messages, answered by vLLM's own handlers: what they accept and answer is what vLLM
-documents. Helios reads `model`, finds or starts a replica of it (here or on a peer), and passes the request on. Closing
-the connection frees the sequence. `model` is a ref (`org/name`, `name`, either with `@revision`) or an alias; the
-engine is asked under the model's own name, and the answer says that name. A model that cannot do what a path asks for
-is answered with 404 `not_supported`.
+documents. Helios reads `model` and how much work it may be, finds or starts a replica (here or on a peer), and passes
+the request on. Closing the connection frees the sequence. `model` is a ref (`org/name`, `name`, either with
+`@revision`) or an alias; the engine is asked under the model's own name, and the answer says that name. A model that
+cannot do what a path asks for is answered with 404 `not_supported`.
 """
 
 
@@ -61,7 +83,7 @@ def _inference(routes: Iterable[Route]) -> str:
             "| path | |",
             "|---|---|",
             *rows,
-            "",
+            _WAITING,
         ]
     )
 

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
 from heliosd.cluster.member import Member
+from heliosd.core.claim import Claim
 from heliosd.core.manifest import Manifest
+from heliosd.core.messages import Hold
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import Snapshot
@@ -56,7 +58,14 @@ class TheNode(Protocol):
     def new_ticket(self) -> Ticket: ...
 
     def lease(
-        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+        self,
+        ticket: Ticket,
+        ref: ModelRef,
+        *,
+        claim: Claim | None = None,
+        deadline_s: float | None = None,
+        forwarded: bool = False,
+        told: Callable[[Hold], None] | None = None,
     ) -> AbstractAsyncContextManager[Lease]: ...
 
     async def load(self, ref: ModelRef) -> ReplicaId: ...
@@ -264,3 +273,5 @@ class Parts:
     """Names this node is called by, besides those of loopback."""
     stalled_s: float = STALLED_S
     """A client that takes nothing of its answer for so long is cut off."""
+    tell_after_s: Callable[[], float] = lambda: 1.0
+    """A client that waits for a stream for so long is told what it waits for."""

@@ -7,12 +7,18 @@ from heliosd.api.now import queue_of, replica_now, replicas_of
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.errors import Unavailable
-from heliosd.wire import LoadModel, ReplicaList, ReplicaView, SleepingReplicas, StoppedReplicas
+from heliosd.wire import LoadModel, QueueList, ReplicaList, ReplicaView, SleepingReplicas, StoppedReplicas
 
 
 async def list_replicas(request: web.Request, parts: Parts) -> web.StreamResponse:
     snapshot = parts.node.snapshot()
-    return json_of(ReplicaList(replicas=replicas_of(parts, snapshot, snapshot.replicas), queue=queue_of(snapshot)))
+    return json_of(
+        ReplicaList(replicas=replicas_of(parts, snapshot, snapshot.replicas), queue=queue_of(parts, snapshot))
+    )
+
+
+async def queue(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return json_of(QueueList(queue=queue_of(parts, parts.node.snapshot())))
 
 
 async def load(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -42,6 +48,14 @@ ROUTES = (
         Scope.ADMIN,
         "The replicas of this node and the requests that wait for one.",
         Answer("replicas and queue", ReplicaList),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/queue",
+        queue,
+        Scope.ADMIN,
+        "The requests that wait for a model.",
+        Answer("who waits, for what, how long probably and why", QueueList),
     ),
     Route(
         "POST",

@@ -7,6 +7,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from heliosd.api.errors import error_bytes, speaks_anthropic, with_stable_code
+from heliosd.api.sse import HEADERS
 from heliosd.api.stall import STALLED_S, StallWatch
 from heliosd.api.trace import TRACE
 from heliosd.errors import EngineFailed, HeliosError
@@ -18,6 +19,8 @@ _NOT_OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "date", 
 class ClientReply:
     """Implements `engines.engine.Reply`. Only the body of an error is held back, to give it a stable code.
 
+    A client that waits for a stream can be told so with `hold`, which begins the stream. What comes then comes in it:
+    the engine's events as they are, its refusal as an event that tells the error.
     A client that takes nothing for `stalled_s` is cut off. `close` it when the request is over.
     """
 
@@ -28,7 +31,11 @@ class ClientReply:
         self._anthropic = speaks_anthropic(request.path)
         self._response: web.StreamResponse | None = None
         self._events = False
-        self._refusal: bytearray | None = None
+        self._held = False
+        self._started = False
+        self._status = 200
+        self._whole: bytearray | None = None
+        """An answer that is told when it is whole: a refusal, or what is no event and comes into a begun stream."""
 
     @property
     def begun(self) -> bool:
@@ -38,24 +45,38 @@ class ClientReply:
     @property
     def status(self) -> int | None:
         """The answer's, once it is begun."""
-        return None if self._response is None else self._response.status
+        return None if self._response is None else self._status
+
+    async def hold(self, comment: str) -> None:
+        """Say something to a client that waits, as a comment of the stream that is to come."""
+        if self._response is None:
+            self._held = self._events = True
+            self._response = web.StreamResponse(headers=HEADERS)
+            await self._response.prepare(self._request)
+        with self._writing:
+            await self._response.write(f": {comment}\n\n".encode())
 
     async def start(self, status: int, headers: list[tuple[str, str]]) -> None:
         kept = CIMultiDict((name, value) for name, value in headers if name.lower() not in _NOT_OURS)
-        self._events = kept.get("Content-Type", "").startswith("text/event-stream")
-        if status >= 400 and not self._events:
+        events = kept.get("Content-Type", "").startswith("text/event-stream")
+        self._started, self._status = True, status
+        if not events and (status >= 400 or self._held):
+            self._whole = bytearray()
+        if self._held:  # the head is out
+            return
+        self._events = events
+        if self._whole is not None:
             kept.popall("Content-Length", None)
-            self._refusal = bytearray()
         elif self._events:
             kept.setdefault("Cache-Control", "no-cache")
             kept["X-Accel-Buffering"] = "no"  # a proxy in between must pass every event on at once
         self._response = web.StreamResponse(status=status, headers=kept)
-        if self._refusal is None:
+        if self._whole is None:
             await self._response.prepare(self._request)
 
     async def write(self, chunk: bytes) -> None:
-        if self._refusal is not None:
-            self._refusal += chunk
+        if self._whole is not None:
+            self._whole += chunk
             return
         assert self._response is not None, "start() comes before write()"
         if self._events and chunk.startswith(_TELLS_ERROR):  # a stream breaks off: 200 was already said
@@ -67,12 +88,20 @@ class ClientReply:
 
     async def finish(self) -> web.StreamResponse:
         """End the answer after the frontend has returned. Raises EngineFailed when it never began one."""
-        if self._response is None:
-            raise EngineFailed(f"cannot answer {self._request.path}: the engine ended without a word; ask again")
-        if self._refusal is not None:
-            body = with_stable_code(self._response.status, bytes(self._refusal), anthropic=self._anthropic)
-            self._trace.code = _code_of(body)
-            await self._response.prepare(self._request)
+        if not self._started or self._response is None:
+            silent = EngineFailed(f"cannot answer {self._request.path}: the engine ended without a word; ask again")
+            if not self._held:
+                raise silent
+            return await self.fail(silent)
+        if self._whole is not None:
+            body = bytes(self._whole)
+            if self._status >= 400:
+                body = with_stable_code(self._status, body, anthropic=self._anthropic)
+                self._trace.code = _code_of(body)
+            if self._held:
+                body = self._event(body, error=self._status >= 400)
+            else:
+                await self._response.prepare(self._request)
             with self._writing:
                 await self._response.write(body)
         with self._writing:
@@ -84,14 +113,16 @@ class ClientReply:
         assert self._response is not None, "an answer that was not begun is refused in the ordinary way"
         self._trace.code = error.code
         if self._events:
-            body = error_bytes(error, anthropic=self._anthropic)
-            event = (b"event: error\n" if self._anthropic else b"") + b"data: " + body + b"\n\n"
             with self._writing:
-                await self._response.write(event)
+                await self._response.write(self._event(error_bytes(error, anthropic=self._anthropic), error=True))
                 await self._response.write_eof()
         else:
             self._cut()
         return self._response
+
+    def _event(self, body: bytes, *, error: bool) -> bytes:
+        named = b"event: error\n" if error and self._anthropic else b""
+        return named + b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
 
     def close(self) -> None:
         """No more is written."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from heliosd.core.names import PeerName, Ticket
+from heliosd.state.keys import Key
 
 
 @dataclass(slots=True)
@@ -14,6 +15,8 @@ class Trace:
     """On the event loop's clock."""
     peer: PeerName | None = None
     """The node that passed the request on for its own client."""
+    key: Key | None = None
+    """On whose account it is; None where no key is needed."""
     model: str | None = None
     replica: str | None = None
     served_by: PeerName | None = None

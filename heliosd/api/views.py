@@ -9,7 +9,7 @@ from heliosd.api.estimate_views import account_view, architecture_of
 from heliosd.api.parts import Entry, Identity, Kind, Stored
 from heliosd.cluster.member import Member
 from heliosd.core.lifecycle import State
-from heliosd.core.messages import Footprint
+from heliosd.core.messages import Footprint, Priority
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
 from heliosd.engines.engine import Engine
 from heliosd.lease import Judgement
@@ -24,6 +24,7 @@ from heliosd.wire import (
     ModelDetail,
     ModelView,
     NodeView,
+    PriorityWord,
     QueueView,
     ReplicaView,
 )
@@ -116,10 +117,24 @@ def member_view(member: Member, models: Iterable[str]) -> MemberView:
     )
 
 
-def queue_view(waiting: Waiting, *, at: float) -> QueueView:
+def queue_view(waiting: Waiting, names: Mapping[str, str], *, at: float, now: float) -> QueueView:
+    """`names` are those of the keys, by id. `at` and `now` are the same moment, as for `replica_view`."""
+    waiting_s = max(0.0, at - waiting.since)
     return QueueView(
-        ticket=waiting.ticket, model=waiting.model, waiting_s=max(0.0, at - waiting.since), reason=waiting.reason
+        ticket=waiting.ticket,
+        model=waiting.model,
+        waiting_s=waiting_s,
+        reason=waiting.reason,
+        position=waiting.position,
+        eta_s=waiting.eta_s,
+        priority=priority_word(waiting.priority),
+        key=names.get(waiting.key, waiting.key) or None,
+        since=now - waiting_s,
     )
+
+
+def priority_word(priority: Priority) -> PriorityWord:
+    return cast(PriorityWord, priority.name.lower())
 
 
 def node_view(

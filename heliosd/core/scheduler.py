@@ -206,8 +206,17 @@ class Scheduler:
             devices=tuple(self.ledger.account(device) for device in self.ledger.devices),
             replicas=tuple(replica.status(replica.id in pinned) for replica in self.replicas.values()),
             waiting=tuple(
-                Waiting(ticket, queued.demand.model, queued.request.at, queued.told or "")
-                for ticket, queued in self.queue.items()
+                Waiting(
+                    queued.request.ticket,
+                    queued.demand.model,
+                    queued.request.at,
+                    queued.told or "",
+                    position,
+                    queued.eta_s,
+                    queued.request.terms.priority,
+                    queued.request.terms.key,
+                )
+                for position, queued in enumerate(self._queue.ordered(at, self.limits.overtaking_s))
             ),
             draining=self.draining,
             host=self.ledger.host_account(),

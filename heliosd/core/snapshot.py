@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from heliosd.core.hardware import Device, DeviceReading
 from heliosd.core.lifecycle import State
-from heliosd.core.messages import Footprint
+from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 
 
@@ -66,6 +66,13 @@ class Waiting:
     model: str
     since: float
     reason: str
+    position: int = 0
+    """How many requests go before it, as it looks now."""
+    eta_s: float | None = None
+    """Seconds until it is served, as it looks now; None: nobody can tell."""
+    priority: Priority = Priority.NORMAL
+    key: str = ""
+    """The API key's id; empty where none was needed."""
 
 
 @dataclass(frozen=True, slots=True)

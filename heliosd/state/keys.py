@@ -5,10 +5,11 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlite_utils
 
+from heliosd.core.messages import Priority
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
 
@@ -25,6 +26,10 @@ class Key:
     admin: bool
     created_at: float
     """Seconds since the epoch."""
+    priority: Priority = Priority.NORMAL
+    """The class of its requests."""
+    share: float = 1.0
+    """How much of a fair share it has beside other keys that wait."""
 
 
 class Keys:
@@ -54,14 +59,16 @@ class Keys:
         """
         return self._by_hash.get(_digest(secret))
 
-    async def add(self, name: str, *, admin: bool) -> tuple[Key, str]:
+    async def add(
+        self, name: str, *, admin: bool, priority: Priority = Priority.NORMAL, share: float = 1.0
+    ) -> tuple[Key, str]:
         """Make a key; the second value is its secret, which nobody can show again.
 
         Raises Conflict when the name is taken.
         """
         secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         digest = _digest(secret)
-        key = Key(f"key_{secrets.token_hex(4)}", name, admin, time.time())
+        key = Key(f"key_{secrets.token_hex(4)}", name, admin, time.time(), priority, share)
 
         def insert(db: sqlite_utils.Database) -> None:
             if db.execute("select 1 from keys where name = ?", [name]).fetchone():
@@ -70,8 +77,8 @@ class Keys:
                     code="key_exists",
                 )
             db.execute(
-                "insert into keys (id, name, hash, admin, created_at) values (?, ?, ?, ?, ?)",
-                [key.id, key.name, digest, int(key.admin), key.created_at],
+                "insert into keys (id, name, hash, admin, created_at, priority, share) values (?, ?, ?, ?, ?, ?, ?)",
+                [key.id, key.name, digest, int(key.admin), key.created_at, _word(key.priority), key.share],
             )
 
         async def keep() -> None:
@@ -81,18 +88,54 @@ class Keys:
         await asyncio.shield(keep())  # who stops waiting must not leave a key that is on disk and not in memory
         return key, secret
 
+    async def change(self, name: str, *, priority: Priority | None = None, share: float | None = None) -> Key:
+        """Give the key of this name or id other terms; None leaves one as it is. Requests that wait keep theirs.
+
+        Raises NotFound when there is no such key, HeliosError when it cannot be written: then nothing has changed.
+        """
+        digest = self._digest_of(name, "change")
+
+        def write(db: sqlite_utils.Database) -> None:
+            words = None if priority is None else _word(priority)
+            db.execute(
+                "update keys set priority = coalesce(?, priority), share = coalesce(?, share) where hash = ?",
+                [words, share, digest],
+            )
+
+        async def keep() -> Key:
+            try:
+                await self._database.run(write)
+            except sqlite3.Error as error:
+                raise HeliosError(
+                    f"cannot change the key {name!r}: the state database cannot be written ({error}). "
+                    "It is as it was; make room on the disk and change it again",
+                    code="state_not_written",
+                ) from error
+            key = self._by_hash.get(digest)
+            if key is None:
+                raise NotFound(f"cannot change the key {name!r}: it was removed meanwhile", code="key_not_found")
+            terms = (key.priority if priority is None else priority, key.share if share is None else share)
+            key = self._by_hash[digest] = replace(key, priority=terms[0], share=terms[1])
+            return key
+
+        return await asyncio.shield(keep())
+
     async def remove(self, name: str) -> Key:
         """Forget the key of this name or id at once, before it is off the disk.
 
         Raises NotFound when there is none, HeliosError when it cannot be taken off the disk: then it still holds.
         """
-        digest = next((d for d, key in self._by_hash.items() if name in (key.name, key.id)), None)
-        if digest is None:
-            known = ", ".join(key.name for key in self.all()) or "none"
-            raise NotFound(f"cannot remove the key {name!r}: it is not known; known are: {known}", code="key_not_found")
+        digest = self._digest_of(name, "remove")
         key = self._by_hash.pop(digest)
         await asyncio.shield(self._forget(digest, key))
         return key
+
+    def _digest_of(self, name: str, wish: str) -> str:
+        digest = next((d for d, key in self._by_hash.items() if name in (key.name, key.id)), None)
+        if digest is None:
+            known = ", ".join(key.name for key in self.all()) or "none"
+            raise NotFound(f"cannot {wish} the key {name!r}: it is not known; known are: {known}", code="key_not_found")
+        return digest
 
     async def _forget(self, digest: str, key: Key) -> None:
         try:
@@ -110,6 +153,10 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _word(priority: Priority) -> str:
+    return priority.name.lower()
+
+
 def _read(db: sqlite_utils.Database) -> dict[str, Key]:
-    rows = db.execute("select hash, id, name, admin, created_at from keys").fetchall()
-    return {row[0]: Key(row[1], row[2], bool(row[3]), row[4]) for row in rows}
+    rows = db.execute("select hash, id, name, admin, created_at, priority, share from keys").fetchall()
+    return {row[0]: Key(row[1], row[2], bool(row[3]), row[4], Priority[row[5].upper()], row[6]) for row in rows}

@@ -94,6 +94,13 @@ def bases_of_adapters(db: Database) -> None:
     db.table("refs").add_column("base", str)  # the ref of the model that an adapter is for; null: a whole model
 
 
+@steps()
+def terms_of_keys(db: Database) -> None:
+    table = db.table("keys")
+    table.add_column("priority", str, not_null_default="normal")
+    table.add_column("share", float, not_null_default=1.0)
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from heliosd.core.hardware import DeviceReading
 from heliosd.core.lifecycle import State
+from heliosd.core.messages import Priority
 from heliosd.core.snapshot import DeviceAccount, Snapshot
 
 
@@ -45,6 +46,15 @@ def _replicas(snapshot: Snapshot) -> Iterator[Metric]:
     leases = sum(len(replica.leases) for replica in snapshot.replicas)
     yield GaugeMetricFamily("helios_leases", "Requests being served by replicas of this node.", leases)
     yield GaugeMetricFamily("helios_queue_length", "Requests that wait for a replica.", len(snapshot.waiting))
+    classes = dict.fromkeys(reversed(Priority), 0)
+    for each in snapshot.waiting:
+        classes[each.priority] += 1
+    yield _labelled(
+        "helios_queue_requests",
+        "Requests that wait for a replica, by their class.",
+        ["priority"],
+        [([priority.name.lower()], count) for priority, count in classes.items()],
+    )
     oldest = max((snapshot.at - waiting.since for waiting in snapshot.waiting), default=0.0)
     yield GaugeMetricFamily("helios_queue_oldest_seconds", "How long the oldest of them waits.", oldest)
 

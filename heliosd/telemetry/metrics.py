@@ -63,7 +63,9 @@ class Metrics:
         )
         self._wait_s = Histogram(
             "helios_queue_wait_seconds",
-            "From asking for a replica to getting one, starts included.",
+            "From asking for a replica to the answer, starts included; the outcome is granted, forwarded, left (by the "
+            "client) or the code of the refusal.",
+            ["outcome"],
             buckets=_FAST,
             registry=registry,
         )
@@ -99,8 +101,9 @@ class Metrics:
         if first_byte_s is not None:
             self._first_byte_s.labels(route).observe(first_byte_s)
 
-    def lease_granted(self, waited_s: float) -> None:
-        self._wait_s.observe(waited_s)
+    def waited(self, outcome: str, waited_s: float) -> None:
+        """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""
+        self._wait_s.labels(outcome).observe(waited_s)
 
     def replica_started(self, model: str, phases: Mapping[str, float]) -> None:
         """Count a start with the seconds of its phases."""

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from heliosd.api.admin import doctor
+from heliosd.core.messages import Priority
+from heliosd.core.names import Ticket
+from heliosd.core.snapshot import Waiting
 from heliosd.errors import HeliosError
 from heliosd.wire import (
     CheckView,
@@ -15,6 +18,7 @@ from heliosd.wire import (
     KeyView,
     MemberList,
     NodeView,
+    QueueList,
     ReplicaList,
     ReplicaView,
 )
@@ -168,5 +172,51 @@ async def test_changes_of_keys_are_in_the_journal(it: World) -> None:
         secret = (await response.json())["secret"]
     await it.journal.flushed()
     [entry] = await it.journal.read()
-    assert (entry.kind, entry.message) == ("key", "an admin key named ci was made")
+    assert (entry.kind, entry.message) == ("key", "an admin key named ci was made: normal priority, 1 of a fair share")
     assert secret not in entry.message
+
+
+async def test_a_keys_terms_are_set_changed_and_noted(it: World) -> None:
+    body = {"name": "ci", "priority": "high", "share": 2.0}
+    async with it.local.post("/helios/v1/keys", json=body) as response:
+        made = KeyView.model_validate(await response.json())
+    assert (made.priority, made.share) == ("high", 2.0)
+    async with it.local.patch("/helios/v1/keys/ci", json={"priority": "low"}) as response:
+        changed = KeyView.model_validate(await response.json())
+    assert (changed.priority, changed.share, changed.secret) == ("low", 2.0, None)
+    await it.journal.flushed()
+    assert [entry.message for entry in await it.journal.read()] == [
+        "a key named ci was made: high priority, 2 of a fair share",
+        "the key named ci was changed: low priority, 2 of a fair share",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "bad_request"),
+        ({"priority": "urgent"}, 400, "bad_request"),
+        ({"share": 0}, 400, "bad_request"),
+        ({"share": 1e9}, 400, "bad_request"),
+        ({"name": "other"}, 400, "bad_request"),
+        ({"share": 2}, 404, "key_not_found"),
+    ],
+)
+async def test_terms_that_make_no_sense(it: World, body: dict[str, object], status: int, code: str) -> None:
+    async with it.local.patch("/helios/v1/keys/ci", json=body) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (status, code)
+
+
+async def test_the_queue_tells_who_waits_in_the_order_of_service(it: World) -> None:
+    key, _ = await it.keys.add("laptop", admin=False)
+    it.node.waiting = (
+        Waiting(Ticket("t1"), "big", 90.0, "r2 is starting", 1, None, Priority.LOW, "key_at_a_peer"),
+        Waiting(Ticket("t2"), "big", 95.0, "r2 is starting", 0, 12.0, Priority.HIGH, key.id),
+    )
+    async with it.local.get("/helios/v1/queue") as response:
+        first, second = QueueList.model_validate(await response.json()).queue
+    assert (first.ticket, first.position, first.eta_s, first.priority, first.key) == ("t2", 0, 12.0, "high", "laptop")
+    assert (second.ticket, second.position, second.eta_s, second.key) == ("t1", 1, None, "key_at_a_peer")
+    assert (first.waiting_s, second.waiting_s) == (5.0, 10.0)
+    assert first.since is not None and second.since is not None
+    assert round(first.since - second.since) == 5

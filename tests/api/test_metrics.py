@@ -54,7 +54,8 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     it.parts.metrics.replica_started("tiny", {"fork": 0.1, "load": 1.2})
     it.parts.metrics.replica_failed("tiny")
     it.parts.metrics.loop_was_late(0.003)
-    it.parts.metrics.lease_granted(1.5)
+    it.parts.metrics.waited("granted", 1.5)
+    it.parts.metrics.waited("queue_timeout", 30.0)
     it.journal.note("test", "one")
     await it.journal.flushed()
     it.journal.lost = 3
@@ -68,7 +69,9 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     assert found[series("helios_replica_start_seconds_total", phase="load")] == 1.2
     assert found[series("helios_replica_failures_total", model="tiny")] == 1
     assert found[series("helios_event_loop_lag_seconds_count")] == 1
-    assert found[series("helios_queue_wait_seconds_sum")] == 1.5
+    assert found[series("helios_queue_wait_seconds_sum", outcome="granted")] == 1.5
+    assert found[series("helios_queue_wait_seconds_count", outcome="queue_timeout")] == 1
+    assert found[series("helios_queue_requests", priority="high")] == 0
     assert found[series("helios_journal_entries_total")] == 1
     assert found[series("helios_journal_lost_total")] == 3
     assert found[series("helios_models")] == 2

@@ -17,10 +17,11 @@ from heliosd.api.app import build_app
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts, Progress
 from heliosd.cluster.member import Member, MemberState
+from heliosd.core.claim import Claim
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading
 from heliosd.core.lifecycle import State
 from heliosd.core.manifest import ManifestFile, manifest_of
-from heliosd.core.messages import Footprint
+from heliosd.core.messages import Footprint, Hold, Priority
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
@@ -120,6 +121,11 @@ class MemoryNode:
         self.at_peers: dict[str, PeerName] = {}
         self.refusal: HeliosError | None = None
         self.leases: list[tuple[Ticket, ModelRef, bool]] = []
+        self.claims: list[tuple[Claim, float | None]] = []
+        """Of each lease, with its deadline."""
+        self.held: asyncio.Queue[Hold | None] | None = None
+        """While there is one a lease is not granted until None comes; a `Hold` is told."""
+        self.asked = asyncio.Event()
         self.released: list[Ticket] = []
         self.release = asyncio.Event()
         self.waiting: tuple[Waiting, ...] = ()
@@ -137,15 +143,30 @@ class MemoryNode:
 
     @asynccontextmanager
     async def lease(
-        self, ticket: Ticket, ref: ModelRef, *, deadline_s: float | None = None, forwarded: bool = False
+        self,
+        ticket: Ticket,
+        ref: ModelRef,
+        *,
+        claim: Claim | None = None,
+        deadline_s: float | None = None,
+        forwarded: bool = False,
+        told: Callable[[Hold], None] | None = None,
     ) -> AsyncIterator[Lease]:
-        if self.refusal is not None:
+        if self.refusal is not None and self.held is None:
             raise self.refusal
         self.leases.append((ticket, ref, forwarded))
+        self.claims.append((claim or Claim(), deadline_s))
+        self.asked.set()
         try:
+            while self.held is not None and (hold := await self.held.get()) is not None:
+                if told is not None:
+                    told(hold)
+            if self.refusal is not None:
+                raise self.refusal
             name = self.aliases.get(str(ref), str(ref))
             if name in self.at_peers:
-                yield PeerLease(ticket, name, self.at_peers[name])
+                terms = (claim or Claim()).terms(Priority.NORMAL)
+                yield PeerLease(ticket, name, self.at_peers[name], terms, deadline_s)
             elif name in self.engines:
                 yield LocalLease(ticket, name, ReplicaId(f"r-{name}"), self.engines[name])
             else:
@@ -346,6 +367,7 @@ async def world(
     *,
     hosts: frozenset[str] = frozenset(),
     stalled_s: float = 60.0,
+    tell_after_s: float = 1.0,
     recorded: bool = True,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets."""
@@ -379,6 +401,7 @@ async def world(
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,
+            tell_after_s=lambda: tell_after_s,
         )
         socket_path = place / "heliosd.sock"
         listening = await listen(build_app(parts), host=host, port=0, socket_path=socket_path)

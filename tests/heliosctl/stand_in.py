@@ -209,7 +209,9 @@ class StandIn:
         add("GET", "/helios/v1/doctor", self._give(lambda: {"checks": _dump(self.checks)}))
         add("GET", "/helios/v1/keys", self._give(lambda: {"keys": _dump(self.keys.values())}))
         add("POST", "/helios/v1/keys", self._key)
+        add("PATCH", "/helios/v1/keys/{name}", self._change_key)
         add("DELETE", "/helios/v1/keys/{name}", self._no_key)
+        add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/completions", self._complete)
         return app
@@ -316,9 +318,16 @@ class StandIn:
 
     async def _key(self, request: web.Request) -> web.Response:
         body = await request.json()
-        key = KeyView(id="k1", name=body["name"], admin=body["admin"], created_at=1_000_000.0)
+        key = KeyView(id="k1", created_at=1_000_000.0, **body)
         self.keys[key.name] = key
         return web.json_response(_json(key.model_copy(update={"secret": "helios-secret"})))
+
+    async def _change_key(self, request: web.Request) -> web.Response:
+        key = self.keys.get(request.match_info["name"])
+        if key is None:
+            raise Refusal(404, "key_not_found", "cannot change that key: it is not known")
+        self.keys[key.name] = key.model_copy(update=await request.json())
+        return web.json_response(_json(self.keys[key.name]))
 
     async def _no_key(self, request: web.Request) -> web.Response:
         if self.keys.pop(request.match_info["name"], None) is None:

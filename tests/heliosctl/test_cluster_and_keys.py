@@ -1,3 +1,5 @@
+import pytest
+
 from heliosd.wire import MemberView
 
 
@@ -16,6 +18,25 @@ def test_a_new_keys_secret_is_the_only_word_on_stdout(daemon, ctl):
 
 def test_keys_are_listed_and_removed(daemon, ctl):
     ctl("keys", "add", "laptop")
-    assert ctl("keys", "ls").out.splitlines()[1].split()[:2] == ["laptop", "no"]
+    assert ctl("keys", "ls").out.splitlines()[1].split()[:4] == ["laptop", "no", "normal", "1"]
     assert ctl("keys", "rm", "laptop").code == 0
     assert ctl("keys", "rm", "laptop").code == 4
+
+
+def test_a_key_gets_a_class_and_a_share_and_other_ones_later(daemon, ctl):
+    ctl("keys", "add", "batch", "--priority", "low", "--share", "0.5")
+    assert daemon.asked[-1][3] == {"name": "batch", "admin": False, "priority": "low", "share": 0.5}
+    lines = ctl("keys", "set", "batch", "--share", "2").out.splitlines()
+    assert daemon.asked[-1][:2] == ("PATCH", "/helios/v1/keys/batch")
+    assert daemon.asked[-1][3] == {"share": 2.0}
+    assert lines[0].split() == ["NAME", "ADMIN", "PRIORITY", "SHARE", "CREATED"]
+    assert lines[1].split()[:4] == ["batch", "no", "low", "2"]
+    assert ctl("keys", "set", "stranger", "--share", "2").code == 4
+
+
+@pytest.mark.parametrize("words", [[], ["--share", "0"], ["--share", "lots"], ["--priority", "urgent"]])
+def test_terms_that_make_no_sense_are_a_usage_error(daemon, ctl, words):
+    ctl("keys", "add", "laptop")
+    ended = ctl("keys", "set", "laptop", *words)
+    assert ended.code == 2
+    assert "cannot" in ended.err or "choose from" in ended.err

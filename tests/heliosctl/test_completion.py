@@ -37,12 +37,13 @@ def test_bash_completes_commands(bash_script):
 
 
 def test_bash_completes_below_a_group(bash_script):
-    assert sorted(complete(bash_script, "heliosctl", "keys", "")) == ["add", "ls", "rm"]
+    assert sorted(complete(bash_script, "heliosctl", "keys", "")) == ["add", "ls", "rm", "set"]
 
 
 def test_bash_completes_options_of_the_command(bash_script):
     assert complete(bash_script, "heliosctl", "estimate", "x", "--kv-c") == ["--kv-cache"]
     assert complete(bash_script, "heliosctl", "keys", "add", "--ad") == ["--admin"]
+    assert complete(bash_script, "heliosctl", "keys", "set", "x", "--sh") == ["--share"]
 
 
 def test_bash_completes_choices(bash_script):

@@ -109,6 +109,16 @@ def test_comments_that_keep_the_connection_alive_are_no_words(daemon, socket_pat
     assert 0 < answer.first_token_s <= answer.total_s
 
 
+def test_what_is_waited_for_is_said_on_a_line_of_the_terminal_that_goes_away(daemon, ctl, monkeypatch):
+    daemon.comments = ['helios state=queued position=1 eta=12 reason="r3 is starting"']
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    ended = ctl("run", "org/small", "hello")
+    line = "\r\x1b[K"
+    told = "waiting: 1 before it, about 12 s: r3 is starting"
+    assert ended.err.startswith(f"{line}asking org/small …{line}{told}{line}first token")
+    assert ended.out == "The capital of France is Paris.\n"
+
+
 def test_time_to_the_first_token_counts_from_the_first_asking(daemon, socket_path):
     daemon.chats, daemon.start_s = False, 0.05
     listener = Listener(lambda word: None, lambda word: None)

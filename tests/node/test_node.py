@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from heliosd.core.claim import Claim
 from heliosd.core.lifecycle import State
+from heliosd.core.messages import Hold, Priority
 from heliosd.core.names import ModelRef
 from heliosd.errors import CannotFit, EngineFailed, NotFound, Unavailable
 from heliosd.lease import LocalLease, PeerLease
@@ -272,3 +274,40 @@ async def test_what_the_scheduler_was_told_replays_to_the_same_commands(tmp_path
         outcome = replay(read(tmp_path / "recording"))
     assert outcome.differences == [] and outcome.segments == 1
     assert outcome.events > 10 and outcome.commands > 8
+
+
+async def test_who_waits_is_told_and_seen_on_its_terms_and_leaves_no_trace(tmp_path: Path) -> None:
+    slow = {"engine_args": {"never_ready": True}, "priority": "high"}
+    told: asyncio.Queue[Hold] = asyncio.Queue()
+    async with world(tmp_path, models={"org/slow": slow}) as here:
+        ref = await here.add("org/slow", alias="slow")
+        ticket, claim = here.node.new_ticket(), Claim("key_1", 2.0, work_tokens=7)
+
+        async def wait() -> None:
+            async with here.node.lease(ticket, ModelRef("slow"), claim=claim, told=told.put_nowait):
+                raise AssertionError("it is never ready")
+
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(wait())
+            hold = await told.get()
+            assert (hold.ticket, hold.reason) == (ticket, "r1 is starting")
+            (entry,) = here.node.snapshot().waiting
+            assert (entry.ticket, entry.key, entry.priority) == (ticket, "key_1", Priority.HIGH)
+            assert (entry.position, entry.reason) == (hold.position, hold.reason)
+            waiting.cancel()
+        version = -1
+        while here.node.snapshot().waiting:
+            version = await here.node.changed(version)
+        assert await here.kinds_noted(ticket) == ["hold", "released"]
+        await here.node.stop(str(ref))
+
+
+async def test_a_deadline_only_shortens_the_wait(tmp_path: Path) -> None:
+    models = {"org/slow": {"engine_args": {"never_ready": True}}}
+    async with world(tmp_path, models=models, settings={"queue.timeout_s": 0.01}) as here:
+        slow = await here.add("org/slow")
+        with pytest.raises(Unavailable, match="waited 0 s") as caught:
+            async with here.node.lease(here.node.new_ticket(), slow, deadline_s=1e9):
+                pass
+        assert (caught.value.code, caught.value.retry_after_s) == ("queue_timeout", None)
+        await here.node.stop("org/slow")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heliosd.core.messages import Priority
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
 from heliosd.state.keys import Keys
@@ -72,6 +73,63 @@ async def test_a_name_is_taken_once(database: Database) -> None:
     with pytest.raises(Conflict, match="there is one"):
         await keys.add("ci", admin=True)
     assert [key.admin for key in keys.all()] == [False]
+
+
+async def test_terms_are_changed_one_by_one_and_survive_a_restart(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    key, secret = await keys.add("ci", admin=False)
+    assert (key.priority, key.share) == (Priority.NORMAL, 1.0)
+    await keys.add("ops", admin=True, priority=Priority.HIGH, share=2.0)
+    await keys.change("ci", priority=Priority.LOW)
+    changed = await keys.change(key.id, share=0.5)
+    assert keys.find(secret) == changed
+    assert (changed.priority, changed.share) == (Priority.LOW, 0.5)
+    await keys.load()
+    assert [(each.name, each.priority, each.share) for each in keys.all()] == [
+        ("ci", Priority.LOW, 0.5),
+        ("ops", Priority.HIGH, 2.0),
+    ]
+    with pytest.raises(NotFound, match="cannot change the key 'nobody'"):
+        await keys.change("nobody", share=2.0)
+
+
+async def test_a_key_that_cannot_be_written_is_as_it_was(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    key, secret = await keys.add("ci", admin=False)
+    await database.run(
+        lambda db: db.execute("create trigger full before update on keys begin select raise(fail, 'full'); end")
+    )
+    with pytest.raises(HeliosError, match="It is as it was; make room"):
+        await keys.change("ci", share=2.0)
+    assert keys.find(secret) == key
+
+
+async def test_a_key_removed_while_it_is_changed_stays_removed(database: Database) -> None:
+    keys = Keys(database)
+    await keys.load()
+    _, secret = await keys.add("ci", admin=False)
+    async with asyncio.TaskGroup() as tasks, stuck(database):
+        tasks.create_task(changed_too_late(keys))
+        await asyncio.sleep(0)
+        tasks.create_task(keys.remove("ci"))
+        await asyncio.sleep(0)
+    assert keys.find(secret) is None
+
+
+async def changed_too_late(keys: Keys) -> None:
+    with pytest.raises(NotFound, match="removed meanwhile"):
+        await keys.change("ci", share=2.0)
+
+
+async def test_keys_from_before_there_were_classes_are_normal(database: Database) -> None:
+    keys = Keys(database)
+    await database.run(
+        lambda db: db.execute("insert into keys (id, name, hash, admin, created_at) values ('k', 'old', 'h', 0, 1.0)")
+    )
+    await keys.load()
+    assert [(key.priority, key.share) for key in keys.all()] == [(Priority.NORMAL, 1.0)]
 
 
 async def test_two_secrets_differ(database: Database) -> None:

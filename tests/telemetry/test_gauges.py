@@ -1,7 +1,7 @@
 """A snapshot becomes families; what a device does not say is left out."""
 
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading
-from heliosd.core.messages import Footprint
+from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, Ticket
 from heliosd.core.snapshot import DeviceAccount, Snapshot, Waiting
 from heliosd.telemetry.gauges import gauges
@@ -16,9 +16,13 @@ def values(snapshot: Snapshot) -> dict[str, list[float]]:
 
 
 def test_the_oldest_waiting_request_is_told() -> None:
-    waiting = tuple(Waiting(Ticket(f"t{since}"), "m", float(since), "") for since in (70, 90))
+    waiting = tuple(
+        Waiting(Ticket(f"t{since}"), "m", float(since), "", priority=priority)
+        for since, priority in ((70, Priority.LOW), (90, Priority.HIGH))
+    )
     found = values(Snapshot(100.0, (), (), waiting, True))
     assert found["helios_queue_length"] == [2]
+    assert found["helios_queue_requests"] == [1, 0, 1]
     assert found["helios_queue_oldest_seconds"] == [30.0]
     assert found["helios_draining"] == [1]
 
