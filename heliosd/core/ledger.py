@@ -42,6 +42,8 @@ class Ledger:
     promised: dict[ReplicaId, tuple[tuple[DeviceId, ...], Footprint]] = field(default_factory=dict)
     measured: dict[ReplicaId, Footprint] = field(default_factory=dict)
     foreign: dict[DeviceId, int] = field(default_factory=dict)
+    _sums: dict[DeviceId, int] | None = None
+    """Of what is promised on each device; None when it has changed."""
     drift: dict[DeviceId, int] = field(default_factory=dict)
     """What the device says ours hold, minus what they were measured to hold, in bytes, at the last reading."""
     host_bytes: int = 0
@@ -61,7 +63,7 @@ class Ledger:
                     f"cannot promise {per_device.total_bytes} bytes of {device} to {replica}: "
                     f"{self.free_bytes(device)} are free"
                 )
-        self.promised[replica] = (devices, per_device)
+        self._promise(replica, devices, per_device)
         self.booked[replica] = per_device
 
     def measure(self, replica: ReplicaId, measured: Footprint) -> None:
@@ -69,13 +71,13 @@ class Ledger:
         devices, promised = self.promised[replica]
         self.measured[replica] = measured
         if measured.total_bytes > promised.total_bytes:
-            self.promised[replica] = (devices, measured)
+            self._promise(replica, devices, measured)
             self.booked[replica] = measured
 
     def slept(self, replica: ReplicaId, residue: Footprint, host_bytes: int) -> None:
         """A replica gave its memory back; what it keeps is what it is promised."""
         devices, _ = self.promised[replica]
-        self.promised[replica] = (devices, residue)
+        self._promise(replica, devices, residue)
         self.measured[replica] = residue
         self.staged[replica] = host_bytes
         self.sleeping.add(replica)
@@ -83,11 +85,12 @@ class Ledger:
     def wake(self, replica: ReplicaId, per_device: Footprint) -> None:
         """Promise a sleeper what it needs awake. Raises ValueError when it is not there: a bug of ours."""
         devices, residue = self.promised.pop(replica)
+        self._sums = None
         self.measured.pop(replica, None)
         try:
             self.book(replica, devices, per_device)
         except ValueError:
-            self.promised[replica] = (devices, residue)
+            self._promise(replica, devices, residue)
             self.measured[replica] = residue
             raise
         self.sleeping.discard(replica)
@@ -103,6 +106,7 @@ class Ledger:
     def release(self, replica: ReplicaId) -> None:
         """Take back what was promised. Harmless when repeated."""
         self.promised.pop(replica, None)
+        self._sums = None
         self.measured.pop(replica, None)
         self.staged.pop(replica, None)
         self.booked.pop(replica, None)
@@ -177,7 +181,7 @@ class Ledger:
             now = Footprint(was.weights_bytes, was.kv_cache_bytes, max(0, rest))
             if now.total_bytes <= booked.total_bytes * CREDIBLE_RATIO:
                 self.measured[replica] = now
-                self.promised[replica] = (devices, max(booked, now, key=lambda each: each.total_bytes))
+                self._promise(replica, devices, max(booked, now, key=lambda each: each.total_bytes))
 
     def _held(self, replica: ReplicaId) -> int:
         return self.measured.get(replica, self.promised[replica][1]).total_bytes
@@ -199,7 +203,16 @@ class Ledger:
         return int(self.devices[device].capacity_bytes * self.safety_ratio)
 
     def promised_bytes(self, device: DeviceId) -> int:
-        return sum(each.total_bytes for devices, each in self.promised.values() if device in devices)
+        if self._sums is None:
+            self._sums = dict.fromkeys(self.devices, 0)
+            for devices, each in self.promised.values():
+                for one in devices:
+                    self._sums[one] = self._sums.get(one, 0) + each.total_bytes
+        return self._sums.get(device, 0)
+
+    def _promise(self, replica: ReplicaId, devices: tuple[DeviceId, ...], per_device: Footprint) -> None:
+        self.promised[replica] = (devices, per_device)
+        self._sums = None
 
     def free_bytes(self, device: DeviceId) -> int:
         return self.usable_bytes(device) - self.promised_bytes(device)

@@ -94,6 +94,8 @@ class Scheduler:
     _drifted: dict[DeviceId, float] = field(default_factory=dict)
     """By how much of its memory, at the last reading."""
     _now: float = 0.0
+    _seen: dict[tuple[float, bool], list[Resident]] = field(default_factory=dict)
+    """Residents that were worked out since anything changed."""
     pool: WarmPool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,10 +124,13 @@ class Scheduler:
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened and say what to do about it."""
         self._now = at = event.at
+        self._seen.clear()
         commands = self._take_in(event)
         commands += self._too_late(at)
         commands += self._keep_wanted(at)
+        self._seen.clear()
         commands += self._serve_queue(at)
+        self._seen.clear()
         return [*commands, *self._expire(at)]
 
     def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
@@ -295,8 +300,7 @@ class Scheduler:
             replica.become(State.FAILED)
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
-        replica = self.replicas.pop(event.replica)
-        self.ledger.release(replica.id)
+        replica = self.pool.gone(event.replica)
         was = replica.died_while or replica.state
         if event.cause is None or was is State.STOPPING:
             return []
@@ -449,11 +453,14 @@ class Scheduler:
             if replica is not None:
                 self._queue.served(queued)
                 replica.grant(ticket, at, prefix)
+                self._seen.clear()
                 commands.append(Grant(ticket, replica.id, f"{replica.id} is ready"))
                 continue
             if key not in answers:
                 decided, reason, eta_s = self._make_way(queued, claimed, at)
                 commands += decided
+                if decided:
+                    self._seen.clear()
                 if ticket not in self.queue:
                     continue
                 answers[key] = reason, eta_s
@@ -638,7 +645,9 @@ class Scheduler:
 
     def residents(self, at: float, *, sleep: bool = False) -> list[Resident]:
         """The replicas as the policies see them, with what is booked for each and what its loss would cost."""
-        return self.pool.residents(at, sleep=sleep)
+        if (there := self._seen.get((at, sleep))) is None:
+            there = self._seen[at, sleep] = self.pool.residents(at, sleep=sleep)
+        return there
 
     def _all_step_down(self, victims: Iterable[ReplicaId], at: float, reason: str, *, sleep: bool) -> list[Command]:
         """Send them down the ladder: to sleep, if that frees enough and they can, else to their end."""

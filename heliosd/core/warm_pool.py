@@ -67,10 +67,22 @@ class WarmPool:
     """Until when a model is stopped rather than put to sleep."""
     sizes: dict[str, int] = field(default_factory=dict)
     """What a replica of each model asked for takes of a device."""
+    _by_key: dict[Key, list[Replica]] = field(default_factory=dict)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def of(self, demand: Demand) -> list[Replica]:
-        return [replica for replica in self.replicas.values() if replica.serves(demand)]
+        """Its replicas, oldest first. Not to be changed."""
+        return self._by_key.get(demand.key, [])
+
+    def gone(self, replica_id: ReplicaId) -> Replica:
+        """Forget a replica whose memory is free."""
+        replica = self.replicas.pop(replica_id)
+        self.ledger.release(replica_id)
+        mine = self._by_key[replica.demand.key]
+        mine.remove(replica)
+        if not mine:
+            del self._by_key[replica.demand.key]
+        return replica
 
     # ---- what it would cost ------------------------------------------------------
 
@@ -158,6 +170,7 @@ class WarmPool:
         )
         self.ledger.book(replica.id, devices, demand.per_device)
         self.replicas[replica.id] = replica
+        self._by_key.setdefault(demand.key, []).append(replica)
         replica.become(State.STARTING)
         self.breakers.starting(demand.model, devices)
         if more:

@@ -2,12 +2,12 @@
 
 On every device: *weights* are the bytes of the model's parameters and buffers as they lie in memory, with the room
 kept for adapters (packed copies that a kernel library makes for itself are overhead), and the *KV cache* is the bytes
-of the cache's tensors, which is the block count times the page size. *Overhead* is the rest: on the host what the engine's processes hold of their
-own and half of what they share with the zygote (what it would be were no other engine there: their proportional set
-size shrinks as more engines start, and grows again as they end) minus the two; on a GPU what the driver says the
-worker's process holds, or, where it does not tell, what the worker has taken since it first touched the device (at
-least what PyTorch has reserved), minus the two. With several devices, the largest of each. Of an engine that sleeps,
-all that is left is overhead.
+of the cache's tensors, which is the block count times the page size. *Overhead* is the rest: on the host what the
+engine's processes hold of their own and half of what they share with the zygote (what it would be were no other engine
+there: their proportional set size shrinks as more engines start, and grows again as they end) minus the two; on a GPU
+what the driver says the worker's process holds, or, where it does not tell, what the worker has taken since it first
+touched the device (at least what PyTorch has reserved), minus the two. With several devices, the largest of each. Of an
+engine that sleeps, all that is left is overhead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
