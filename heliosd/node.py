@@ -426,6 +426,8 @@ class Node:
             self._metrics.replica_failed(replica.demand.model)
 
     def _perform(self, command: Command, tasks: asyncio.TaskGroup) -> None:
+        name = type(command).__name__.removesuffix("Replica").lower()
+        self._metrics.decided(name, command.code if isinstance(command, Refuse) else "")
         match command:
             case Grant(ticket, replica):
                 self._grant(ticket, replica)

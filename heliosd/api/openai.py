@@ -127,7 +127,22 @@ async def _serve(
                     passed = _passed(request, trace.ticket, request.rel_url.raw_path, named, headers_for_peer(lease))
                     await parts.peers.forward(lease.peer, passed, reply)
 
-    return await _answered(request, reply, answer())
+    async def answer_or_retry() -> None:
+        """An engine that dies before its first word has done nothing that another may not do: once more, then."""
+        parts.retries.asked()
+        try:
+            await answer()
+        except EngineFailed as failure:
+            if trace.replica is None or not reply.repeatable or not parts.retries.spend():
+                raise
+            parts.metrics.retried(trace.model or "")
+            why = f"{trace.replica} died before the first word; asked once more: {failure.message}"
+            parts.journal.note("retry", why, ticket=trace.ticket, model=trace.model, replica=trace.replica)
+            reply.again()
+            trace.replica = None
+            await answer()
+
+    return await _answered(request, reply, answer_or_retry())
 
 
 async def _lease(

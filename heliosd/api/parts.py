@@ -10,6 +10,7 @@ from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
 from heliosd.cluster.member import Member
 from heliosd.core.claim import Claim
+from heliosd.core.breaker import RetryBudget
 from heliosd.core.manifest import Manifest
 from heliosd.core.messages import Hold
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
@@ -132,7 +133,15 @@ class TheJournal(Protocol):
 
     def follow(self) -> AsyncIterator[Entry]: ...
 
-    def note(self, kind: str, message: str, *, model: str | None = None) -> None: ...
+    def note(
+        self,
+        kind: str,
+        message: str,
+        *,
+        ticket: str | None = None,
+        model: str | None = None,
+        replica: str | None = None,
+    ) -> None: ...
 
 
 class TheRecording(Protocol):
@@ -273,5 +282,6 @@ class Parts:
     """Names this node is called by, besides those of loopback."""
     stalled_s: float = STALLED_S
     """A client that takes nothing of its answer for so long is cut off."""
+    retries: RetryBudget = field(default_factory=RetryBudget)
     tell_after_s: Callable[[], float] = lambda: 1.0
     """A client that waits for a stream for so long is told what it waits for."""

@@ -33,6 +33,7 @@ class ClientReply:
         self._events = False
         self._held = False
         self._started = False
+        self._wrote = False
         self._status = 200
         self._whole: bytearray | None = None
         """An answer that is told when it is whole: a refusal, or what is no event and comes into a begun stream."""
@@ -46,6 +47,15 @@ class ClientReply:
     def status(self) -> int | None:
         """The answer's, once it is begun."""
         return None if self._response is None else self._status
+
+    @property
+    def repeatable(self) -> bool:
+        """Nothing of an answer has reached the client, so that another engine may begin it anew."""
+        return self._response is None or (self._events and not self._wrote)
+
+    def again(self) -> None:
+        """Forget what an engine began that died before its first word. Only what is `repeatable`."""
+        self._held, self._started, self._whole = self._response is not None, False, None
 
     async def hold(self, comment: str) -> None:
         """Say something to a client that waits, as a comment of the stream that is to come."""
@@ -79,6 +89,7 @@ class ClientReply:
             self._whole += chunk
             return
         assert self._response is not None, "start() comes before write()"
+        self._wrote = True
         if self._events and chunk.startswith(_TELLS_ERROR):  # a stream breaks off: 200 was already said
             self._trace.code = _code_of(chunk.partition(b"data: ")[2])
         if self._trace.first_byte_s is None:

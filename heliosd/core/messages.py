@@ -274,6 +274,8 @@ class ModelsChanged:
     """The store has other models than before: what failed may not fail again."""
 
     at: float
+    sizes: tuple[tuple[str, int], ...] = ()
+    """What each of them takes of a device at least, in bytes: its weights."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,9 @@ class Scheduler:
                 for replica, keep_alive_s in keep_alives:
                     if replica in self.replicas:
                         self.replicas[replica].keep_alive_s = keep_alive_s
-            case ModelsChanged():
+            case ModelsChanged(sizes=sizes):
                 self._forget_failures()
+                self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
             case Tick():
                 pass
             case _:

@@ -45,8 +45,6 @@ SLEEPLESS_S = 600.0
 """A model whose sleep or wake failed is stopped instead for so long."""
 OOM_SHARE = 0.05
 """What is booked on top after an engine ran out of memory and did not say how much it lacked."""
-LIKELY = 0.05
-"""A model asked for within the next minute with at least this probability may need the rest of a device soon."""
 
 Key = tuple[str, str]
 
@@ -66,7 +64,7 @@ class WarmPool:
     sleepless: dict[str, float] = field(default_factory=dict)
     """Until when a model is stopped rather than put to sleep."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """What a replica of each model asked for takes of a device."""
+    """What a replica of each model takes of a device: of those in the store roughly, of those asked for as estimated."""
     _by_key: dict[Key, list[Replica]] = field(default_factory=dict)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -164,7 +162,7 @@ class WarmPool:
 
     def start(self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str) -> tuple[Replica, Command]:
         """Book and start a replica. Its KV cache takes what is left over where nobody else is likely to need it."""
-        demand, more = self._stretched(demand, devices, at)
+        demand, more = self._stretched(demand, devices)
         replica = Replica(
             ReplicaId(f"r{next(self.numbers)}"), demand, devices, started_at=at, keep_alive_s=demand.keep_alive_s
         )
@@ -177,16 +175,15 @@ class WarmPool:
             reason += f"; {format_bytes(more)} that nobody else is likely to need go to its KV cache"
         return replica, StartReplica(replica.id, demand, devices, reason)
 
-    def _stretched(self, demand: Demand, devices: tuple[DeviceId, ...], at: float) -> tuple[Demand, int]:
+    def _stretched(self, demand: Demand, devices: tuple[DeviceId, ...]) -> tuple[Demand, int]:
+        """The rest of a device, where no other model that is known here could use it. A KV cache cannot shrink again
+        without a restart, so what others could use is left to them: taking it would cost more swaps than it saves."""
         now = demand.per_device
         rest = min(self.ledger.free_bytes(device) for device in devices) - now.total_bytes
         more = min(rest, demand.kv_most_bytes - now.kv_cache_bytes)
-        if more <= 0:
-            return demand, 0
         running = {replica.demand.model for replica in self.replicas.values()} | {demand.model}
-        for model, n_bytes in self.sizes.items():
-            if n_bytes <= rest and model not in running and self.usage.reuse(model, at) >= LIKELY:
-                return demand, 0
+        if more <= 0 or any(n_bytes <= rest for model, n_bytes in self.sizes.items() if model not in running):
+            return demand, 0
         larger = Footprint(now.weights_bytes, now.kv_cache_bytes + more, now.overhead_bytes)
         return replace(demand, per_device=larger), more
 

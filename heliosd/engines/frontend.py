@@ -40,6 +40,8 @@ class VllmFrontend:
         except EngineFailed:
             raise
         except Exception as error:
+            if watched.failure is not None:
+                raise watched.failure from error
             if watched.gone is not None:  # Starlette makes its own error of it
                 raise watched.gone from error
             # Starlette answers with vLLM's error body and then raises what caused it, for a server to log.
@@ -62,12 +64,16 @@ class _Watched:
         self.started = False
         self.gone: ConnectionError | None = None
         """How writing failed, once the client has left."""
+        self.wrote = False
+        self.failure: EngineFailed | None = None
+        """Of an engine that died before anything of its answer was written."""
 
     async def start(self, status: int, headers: list[tuple[str, str]]) -> None:
         self.started = True
         await self._told(self._reply.start(status, headers))
 
     async def write(self, chunk: bytes) -> None:
+        self.wrote = True
         await self._told(self._reply.write(chunk))
 
     async def _told(self, telling: Awaitable[None]) -> None:
@@ -82,7 +88,8 @@ class _Watched:
         if not failed or not self._frontend._errored():
             return chunk
         failure = await self._frontend.failure()
-        if status is not None:
+        if status is not None or not self.wrote:
+            self.failure = failure
             raise failure
         error = {"message": failure.message, "type": "engine_failed", "param": None, "code": failure.code}
         if chunk.startswith(b"event: "):

@@ -256,7 +256,7 @@ class SimulatedEngine:
         except asyncio.CancelledError:
             if not self._cause.done() or task.uncancel() > 0:
                 raise  # the client is gone
-            if not watched.started:
+            if not watched.wrote:
                 raise self._failure() from None
             await watched.write(event({"error": error(self._failure().message, "engine_failed")}))
         finally:

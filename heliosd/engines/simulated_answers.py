@@ -20,13 +20,13 @@ class Watched:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.started = False
+        self.wrote = False
 
     async def start(self, status: int, headers: list[tuple[str, str]]) -> None:
-        self.started = True
         await self._reply.start(status, headers)
 
     async def write(self, chunk: bytes) -> None:
+        self.wrote = True
         await self._reply.write(chunk)
 
     async def refuse(self, status: int, message: str, code: str) -> None:

@@ -25,6 +25,12 @@ def gauges(
     yield _labelled("helios_build_info", "The version that runs.", ["version"], [([version], 1)])
     yield GaugeMetricFamily("helios_draining", "1 while the node takes no new requests.", snapshot.draining)
     yield from _devices(snapshot.devices)
+    yield from _host(snapshot)
+    states = dict.fromkeys(("open", "half-open"), 0)
+    for breaker in snapshot.breakers:
+        states[breaker.state] += 1
+    rows = [([state], number) for state, number in states.items()]
+    yield _labelled("helios_breakers", "Models that are not started on some devices, by state.", ["state"], rows)
     yield from _replicas(snapshot)
     yield GaugeMetricFamily("helios_models", "Models in the store.", models)
     yield GaugeMetricFamily("helios_store_bytes", "Bytes of all blobs in the store.", store_bytes)
@@ -59,12 +65,19 @@ def _replicas(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("helios_queue_oldest_seconds", "How long the oldest of them waits.", oldest)
 
 
+def _host(snapshot: Snapshot) -> Iterator[Metric]:
+    host = snapshot.host
+    yield GaugeMetricFamily("helios_host_limit_bytes", "Host memory that sleeping replicas may hold.", host.limit_bytes)
+    yield GaugeMetricFamily("helios_host_staged_bytes", "Host memory that sleeping replicas hold.", host.staged_bytes)
+
+
 _COLUMNS: dict[str, tuple[str, Callable[[DeviceAccount], float]]] = {
     "capacity_bytes": ("Memory that could ever be used.", lambda a: a.device.capacity_bytes),
     "foreign_bytes": ("Held by processes that are not ours.", lambda a: a.foreign_bytes),
     "safety_bytes": ("Promised to nobody.", lambda a: a.safety_bytes),
     "measured_bytes": ("What our replicas were measured to hold.", lambda a: a.measured_bytes),
     "free_bytes": ("What may still be promised.", lambda a: a.free_bytes),
+    "drift_bytes": ("Held by ours, as the device says, beyond what was measured.", lambda a: a.drift_bytes),
 }
 _READINGS: dict[str, tuple[str, Callable[[DeviceReading], float | None]]] = {
     "used_bytes": ("All processes together, as the device says.", lambda r: r.used_bytes),

@@ -83,6 +83,14 @@ class Metrics:
             buckets=_FAST,
             registry=registry,
         )
+        self._retries = Counter(
+            "helios_retries", "Requests asked once more: their engine died before the first word.", ["model"],
+            registry=registry,
+        )  # fmt: skip
+        self._decisions = Counter(
+            "helios_decisions", "What the scheduler decided; a refusal with its code.", ["decision", "code"],
+            registry=registry,
+        )  # fmt: skip
         self._lag_s = Histogram(
             "helios_event_loop_lag_seconds",
             "How late the event loop ran what was due.",
@@ -110,6 +118,14 @@ class Metrics:
         self._starts.labels(model).inc()
         for phase, seconds in phases.items():
             self._start_s.labels(phase).inc(seconds)
+
+    def retried(self, model: str) -> None:
+        """A request whose engine died before the first word is asked once more."""
+        self._retries.labels(model).inc()
+
+    def decided(self, command: str, code: str = "") -> None:
+        """Count what the scheduler decided; `code` is a refusal's."""
+        self._decisions.labels(command, code).inc()
 
     def replica_failed(self, model: str) -> None:
         self._failures.labels(model).inc()
