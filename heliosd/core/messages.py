@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from heliosd.core.adapters import AdapterRoom
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+from heliosd.core.remembered import Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +278,16 @@ class ModelsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSeeded:
+    """What another life of the node knew of its models' use, and what time of day it is."""
+
+    at: float
+    epoch_offset_s: float
+    """Seconds since the epoch minus the node's clock."""
+    models: tuple[Remembered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time the scheduler asked to be woken at has come."""
 
@@ -301,6 +312,7 @@ Event = (
     | DrainAsked
     | LimitsChanged
     | ModelsChanged
+    | UsageSeeded
     | Tick
 )
 

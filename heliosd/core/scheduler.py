@@ -51,6 +51,7 @@ from heliosd.core.messages import (
     SleepAsked,
     StopAsked,
     Tick,
+    UsageSeeded,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
@@ -174,6 +175,8 @@ class Scheduler:
                         self.replicas[replica].keep_alive_s = keep_alive_s
             case ModelsChanged():
                 self._forget_failures()
+            case UsageSeeded(epoch_offset_s=offset_s, models=known):
+                self.usage.seeded(offset_s, known)
             case Tick():
                 pass
             case _:

@@ -1,0 +1,63 @@
+"""What is known of each model's use, kept across restarts. Times in it are seconds since the epoch."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlite_utils
+
+from heliosd.core.remembered import Remembered
+from heliosd.core.usage import MOST_MODELS
+from heliosd.state.database import Database
+
+log = logging.getLogger("heliosd.state")
+
+
+class UsageTable:
+    """Owner of the usage table: one row for each model, at most as many as the scheduler remembers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, models: Sequence[Remembered]) -> None:
+        """Write these, instead of what was known of them before."""
+        await self._database.run(lambda db: _write(db, models))
+
+    async def load(self) -> tuple[Remembered, ...]:
+        """All of them, the one asked for last first. A row that cannot be read is left out and told."""
+        rows = await self._database.run(lambda db: list(db.table("usage").rows_where(order_by="asked_at desc")))
+        return tuple(found for row in rows if (found := _read(row)) is not None)
+
+
+def _write(db: sqlite_utils.Database, models: Iterable[Remembered]) -> None:
+    db.table("usage").upsert_all(map(_row, models), pk="model")
+    kept = f"select model from usage order by asked_at desc limit {MOST_MODELS}"
+    if db.table("usage").count > MOST_MODELS:
+        db.execute(f"delete from usage where model not in ({kept})")
+
+
+def _row(each: Remembered) -> dict[str, Any]:
+    known = asdict(each)
+    return {"model": known.pop("model"), "asked_at": known.pop("asked_at"), "known": json.dumps(known)}
+
+
+def _read(row: Mapping[str, Any]) -> Remembered | None:
+    try:
+        known = json.loads(row["known"])
+        return Remembered(
+            model=row["model"],
+            asked_at=float(row["asked_at"]),
+            heat=tuple(map(float, known["heat"])),
+            reload_s=known["reload_s"],
+            gaps=tuple((int(at), float(weight)) for at, weight in known["gaps"]),
+            burst=float(known["burst"]),
+            began=known["began"],
+            hours=tuple((int(hour), int(last), float(minutes)) for hour, last, minutes in known["hours"]),
+            wakes=float(known["wakes"]),
+            follows=tuple((str(model), float(times)) for model, times in known["follows"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("usage not read", extra={"model": row["model"], "cause": repr(error)})
+        return None
