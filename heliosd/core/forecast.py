@@ -17,6 +17,8 @@ from heliosd.core.heat import Heat
 from heliosd.core.sequences import WINDOW_S, Sequences
 from heliosd.core.week import HOUR_S, Week, hour_of
 
+SILENCE = 1.5
+"""Requests that a rate lets expect in a time in which none came: if more, the rate is taken to have sunk to that."""
 WORTH_A_LOOK = 0.2
 """Of the minutes of an hour of the week; a model asked for in fewer is no candidate for that alone."""
 
@@ -85,14 +87,18 @@ class Forecast:
 
     def by_rate(self, habit: Habit, at: float, within_s: float) -> float:
         """The same from rates alone."""
-        recent = -math.expm1(-habit.heat.rate(at) * within_s)
+        heat = habit.heat
+        rate = heat.rate(at)
+        if (silent_s := at - heat.at) * rate > SILENCE:
+            rate = SILENCE / silent_s
+        recent = -math.expm1(-rate * within_s)
         if habit.week is None or self.epoch_offset_s is None:
             return recent
         usual, weeks = habit.week.chance(at + self.epoch_offset_s + within_s / 2)
         if weeks <= 0:
             return recent
         share = weeks / (weeks + 1)
-        return (1 - share) * recent + share * (1 - (1 - usual) ** (within_s / 60))
+        return (1 - share) * recent + share * (1 - math.pow(1 - usual, within_s / 60))
 
     def expected(self, at: float) -> dict[str, tuple[float, str]]:
         """Who follows those that woke just now: the probability, and after whom."""
@@ -109,10 +115,14 @@ class Forecast:
         rate = habit.heat.rate(at)
         return left_s if left_s is not None else 1 / rate if rate > 0 else None
 
+    def come_due(self, at: float) -> None:
+        """Let time pass for the pauses that end now."""
+        self.candidates.come_due(at, lambda model: self._peak(model, at))
+
     def worth_asking(self, at: float) -> list[str]:
         """Models of which `chance` may be high now, those that follow another first."""
         chosen = self.candidates
-        chosen.come_due(at, lambda model: self._peak(model, at))
+        self.come_due(at)
         if self.epoch_offset_s is not None:
             epoch_s = at + self.epoch_offset_s + HOUR_S / 60
             if hour_of(epoch_s) != chosen.hour:

@@ -288,6 +288,14 @@ class UsageSeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class DemandsKnown:
+    """What models of the store would take that may be asked for soon, though nobody has asked yet."""
+
+    at: float
+    demands: tuple[Demand, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time the scheduler asked to be woken at has come."""
 
@@ -313,6 +321,7 @@ Event = (
     | LimitsChanged
     | ModelsChanged
     | UsageSeeded
+    | DemandsKnown
     | Tick
 )
 
@@ -338,6 +347,10 @@ class Limits:
     """How long a sleeping replica is kept when nobody asks for it."""
     host_bytes: int = 0
     """Host memory that sleeping replicas may hold together."""
+    prefetch_loads: int = 0
+    """How many models may be starting at a time that nobody has asked for yet; 0: nothing starts ahead."""
+    prefetch_horizon_s: float = 60.0
+    """How far ahead the forecast looks for them."""
 
 
 # ---- commands --------------------------------------------------------------

@@ -5,7 +5,7 @@ takes. It gets free room, or that of idle replicas whose expected loss is less t
 or was a short while ago, stays.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from heliosd.core.eviction import Resident
@@ -51,7 +51,7 @@ class _Wish:
 def propose(
     at: float,
     usage: Usage,
-    demands: Mapping[str, Demand],
+    demand_of: Callable[[str], Demand | None],
     ledger: Ledger,
     residents: Iterable[Resident],
     *,
@@ -62,14 +62,14 @@ def propose(
 ) -> list[Preload]:
     """At most `most` starts, the most gainful first, no two of them on one device.
 
-    `demands` are those of models that could be started here; `claimed` is what requests wait for; `barred` are models
-    to leave alone.
+    `demand_of` says what a model would take, None: it is not to be started; `claimed` is what requests wait for;
+    `barred` are models to leave alone.
     """
     if most <= 0:
         return []
     residents = [_settled(each, at) for each in residents]
     here = {each.model for each in residents}
-    wishes = _wishes(at, usage, demands, horizon_s, {*here, *barred})
+    wishes = _wishes(at, usage, demand_of, horizon_s, {*here, *barred})
     chosen: list[Preload] = []
     for wish in wishes[:MOST_PLACED]:
         match place(wish.demand, ledger, residents, claimed):
@@ -94,17 +94,17 @@ def _settled(each: Resident, at: float) -> Resident:
 
 
 def _wishes(
-    at: float, usage: Usage, demands: Mapping[str, Demand], horizon_s: float, without: Collection[str]
+    at: float, usage: Usage, demand_of: Callable[[str], Demand | None], horizon_s: float, without: Collection[str]
 ) -> list[_Wish]:
     found: list[_Wish] = []
     followers = usage.forecast.expected(at)
     for model in usage.forecast.worth_asking(at):
-        demand = demands.get(model)
-        # What is stopped at once, or sooner than the request is expected, was not meant to wait for one.
-        if demand is None or model in without or demand.keep_alive_s < horizon_s:
+        if model in without:
             continue
         chance = usage.forecast.chance(model, at, horizon_s)
-        if chance >= LEAST_CHANCE:
+        demand = demand_of(model) if chance >= LEAST_CHANCE else None
+        # What is stopped sooner than the request is expected was not meant to wait for one.
+        if demand is not None and demand.keep_alive_s >= horizon_s:
             reload_s = usage.reload(model, demand.per_device.total_bytes * demand.device_count)
             follows = followers.get(model)
             found.append(_Wish(demand, chance, reload_s, follows[1] if follows and follows[0] >= chance else None))

@@ -17,6 +17,7 @@ class Remembered:
     heat: tuple[float, ...]
     reload_s: float | None = None
     """None: it was never started here."""
+    wake_s: float | None = None
     gaps: tuple[tuple[int, float], ...] = ()
     """(bin, how many), without the empty ones."""
     burst: float = 0.0
@@ -28,7 +29,9 @@ class Remembered:
     follows: tuple[tuple[str, float], ...] = ()
 
 
-def remembered(model: str, forecast: Forecast, epoch_offset_s: float, reload_s: float | None) -> Remembered:
+def remembered(
+    model: str, forecast: Forecast, epoch_offset_s: float, reload_s: float | None, wake_s: float | None
+) -> Remembered:
     """What is known of one model. Raises KeyError when nothing is."""
     habit = forecast.habits[model]
     gaps, week = habit.gaps, habit.week
@@ -38,6 +41,7 @@ def remembered(model: str, forecast: Forecast, epoch_offset_s: float, reload_s: 
         asked_at=habit.heat.at + epoch_offset_s,
         heat=tuple(habit.heat.levels),
         reload_s=reload_s,
+        wake_s=wake_s,
         gaps=tuple((at, weight / gaps.unit) for at, weight in enumerate(gaps.weights) if weight > 0),
         burst=gaps.burst,
         began=None if week is None else week.began,
@@ -47,9 +51,9 @@ def remembered(model: str, forecast: Forecast, epoch_offset_s: float, reload_s: 
     )
 
 
-def recalled(known: Remembered, forecast: Forecast, epoch_offset_s: float) -> None:
-    """Put it back. A time that lies ahead, the clock having been set back, is taken to be now at the latest."""
-    habit = Habit(Heat(known.asked_at - epoch_offset_s, list(known.heat)))
+def recalled(known: Remembered, forecast: Forecast, epoch_offset_s: float, at: float) -> None:
+    """Put it back. A last time that lies ahead, the machine's clock having been set back, is taken to be now."""
+    habit = Habit(Heat(min(known.asked_at - epoch_offset_s, at), list(known.heat)))
     _fill(habit, known.gaps, known.burst)
     if known.began is not None:
         minute = int(known.asked_at // 60)

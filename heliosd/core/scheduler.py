@@ -19,6 +19,7 @@ from itertools import count
 from typing import assert_never
 
 from heliosd.core import admission
+from heliosd.core.ahead import Ahead
 from heliosd.core.eviction import Resident
 from heliosd.core.gist import gist
 from heliosd.core.ledger import Ledger
@@ -26,6 +27,7 @@ from heliosd.core.lifecycle import COMING, State
 from heliosd.core.messages import (
     Command,
     Demand,
+    DemandsKnown,
     DevicesFound,
     DevicesRead,
     DrainAsked,
@@ -97,6 +99,7 @@ class Scheduler:
     _now: float = 0.0
     _seen: dict[tuple[float, bool], list[Resident]] = field(default_factory=dict)
     """Residents that were worked out since anything changed."""
+    ahead: Ahead = field(default_factory=Ahead)
     pool: WarmPool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class Scheduler:
         self._seen.clear()
         commands += self._serve_queue(at)
         self._seen.clear()
+        commands += self._start_ahead(at)
         return [*commands, *self._expire(at)]
 
     def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
@@ -143,6 +147,7 @@ class Scheduler:
             case ReplicaBecameReady():
                 return self.pool.became_ready(event)
             case ReplicaSlept():
+                self.ahead.preloads.gone(event.replica, event.at)
                 return self.pool.slept(event)
             case ReplicaWoke():
                 return self.pool.woke(event)
@@ -164,6 +169,8 @@ class Scheduler:
             case SleepAsked():
                 return self._sleep_asked(event)
             case StopAsked():
+                if event.replica in self.replicas:
+                    self.ahead.preloads.bar(self.replicas[event.replica].demand.model)
                 return self.pool.step_down(event.replica, event.at, "an operator asked for it")
             case DrainAsked():
                 return self._drain_all(event.at)
@@ -175,8 +182,11 @@ class Scheduler:
                         self.replicas[replica].keep_alive_s = keep_alive_s
             case ModelsChanged():
                 self._forget_failures()
-            case UsageSeeded(epoch_offset_s=offset_s, models=known):
-                self.usage.seeded(offset_s, known)
+                self.ahead.demands.clear()
+            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known):
+                self.usage.seeded(at, offset_s, known)
+            case DemandsKnown(demands=demands):
+                self.ahead.know(demands)
             case Tick():
                 pass
             case _:
@@ -204,6 +214,8 @@ class Scheduler:
         for wanted in self.pool.missing():
             breakers = self.pool.breakers.open_for(wanted.demand.model, self._now).values()
             times += [each.retry_at for each in breakers if not each.probing]
+        if not self.draining:
+            times.append(self.ahead.next_look(self.pool))
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else soonest
 
@@ -246,6 +258,8 @@ class Scheduler:
             return [*made_way, forward or unknown]
         queued = self._queue.add(request, request.demand)
         self.usage.asked(request.demand.model, request.at)
+        self.ahead.know([request.demand])
+        self.ahead.preloads.asked(request.demand.model)
         self.pool.sizes[request.demand.model] = request.demand.per_device.total_bytes
         return [*made_way, *self._shed(request.at, queued)]
 
@@ -304,6 +318,7 @@ class Scheduler:
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
         replica = self.pool.gone(event.replica)
+        self.ahead.preloads.gone(replica.id, event.at)
         was = replica.died_while or replica.state
         if event.cause is None or was is State.STOPPING:
             return []
@@ -440,6 +455,22 @@ class Scheduler:
                     commands += self._all_step_down(victims, at, why, sleep=room.sleep)
                 case _:
                     pass
+        return commands
+
+    def _start_ahead(self, at: float) -> list[Command]:
+        """Start what is likely to be asked for."""
+        commands: list[Command] = []
+        coming = {each.demand.key for each in self.replicas.values() if each.state in COMING}
+        waits = bool(self._awaited() - coming)
+        for each in () if self.draining else self.ahead.proposals(at, self.pool, requests_wait=waits):
+            if each.victims:
+                why = f"room for {each.demand.model}, ahead of requests: {each.reason}"
+                commands += self._all_step_down(each.victims, at, why, sleep=False)
+            else:
+                replica, started = self.pool.start(each.demand, each.devices, at, f"ahead of requests: {each.reason}")
+                whole_bytes = replica.demand.per_device.total_bytes * len(replica.devices)
+                self.ahead.preloads.started(replica.id, replica.demand.model, whole_bytes, at)
+                commands.append(started)
         return commands
 
     def _serve_queue(self, at: float) -> list[Command]:

@@ -55,14 +55,15 @@ class Usage:
             learned.pop(model, None)
         self.unsaved.discard(model)
 
-    def seeded(self, epoch_offset_s: float, models: Iterable[Remembered]) -> None:
+    def seeded(self, at: float, epoch_offset_s: float, models: Iterable[Remembered]) -> None:
         """Take in what another life of the node knew. A model that was asked for in this one is left as it is."""
         self.forecast.epoch_offset_s = epoch_offset_s
         for each in models:
             if each.model not in self.forecast.habits and len(self.forecast.habits) < MOST_MODELS:
-                recalled(each, self.forecast, epoch_offset_s)
-                if each.reload_s is not None:
-                    self.reload_s.setdefault(each.model, each.reload_s)
+                recalled(each, self.forecast, epoch_offset_s, at)
+                for learned, seconds in ((self.reload_s, each.reload_s), (self.wake_s, each.wake_s)):
+                    if seconds is not None:
+                        learned.setdefault(each.model, seconds)
 
     def to_keep(self, models: Iterable[str]) -> tuple[Remembered, ...]:
         """What is to be kept of these models; nothing while the time of day is not known."""
@@ -70,7 +71,7 @@ class Usage:
         if offset_s is None:
             return ()
         return tuple(
-            remembered(model, self.forecast, offset_s, self.reload_s.get(model))
+            remembered(model, self.forecast, offset_s, self.reload_s.get(model), self.wake_s.get(model))
             for model in models
             if model in self.forecast.habits
         )

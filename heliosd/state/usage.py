@@ -1,7 +1,9 @@
 """What is known of each model's use, kept across restarts. Times in it are seconds since the epoch."""
 
+import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,10 +11,15 @@ from typing import Any
 import sqlite_utils
 
 from heliosd.core.remembered import Remembered
-from heliosd.core.usage import MOST_MODELS
+from heliosd.core.usage import MOST_MODELS, Usage
 from heliosd.state.database import Database
 
 log = logging.getLogger("heliosd.state")
+
+KEEP_EVERY_S = 60.0
+"""What a crash may lose."""
+BATCH = 100
+"""Models put into plain data at a time, some milliseconds on the event loop; writing is done in the database thread."""
 
 
 class UsageTable:
@@ -20,6 +27,27 @@ class UsageTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def follow(self, usage: Usage) -> None:
+        """Keep what changes, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await self.keep_changed(usage)
+
+    async def keep_changed(self, usage: Usage) -> None:
+        """Write what is not kept yet. What cannot be written stays unkept for the next time."""
+        unsaved = sorted(usage.unsaved)
+        for first in range(0, len(unsaved), BATCH):
+            batch = unsaved[first : first + BATCH]
+            models = usage.to_keep(batch)
+            usage.unsaved.difference_update(batch)
+            try:
+                # What was begun is written to the end, also when whoever waits is cancelled.
+                await asyncio.shield(self.keep(models))
+            except sqlite3.Error as error:  # a full disk costs a forecast, never the service
+                usage.unsaved.update(batch)
+                log.error("usage not kept", extra={"models": len(unsaved) - first, "cause": str(error)})
+                return
 
     async def keep(self, models: Sequence[Remembered]) -> None:
         """Write these, instead of what was known of them before."""
@@ -51,6 +79,7 @@ def _read(row: Mapping[str, Any]) -> Remembered | None:
             asked_at=float(row["asked_at"]),
             heat=tuple(map(float, known["heat"])),
             reload_s=known["reload_s"],
+            wake_s=known["wake_s"],
             gaps=tuple((int(at), float(weight)) for at, weight in known["gaps"]),
             burst=float(known["burst"]),
             began=known["began"],

@@ -192,20 +192,21 @@ def test_a_look_always_leads_to_a_later_one_or_none() -> None:
 
 def test_what_is_kept_and_taken_in_again_forecasts_alike_on_another_clock() -> None:
     usage = Usage()
-    usage.seeded(1e9, ())
+    usage.seeded(0.0, 1e9, ())
     for turn in range(30):
         usage.asked("a", turn * 900.0)
         usage.asked("b", turn * 900.0 + 15.0)
     usage.started("a", 7.0)
+    usage.woke("a", 0.5)
     at, shift_s = 29 * 900.0 + 860.0, -1e5
     again = Usage()
-    again.seeded(1e9 - shift_s, usage.to_keep(["a", "b", "never"]))
+    again.seeded(at + shift_s, 1e9 - shift_s, usage.to_keep(["a", "b", "never"]))
     assert set(again.forecast.habits) == {"a", "b"}
     for moment in (at, at + 30.0, at + 5000.0):
         for model in "ab":
             expected = usage.forecast.chance(model, moment, 60.0)
             assert again.forecast.chance(model, moment + shift_s, 60.0) == pytest.approx(expected, rel=1e-3)
-    assert again.reload("a", 0) == 7.0
+    assert (again.reload("a", 0), again.wake("a", 0)) == (7.0, 0.5)
     assert set(again.forecast.worth_asking(at + shift_s)) == {"a", "b"}
     again.asked("a", at + shift_s)
     assert again.forecast.expected(at + shift_s)["b"][1] == "a"
@@ -216,9 +217,24 @@ def test_who_was_asked_for_in_this_life_is_not_overwritten_and_without_the_time_
     usage.asked("m", 5.0)
     assert usage.unsaved == {"m"}
     assert usage.to_keep(["m"]) == ()
-    usage.seeded(100.0, ())
+    usage.seeded(5.0, 100.0, ())
     (kept,) = usage.to_keep(["m"])
     assert kept.asked_at == 105.0
     usage.asked("m", 6.0)
-    usage.seeded(100.0, [kept])
+    usage.seeded(6.0, 100.0, [kept])
     assert usage.forecast.habits["m"].heat.at == 6.0
+
+
+def test_a_clock_that_was_set_back_moves_the_last_request_to_now() -> None:
+    usage = Usage()
+    usage.seeded(0.0, 1e9, ())
+    usage.asked("m", 500.0)
+    again = Usage()
+    again.seeded(10.0, 1e9, usage.to_keep(["m"]))
+    assert again.forecast.habits["m"].heat.at == 10.0
+
+
+def test_a_stream_that_broke_off_is_soon_not_expected_to_go_on() -> None:
+    forecast = every(1.0, 2000)
+    assert forecast.chance("m", 2001.0, 60.0) > 0.9
+    assert forecast.chance("m", 2300.0, 60.0) < 0.3

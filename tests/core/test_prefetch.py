@@ -56,7 +56,7 @@ def proposed(
     barred: frozenset[str] = frozenset(),
 ) -> list[Preload]:
     known = {each.model: each for each in demands}
-    return propose(at, usage, known, ledger, residents, horizon_s=60.0, most=most, claimed=claimed, barred=barred)
+    return propose(at, usage, known.get, ledger, residents, horizon_s=60.0, most=most, claimed=claimed, barred=barred)
 
 
 def test_what_is_about_to_be_asked_for_starts_where_room_is_free() -> None:
