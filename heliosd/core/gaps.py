@@ -10,7 +10,6 @@ burst does not wipe out what is known of the pauses between bursts.
 import math
 from array import array
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 SHORTEST_S = 16.0
 PER_OCTAVE = 8
@@ -25,8 +24,8 @@ PEAK = 0.2
 _EDGES = [SHORTEST_S * 2 ** (number / PER_OCTAVE) for number in range(BINS + 1)]
 _LONGEST_S = _EDGES[-1] * 0.999
 _LARGEST = 1e30
-_DOWN = range(BINS - 1, -1, -1)
-_MINUTES = [min(1.0, 120 / (_EDGES[number + 1] - _EDGES[number])) for number in _DOWN]
+_MINUTES = [min(1.0, 120 / (_EDGES[number + 1] - _EDGES[number])) for number in range(BINS)]
+_NONE = array("d", bytes(8 * (BINS + 1)))
 
 
 def bin_of(gap_s: float) -> int:
@@ -34,19 +33,19 @@ def bin_of(gap_s: float) -> int:
     return int(PER_OCTAVE * math.log2(min(gap_s, _LONGEST_S) / SHORTEST_S))
 
 
-@dataclass(slots=True)
+@dataclass
 class Gaps:
     """One model's idle times."""
 
-    weights: "array[float]" = field(default_factory=lambda: array("f", bytes(4 * BINS)))
-    longer: "array[float]" = field(default_factory=lambda: array("f", bytes(4 * (BINS + 1))))
-    """By bin: the weight of it and of all longer ones."""
+    weights: dict[int, float] = field(default_factory=dict)
+    """By bin; the empty ones are left out."""
     unit: float = 1.0
     """What the next gap weighs. It grows instead of all others fading."""
     burst: float = 0.0
     """Share of gaps that were shorter than `SHORTEST_S`, the last ones counting most."""
-    peaks: list[tuple[float, float]] = field(default_factory=list)
-    """From and to which idle time a request is likely, the shortest first."""
+
+    def __post_init__(self) -> None:
+        self._sum_up()
 
     def passed(self, gap_s: float) -> None:
         """A request came `gap_s` after the one before."""
@@ -57,28 +56,35 @@ class Gaps:
         self.unit /= FADE
         if self.unit > _LARGEST:
             self._rescale()
-        self.weights[bin_of(gap_s)] += self.unit
-        self.sum_up()
+        number = bin_of(gap_s)
+        self.weights[number] = self.weights.get(number, 0.0) + self.unit
+        self._sum_up()
 
-    def sum_up(self) -> None:
-        """To be called when `weights` were put there from outside."""
-        sums = list(accumulate(reversed(self.weights), initial=0.0))
-        self.longer = array("f", reversed(sums))
-        doubt = TRUST * self.unit
-        peaks: list[tuple[float, float]] = []
-        # The longest first, as the sums go.
-        for number, weight, minute, at_least in zip(_DOWN, reversed(self.weights), _MINUTES, sums[1:], strict=True):
-            if weight and weight * minute >= PEAK * (at_least + doubt):
-                until_s = peaks.pop()[1] if peaks and peaks[-1][0] == _EDGES[number + 1] else _EDGES[number + 1]
-                peaks.append((_EDGES[number], until_s))
-        self.peaks = peaks[::-1]
+    def _sum_up(self) -> None:
+        """What follows from the weights: by bin the weight of it and of all longer ones, and the peaks."""
+        self._longer = _NONE
+        self.peaks: list[tuple[float, float]] = []
+        """From and to which idle time a request is likely, the shortest first."""
+        if not self.weights:
+            return
+        self._longer = array("d", bytes(8 * (BINS + 1)))
+        beyond, before = 0.0, BINS
+        for number in sorted(self.weights, reverse=True):
+            self._longer[number + 1 : before + 1] = array("d", [beyond]) * (before - number)
+            weight, before = self.weights[number], number
+            beyond += weight
+            if weight * _MINUTES[number] >= PEAK * (beyond + TRUST * self.unit):
+                joins = self.peaks and self.peaks[-1][0] == _EDGES[number + 1]
+                self.peaks.append((_EDGES[number], self.peaks.pop()[1] if joins else _EDGES[number + 1]))
+        self._longer[: before + 1] = array("d", [beyond]) * (before + 1)
+        self.peaks.reverse()
 
     def next_peak(self, age_s: float) -> tuple[float, float] | None:
         """The first peak that is not over at this age."""
         return next((peak for peak in self.peaks if peak[1] > age_s), None)
 
     def _rescale(self) -> None:
-        self.weights = array("f", (weight / self.unit for weight in self.weights))
+        self.weights = {number: weight / self.unit for number, weight in self.weights.items()}
         self.unit = 1.0
 
     def chance(self, age_s: float, within_s: float, otherwise: float) -> float:
@@ -91,14 +97,14 @@ class Gaps:
         low = min(max(age_s, SHORTEST_S), _LONGEST_S)
         high = min(max(age_s + within_s, low), _LONGEST_S)
         first, last = bin_of(low), bin_of(high)
-        longer = self.longer
-        started = self.weights[first] / (_EDGES[first + 1] - _EDGES[first])
+        weights, longer = self.weights, self._longer
+        started = weights.get(first, 0.0) / (_EDGES[first + 1] - _EDGES[first])
         beyond = started * (_EDGES[first + 1] - low) + longer[first + 1]
         if first == last:
             ended = started * (high - low)
         else:
             width_s = _EDGES[last + 1] - _EDGES[last]
-            ended = max(0.0, beyond - longer[last]) + self.weights[last] * (high - _EDGES[last]) / width_s
+            ended = max(0.0, beyond - longer[last]) + weights.get(last, 0.0) * (high - _EDGES[last]) / width_s
         trust = TRUST * self.unit
         pause = (ended + trust * otherwise) / (beyond + trust)
         return again + (1 - again) * pause
@@ -106,10 +112,9 @@ class Gaps:
     def left_s(self, age_s: float) -> float | None:
         """Seconds until the next request, in the mean over the pauses that lasted longer than `age_s`; None: none."""
         first = bin_of(max(age_s, SHORTEST_S))
-        weights = self.weights[first:]
-        total = sum(weights)
+        later = {number: weight for number, weight in self.weights.items() if number >= first}
+        total = sum(later.values())
         if total <= 0:
             return None
-        middles = ((_EDGES[first + at] + _EDGES[first + at + 1]) / 2 for at in range(len(weights)))
-        mean_s = sum(weight * middle for weight, middle in zip(weights, middles, strict=True)) / total
+        mean_s = sum(weight * (_EDGES[number] + _EDGES[number + 1]) / 2 for number, weight in later.items()) / total
         return max(0.0, mean_s - age_s)

@@ -1,9 +1,9 @@
 """What is known of a model's use as plain data, with times since the epoch: it outlives the process and its clock."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from heliosd.core.forecast import Forecast, Habit
+from heliosd.core.gaps import Gaps
 from heliosd.core.heat import Heat
 from heliosd.core.sequences import Successors
 from heliosd.core.week import Week
@@ -42,7 +42,7 @@ def remembered(
         heat=tuple(habit.heat.levels),
         reload_s=reload_s,
         wake_s=wake_s,
-        gaps=tuple((at, weight / gaps.unit) for at, weight in enumerate(gaps.weights) if weight > 0),
+        gaps=tuple((number, weight / gaps.unit) for number, weight in gaps.weights.items()),
         burst=gaps.burst,
         began=None if week is None else week.began,
         hours=() if week is None else tuple((hour, last, minutes) for hour, (last, minutes) in week.hours.items()),
@@ -53,8 +53,8 @@ def remembered(
 
 def recalled(known: Remembered, forecast: Forecast, epoch_offset_s: float, at: float) -> None:
     """Put it back. A last time that lies ahead, the machine's clock having been set back, is taken to be now."""
-    habit = Habit(Heat(min(known.asked_at - epoch_offset_s, at), list(known.heat)))
-    _fill(habit, known.gaps, known.burst)
+    heat = Heat(min(known.asked_at - epoch_offset_s, at), list(known.heat))
+    habit = Habit(heat, Gaps(dict(known.gaps), burst=known.burst))
     if known.began is not None:
         minute = int(known.asked_at // 60)
         habit.week = Week(known.began, minute, {hour: (last, minutes) for hour, last, minutes in known.hours})
@@ -62,10 +62,3 @@ def recalled(known: Remembered, forecast: Forecast, epoch_offset_s: float, at: f
     if known.wakes:
         forecast.sequences.known[known.model] = Successors(known.wakes, dict(known.follows))
     forecast.look_at(known.model, habit.heat.at)
-
-
-def _fill(habit: Habit, gaps: Sequence[tuple[int, float]], burst: float) -> None:
-    for at, weight in gaps:
-        habit.gaps.weights[at] = weight
-    habit.gaps.burst = burst
-    habit.gaps.sum_up()

@@ -3,7 +3,6 @@
 Only a model that wakes counts, one that was not asked for in the last minute: what is always asked for tells nothing.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 
 WINDOW_S = 60.0
@@ -44,7 +43,7 @@ class Sequences:
     """Of all models."""
 
     known: dict[str, Successors] = field(default_factory=dict)
-    recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
+    recent: list[tuple[float, str]] = field(default_factory=list)
     """Who woke last, and when."""
 
     def woke(self, model: str, at: float) -> None:
@@ -52,7 +51,7 @@ class Sequences:
             if at - since <= WINDOW_S and before != model and before in self.known:
                 self.known[before].followed(model)
         self.known.setdefault(model, Successors()).woke()
-        self.recent.append((at, model))
+        self.recent = [*self.recent[-MOST_RECENT + 1 :], (at, model)]
 
     def expected(self, at: float) -> dict[str, tuple[float, str]]:
         """Who is likely to follow those that woke within the last minute: the probability, and after whom."""
