@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 LEAD_S = 60.0
 """How long before a peak of its pauses begins a model becomes a candidate."""
 MOST_RECENT = 64
-_STEP_S = 1.0
-"""The least time between two looks at one model."""
+STEP_S = 10.0
+"""While a model is due, it is looked at so often: its chance rises as its pause goes on."""
+_LEAST_S = 1.0
+"""Between two looks at one model."""
 
 Peak = tuple[float, float]
 
@@ -52,7 +54,7 @@ class Candidates:
 
     @property
     def next_at(self) -> float:
-        """When a model may become due or cease to be; infinite: never."""
+        """When a model may become due, more likely, or no longer due; infinite: never."""
         return self._agenda[0][0] if self._agenda else math.inf
 
     def come_due(self, at: float, peak_of: Callable[[str], Peak | None]) -> None:
@@ -67,10 +69,10 @@ class Candidates:
                 self.due.discard(model)
             elif peak[0] - LEAD_S <= at:
                 self.due.add(model)
-                self.look_at(model, max(peak[1], at + _STEP_S))
+                self.look_at(model, max(min(peak[1], at + STEP_S), at + _LEAST_S))
             else:
                 self.due.discard(model)
-                self.look_at(model, max(peak[0] - LEAD_S, at + _STEP_S))
+                self.look_at(model, max(peak[0] - LEAD_S, at + _LEAST_S))
 
     def names(self, others: Iterable[str]) -> list[str]:
         """All of them, `others` first."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from heliosd.core.names import ReplicaId
+from heliosd.core.snapshot import PreloadCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,9 @@ class Preloads:
             self.misses += 1
             self.wasted_byte_s += ended.n_bytes * max(0.0, at - ended.since)
             self.barred.add(ended.model)
+
+    def count(self) -> PreloadCount:
+        return PreloadCount(len(self.unasked), self.hits, self.misses, self.wasted_byte_s)
 
     def bar(self, model: str) -> None:
         self.barred.add(model)

@@ -176,6 +176,7 @@ class Scheduler:
                 return self._drain_all(event.at)
             case LimitsChanged(limits=limits, keep_alives=keep_alives):
                 self._limit(limits)
+                self.ahead.demands.clear()
                 self._forget_failures()
                 for replica, keep_alive_s in keep_alives:
                     if replica in self.replicas:
@@ -240,6 +241,7 @@ class Scheduler:
             ),
             draining=self.draining,
             host=self.ledger.host_account(),
+            preloads=self.ahead.preloads.count(),
             breakers=self.pool.breakers.status(at),
         )
 

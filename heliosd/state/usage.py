@@ -54,8 +54,12 @@ class UsageTable:
         await self._database.run(lambda db: _write(db, models))
 
     async def load(self) -> tuple[Remembered, ...]:
-        """All of them, the one asked for last first. A row that cannot be read is left out and told."""
-        rows = await self._database.run(lambda db: list(db.table("usage").rows_where(order_by="asked_at desc")))
+        """All of them, the one asked for last first. What cannot be read is left out and told."""
+        try:
+            rows = await self._database.run(lambda db: list(db.table("usage").rows_where(order_by="asked_at desc")))
+        except sqlite3.Error as error:
+            log.error("usage not read", extra={"cause": str(error)})
+            return ()
         return tuple(found for row in rows if (found := _read(row)) is not None)
 
 
