@@ -25,13 +25,14 @@ BATCH = 100
 class UsageTable:
     """Owner of the usage table: one row for each model, at most as many as the scheduler remembers."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keep_every_s: float = KEEP_EVERY_S) -> None:
         self._database = database
+        self._keep_every_s = keep_every_s
 
     async def follow(self, usage: Usage) -> None:
         """Keep what changes, until cancelled."""
         while True:
-            await asyncio.sleep(KEEP_EVERY_S)
+            await asyncio.sleep(self._keep_every_s)
             await self.keep_changed(usage)
 
     async def keep_changed(self, usage: Usage) -> None:

@@ -1,5 +1,6 @@
 """What is known of each model's use, across restarts, in a real database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,18 @@ async def test_what_changed_is_written_once(database: Database) -> None:
     await table.keep_changed(usage)
     (kept,) = await table.load()
     assert (kept.model, kept.asked_at) == ("m7", 1e9 + 300.0)
+
+
+async def test_what_changes_is_written_while_the_node_runs(database: Database) -> None:
+    table, usage = UsageTable(database, keep_every_s=0.0), Usage()
+    usage.seeded(0.0, 1e9, ())
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(table.follow(usage))
+        for number in range(3):
+            usage.asked("m", float(number))
+            while [each.asked_at for each in await table.load()] != [1e9 + number]:
+                pass
+        following.cancel()
 
 
 async def test_what_could_not_be_written_is_tried_again(database: Database) -> None:
