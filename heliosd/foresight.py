@@ -71,9 +71,9 @@ class Foresight:
         """None: models or settings changed meanwhile."""
         habits = self._scheduler.usage.forecast.habits
         last = dict.fromkeys((*sorted(habits, key=lambda model: -habits[model].heat.at), *self._earlier))
-        unknown = [model for model in unknown if model not in self._scheduler.ahead.demands][:FORESEEN]
+        unknown = [model for model in last if model not in self._scheduler.ahead.demands][:FORESEEN]
         found: list[Demand] = []
-        for model in last if self._scheduler.limits.prefetch_loads else ():
+        for model in unknown if self._scheduler.limits.prefetch_loads else ():
             try:
                 appraisal = await self._demands.of(parse_ref(model))
             except (HeliosError, ValueError, OSError, sqlite3.Error) as error:

@@ -5,7 +5,7 @@ Pure; a request and a question take constant time.
 The parts come together in this order. Rates (`heat`) say `1 - exp(-rate · time)`; once weeks are known, the hour of
 the week (`week`) has as much to say as `weeks ÷ (weeks + 1)`. That is what is thought of a model whose pauses are not
 known; those seen (`gaps`) then weigh more and more. Who follows another model (`sequences`) is expected with the larger
-of the two probabilities: they are not independent.
+of the two probabilities: they are not independent. Only who comes by its own clock is not also said to follow.
 """
 
 import math
@@ -83,7 +83,7 @@ class Forecast:
         if habit is None:
             return followed[0] if followed else 0.0
         alone = habit.gaps.chance(at - habit.heat.at, within_s, self.by_rate(habit, at, within_s))
-        return max(alone, followed[0]) if followed else alone
+        return max(alone, followed[0]) if followed and not habit.gaps.peaks else alone
 
     def by_rate(self, habit: Habit, at: float, within_s: float) -> float:
         """The same from rates alone."""

@@ -6,9 +6,9 @@ Two traces of DIRECTORY (default: the shared data beside the checkout) with the 
 come at random by construction, and three with habits (`tests.bench.forecast_traces`). After the first third of a trace
 it is asked at random times, of random models: "asked for within 60 s?" The Brier score is the mean squared error of the
 probability; precision and recall are those of a probability of at least a half. `+ week` also takes silence into
-account. `foreseen` is the share of the requests
-after five idle minutes whose probability, 15 s before, would have started the model ahead. Then the scheduler plays the
-first three hours with and without starts ahead, where habits show in hours. Figures of the JSON: by trace.
+account. `foreseen` is the share of the requests after five idle minutes whose probability, 15 s before, would have
+started the model ahead. Then the scheduler plays the first three hours with and without starts ahead, where habits show
+in hours. Figures of the JSON: by trace.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Score:
 
 
 def guesses(forecast: Forecast) -> dict[str, Guess]:
-    """The forecast with ever more of its parts; the last is what it says itself."""
+    """The forecast with ever more of its parts, up to what it says itself; and that without sequences."""
 
     def heat(model: str, at: float) -> float:
         return -math.expm1(-forecast.habits[model].heat.rate(at) * WITHIN_S)
@@ -83,7 +83,11 @@ def guesses(forecast: Forecast) -> dict[str, Guess]:
     def gaps(model: str, at: float) -> float:
         return forecast.chance(model, at, WITHIN_S)
 
-    return {"heat": heat, "+ week": week, "+ sequences": sequences, "+ pauses": gaps}
+    def alone(model: str, at: float) -> float:
+        habit = forecast.habits[model]
+        return habit.gaps.chance(at - habit.heat.at, WITHIN_S, week(model, at))
+
+    return {"heat": heat, "+ week": week, "+ sequences": sequences, "+ pauses": gaps, "- sequences": alone}
 
 
 def scores(trace: Sequence[Request]) -> dict[str, Score]:
