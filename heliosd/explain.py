@@ -40,7 +40,7 @@ class Appetite:
     asked_per_minute: float
     """To be expected from here on, by how often it was asked for lately."""
     reuse_ratio: float
-    """Probability of a request within `horizon_s`, as `core/forecast.py` finds it."""
+    """Probability of a request within `horizon_s`: 1 - exp(-rate · horizon)."""
     horizon_s: float
     reload_s: float | None
     """Seconds of its last start here; None: it never started here."""

@@ -36,8 +36,8 @@ def test_the_loss_is_the_probability_of_reuse_times_the_reload() -> None:
     usage = steady(0.02, 500_000)
     at = usage.forecast.habits["m"].heat.at
     usage.started("m", 12.0)
-    expected = usage.reuse("m", at)
-    assert expected == pytest.approx(-math.expm1(-0.02 * HORIZON_S), abs=0.3), "requests come every 50 s"
+    expected = -math.expm1(-usage.forecast.habits["m"].heat.rate(at) * HORIZON_S)
+    assert usage.reuse("m", at) == pytest.approx(expected)
     assert usage.loss_s("m", 20 * GiB, at) == pytest.approx(expected * 12.0)
     assert usage.loss_s("never asked", GiB, at) == 0.0
     assert usage.reload("new", 20 * GiB) == 13.0, "three seconds and one for each 2 GiB"
