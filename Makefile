@@ -45,6 +45,7 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.packing
 	$(PY) -m tests.bench.traces
 	$(PY) -m tests.bench.crowd
+	$(PY) -m tests.bench.forecast
 
 docs: setup ## write what is generated: docs/api.md
 	$(PY) -m heliosd.api.openapi > docs/api.md

@@ -198,6 +198,16 @@ class PoolSection(Section):
         return int(asked.ratio * total_bytes) if isinstance(asked, Share) else min(asked, total_bytes)
 
 
+class PrefetchSection(Section):
+    """Models that are started before anyone asks, because a forecast expects that somebody will."""
+
+    enabled: bool = _reloadable(
+        True, "Whether models start ahead, in room that is free or held by idle models of much less worth."
+    )
+    horizon_s: SecondsAboveZero = _reloadable(60.0, "How far ahead the forecast looks.")
+    max_loads: int = _reloadable(1, "So many may be starting at a time; requests' own starts count.", ge=1, le=64)
+
+
 class DrainSection(Section):
     """Going down."""
 
@@ -315,6 +325,7 @@ class Settings(BaseSettings):
     engines: EnginesSection = EnginesSection()
     queue: QueueSection = QueueSection()
     pool: PoolSection = PoolSection()
+    prefetch: PrefetchSection = PrefetchSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
     recording: RecordingSection = RecordingSection()

@@ -62,6 +62,7 @@ from heliosd.state.keys import Keys
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
+from heliosd.state.usage import UsageTable
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import read_hub_headers
 from heliosd.store.store import Store
@@ -139,6 +140,7 @@ class Daemon:
             Pins(database),
             host_total_bytes=host_total_bytes,
             recording=recording,
+            usage=UsageTable(database),
         )
         peers = self._peers(node)
         app = build_app(

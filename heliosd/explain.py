@@ -110,12 +110,12 @@ def _waits(scheduler: Scheduler, ticket: Ticket, at: float) -> Waits | None:
 
 def _appetite(scheduler: Scheduler, model: str, at: float) -> Appetite | None:
     usage = scheduler.usage
-    heat = usage.heats.get(model)
+    habit = usage.forecast.habits.get(model)
     breakers = scheduler.pool.breakers.by_model.get(model, {})
-    if heat is None and model not in usage.reload_s and not breakers:
+    if habit is None and model not in usage.reload_s and not breakers:
         return None
     return Appetite(
-        asked_per_minute=heat.rate(at) * 60 if heat else 0.0,
+        asked_per_minute=habit.heat.rate(at) * 60 if habit else 0.0,
         reuse_ratio=usage.reuse(model, at),
         horizon_s=HORIZON_S,
         reload_s=usage.reload_s.get(model),

@@ -33,6 +33,7 @@ from heliosd.core.messages import (
     Limits,
     LimitsChanged,
     ModelsChanged,
+    ModelsKnown,
     ModelsWanted,
     Note,
     PeersChanged,
@@ -64,12 +65,14 @@ from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
 from heliosd.explain import Facts, facts
+from heliosd.foresight import Foresight
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Measurement, Records
+from heliosd.state.usage import UsageTable
 from heliosd.store.store import Store
 from heliosd.telemetry.metrics import Metrics
 from heliosd.wanted import WantedModels
@@ -97,9 +100,10 @@ class Node:
         pins: Pins,
         host_total_bytes: int = 0,
         recording: Recording | None = None,
+        usage: UsageTable | None = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
-        RAM, of which sleepers may hold a part."""
+        RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives."""
         self._store = store
         self._probe = probe
         self._journal = journal
@@ -115,10 +119,12 @@ class Node:
         self._adapters = Adapters(store, journal, metrics, self.now)
         self._inbox = inbox
         self._recording = recording
+        self._foresight = Foresight(usage, demands, self._scheduler, self.post, self.now) if usage else None
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._told: dict[Ticket, Callable[[Hold], None]] = {}
         self._read_now = asyncio.Event()
+        self._store_moved = asyncio.Event()
         self._version = 0
         self._bumped = asyncio.Event()
         self._devices_known = asyncio.Event()
@@ -322,12 +328,17 @@ class Node:
             for replica in self._scheduler.replicas.values()
         )
         self.post(LimitsChanged(self.now(), self._limits(), keep_alives))
+        if self._foresight:
+            self._foresight.changed()
 
     def store_changed(self) -> None:
         """A model was added, removed or renamed."""
         self._demands.forget()
         self.wanted.changed()
+        self._store_moved.set()
         self.post(ModelsChanged(self.now()))
+        if self._foresight:
+            self._foresight.changed()
 
     def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
         """What the live peers hold."""
@@ -358,6 +369,13 @@ class Node:
 
     async def run(self) -> None:
         """Serve until cancelled; then all engines have ended."""
+        try:
+            await self._run()
+        finally:
+            if self._foresight:
+                await self._foresight.end()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             devices = await self._probe.devices()
             self._demands.devices = devices
@@ -366,7 +384,13 @@ class Node:
             if self._recording:
                 self._recording.begin(self._scheduler)
             tasks.create_task(self.wanted.follow(self._tell_wanted), name="wanted models")
+            tasks.create_task(self._follow_store(), name="known models")
+            if self._foresight:
+                await self._foresight.begin()
             self.post(DevicesFound(self.now(), devices))
+            if self._foresight:
+                tasks.create_task(self._foresight.keep(), name="keep usage")
+                tasks.create_task(self._foresight.run(), name="foresee")
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
             while True:
@@ -566,6 +590,17 @@ class Node:
                 async with asyncio.timeout(self._settings.devices.read_interval_s):
                     await self._read_now.wait()
 
+    async def _follow_store(self) -> None:
+        """Tell the scheduler which models there are, at once and after each change."""
+        while True:
+            self._store_moved.clear()
+            sizes = []
+            for stored in await self._store.models():
+                devices = self._settings.for_model(str(stored.ref)).tensor_parallel
+                sizes.append((str(stored.ref), stored.profile.weights_bytes // devices))
+            self.post(ModelsKnown(self.now(), tuple(sizes)))
+            await self._store_moved.wait()
+
     async def _watch_faults(self) -> None:
         async for fault in self._probe.faults():
             log.warning("device fault", extra={"device": fault.device, "fault": fault.message, "xid": fault.xid})
@@ -593,4 +628,6 @@ def limits_of(settings: Settings, host_total_bytes: int = 0) -> Limits:
         patience_s=settings.queue.patience_s,
         queue_length=settings.queue.length,
         safety_ratio=settings.devices.safety_ratio,
+        prefetch_loads=settings.prefetch.max_loads if settings.prefetch.enabled else 0,
+        prefetch_horizon_s=settings.prefetch.horizon_s,
     )

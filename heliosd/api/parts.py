@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
 from heliosd.cluster.member import Member
-from heliosd.core.claim import Claim
 from heliosd.core.breaker import RetryBudget
+from heliosd.core.claim import Claim
 from heliosd.core.manifest import Manifest
 from heliosd.core.messages import Hold
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket

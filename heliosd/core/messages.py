@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from heliosd.core.adapters import AdapterRoom
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+from heliosd.core.remembered import Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +275,32 @@ class ModelsChanged:
     """The store has other models than before: what failed may not fail again."""
 
     at: float
-    sizes: tuple[tuple[str, int], ...] = ()
-    """What each of them takes of a device at least, in bytes: its weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsKnown:
+    """The models of the store, and what each takes of a device at least, in bytes: its weights."""
+
+    at: float
+    sizes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSeeded:
+    """What another life of the node knew of its models' use, and what time of day it is."""
+
+    at: float
+    epoch_offset_s: float
+    """Seconds since the epoch minus the node's clock."""
+    models: tuple[Remembered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DemandsKnown:
+    """What models of the store would take that may be asked for soon, though nobody has asked yet."""
+
+    at: float
+    demands: tuple[Demand, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +328,9 @@ Event = (
     | DrainAsked
     | LimitsChanged
     | ModelsChanged
+    | ModelsKnown
+    | UsageSeeded
+    | DemandsKnown
     | Tick
 )
 
@@ -328,6 +356,10 @@ class Limits:
     """How long a sleeping replica is kept when nobody asks for it."""
     host_bytes: int = 0
     """Host memory that sleeping replicas may hold together."""
+    prefetch_loads: int = 0
+    """How many models may be starting at a time that nobody has asked for yet; 0: nothing starts ahead."""
+    prefetch_horizon_s: float = 60.0
+    """How far ahead the forecast looks for them."""
 
 
 # ---- commands --------------------------------------------------------------

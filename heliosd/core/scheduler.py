@@ -19,6 +19,7 @@ from itertools import count
 from typing import assert_never
 
 from heliosd.core import admission
+from heliosd.core.ahead import Ahead
 from heliosd.core.eviction import Resident
 from heliosd.core.gist import gist
 from heliosd.core.ledger import Ledger
@@ -26,6 +27,7 @@ from heliosd.core.lifecycle import COMING, State
 from heliosd.core.messages import (
     Command,
     Demand,
+    DemandsKnown,
     DevicesFound,
     DevicesRead,
     DrainAsked,
@@ -35,6 +37,7 @@ from heliosd.core.messages import (
     Limits,
     LimitsChanged,
     ModelsChanged,
+    ModelsKnown,
     ModelsWanted,
     Note,
     PeersChanged,
@@ -51,6 +54,7 @@ from heliosd.core.messages import (
     SleepAsked,
     StopAsked,
     Tick,
+    UsageSeeded,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
@@ -96,6 +100,7 @@ class Scheduler:
     _now: float = 0.0
     _seen: dict[tuple[float, bool], list[Resident]] = field(default_factory=dict)
     """Residents that were worked out since anything changed."""
+    ahead: Ahead = field(default_factory=Ahead)
     pool: WarmPool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +136,7 @@ class Scheduler:
         self._seen.clear()
         commands += self._serve_queue(at)
         self._seen.clear()
+        commands += self._start_ahead(at)
         return [*commands, *self._expire(at)]
 
     def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
@@ -142,6 +148,7 @@ class Scheduler:
             case ReplicaBecameReady():
                 return self.pool.became_ready(event)
             case ReplicaSlept():
+                self.ahead.preloads.gone(event.replica, event.at)
                 return self.pool.slept(event)
             case ReplicaWoke():
                 return self.pool.woke(event)
@@ -163,18 +170,27 @@ class Scheduler:
             case SleepAsked():
                 return self._sleep_asked(event)
             case StopAsked():
+                if event.replica in self.replicas:
+                    self.ahead.preloads.bar(self.replicas[event.replica].demand.model)
                 return self.pool.step_down(event.replica, event.at, "an operator asked for it")
             case DrainAsked():
                 return self._drain_all(event.at)
             case LimitsChanged(limits=limits, keep_alives=keep_alives):
                 self._limit(limits)
+                self.ahead.demands.clear()
                 self._forget_failures()
                 for replica, keep_alive_s in keep_alives:
                     if replica in self.replicas:
                         self.replicas[replica].keep_alive_s = keep_alive_s
-            case ModelsChanged(sizes=sizes):
+            case ModelsChanged():
                 self._forget_failures()
+                self.ahead.demands.clear()
+            case ModelsKnown(sizes=sizes):
                 self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
+            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known):
+                self.usage.seeded(at, offset_s, known)
+            case DemandsKnown(demands=demands):
+                self.ahead.know(demands)
             case Tick():
                 pass
             case _:
@@ -202,6 +218,8 @@ class Scheduler:
         for wanted in self.pool.missing():
             breakers = self.pool.breakers.open_for(wanted.demand.model, self._now).values()
             times += [each.retry_at for each in breakers if not each.probing]
+        if not self.draining:
+            times.append(self.ahead.next_look(self.pool))
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else soonest
 
@@ -226,6 +244,7 @@ class Scheduler:
             ),
             draining=self.draining,
             host=self.ledger.host_account(),
+            preloads=self.ahead.preloads.count(),
             breakers=self.pool.breakers.status(at),
         )
 
@@ -244,6 +263,8 @@ class Scheduler:
             return [*made_way, forward or unknown]
         queued = self._queue.add(request, request.demand)
         self.usage.asked(request.demand.model, request.at)
+        self.ahead.know([request.demand])
+        self.ahead.preloads.asked(request.demand.model)
         self.pool.sizes[request.demand.model] = request.demand.per_device.total_bytes
         return [*made_way, *self._shed(request.at, queued)]
 
@@ -302,6 +323,7 @@ class Scheduler:
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
         replica = self.pool.gone(event.replica)
+        self.ahead.preloads.gone(replica.id, event.at)
         was = replica.died_while or replica.state
         if event.cause is None or was is State.STOPPING:
             return []
@@ -440,6 +462,24 @@ class Scheduler:
                     pass
         return commands
 
+    def _start_ahead(self, at: float) -> list[Command]:
+        """Start what is likely to be asked for."""
+        commands: list[Command] = []
+        coming = {each.demand.key for each in self.replicas.values() if each.state in COMING}
+        waits = bool(self._awaited() - coming)
+        for each, why in () if self.draining else self.ahead.sleepers(at, self.pool, requests_wait=waits):
+            commands.append(self.pool.wake(each, at, f"ahead of requests: {why}"))
+        for each in () if self.draining else self.ahead.proposals(at, self.pool, requests_wait=waits):
+            if each.victims:
+                why = f"room for {each.demand.model}, ahead of requests: {each.reason}"
+                commands += self._all_step_down(each.victims, at, why, sleep=False)
+            else:
+                replica, started = self.pool.start(each.demand, each.devices, at, f"ahead of requests: {each.reason}")
+                whole_bytes = replica.demand.per_device.total_bytes * len(replica.devices)
+                self.ahead.preloads.started(replica.id, replica.demand.model, whole_bytes, at)
+                commands.append(started)
+        return commands
+
     def _serve_queue(self, at: float) -> list[Command]:
         """Go through the queue in its order; equal models share one answer."""
         commands: list[Command] = []
@@ -533,26 +573,32 @@ class Scheduler:
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
 
     def _find_room(self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float) -> Room:
-        """Where it may run: where its sleeper is, if there is room or something idle there; else anywhere."""
+        """Where it may run: where its sleeper is, or anywhere else, whichever costs fewer seconds, those of who makes
+        room included."""
         barred = frozenset(self.pool.breakers.open_for(demand.model, at))
         waits: Room | None = None
         can_sleep = self.limits.sleep and any(each.sleep_levels for each in self.replicas.values())
         for sleep in (True, False) if can_sleep else (False,):
             there = self.residents(at, sleep=sleep)
+            rooms = [Room(place(demand, self.ledger, there, claimed, barred=barred), False, sleep)]
             if asleep is not None and asleep.devices not in barred:
                 missing = self.pool.still_missing(asleep)
                 others = [each for each in there if each.id != asleep.id]
-                woken = Room(place(missing, self.ledger, others, claimed, only=asleep.devices), True, sleep)
-                if isinstance(woken.at, Fits):
-                    return woken
-                waits = woken
-            fresh = Room(place(demand, self.ledger, there, claimed, barred=barred), False, sleep)
-            if isinstance(fresh.at, Fits):
-                return fresh
-            if waits is None or not isinstance(waits.at, MustWait):
-                waits = fresh
+                rooms.insert(0, Room(place(missing, self.ledger, others, claimed, only=asleep.devices), True, sleep))
+            if fitting := [each for each in rooms if isinstance(each.at, Fits)]:
+                return min(fitting, key=lambda each: self._room_costs_s(each, demand, asleep, there))
+            for room in rooms:
+                if waits is None or not isinstance(waits.at, MustWait):
+                    waits = room
         assert waits is not None, "the loop runs at least once"
         return waits
+
+    def _room_costs_s(self, room: Room, demand: Demand, asleep: Replica | None, there: list[Resident]) -> float:
+        """Seconds until it serves, and those that the loss of who makes room is expected to cost."""
+        assert isinstance(room.at, Fits), "only what fits has a price"
+        victims = set(room.at.victims)
+        losses_s = sum(each.loss_s for each in there if each.id in victims)
+        return self._takes_s(demand, asleep if room.wakes else None) + losses_s
 
     def _takes_s(self, demand: Demand, asleep: Replica | None) -> float:
         whole = demand.per_device.total_bytes * demand.device_count

@@ -90,6 +90,18 @@ class BreakerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PreloadCount:
+    """What became of replicas that were started before anyone asked."""
+
+    unasked: int = 0
+    """They run, and nobody has asked for them yet."""
+    hits: int = 0
+    misses: int = 0
+    wasted_byte_s: float = 0.0
+    """Bytes times seconds that the misses held."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     at: float
     devices: tuple[DeviceAccount, ...]
@@ -98,3 +110,4 @@ class Snapshot:
     draining: bool
     host: HostAccount = HostAccount(0, 0, 0)
     breakers: tuple[BreakerStatus, ...] = ()
+    preloads: PreloadCount = PreloadCount()

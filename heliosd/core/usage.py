@@ -1,15 +1,12 @@
-"""How often each model is asked for, and what it would cost to have to start it again. Values in, values out.
-
-A model's requests are remembered at three speeds: by minutes, by the half hour and by the day. Each request adds one
-to a heat that halves in that time, so a steady stream of `r` a second settles at `r · half-life ÷ ln 2`, and the heats
-give the rate back; recent bursts and old habits both count, with the weights below.
-"""
+"""How often each model is asked for, and what it would cost to have to start it again. Values in, values out."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-HALF_LIVES_S = (120.0, 1800.0, 86_400.0)
-WEIGHTS = (0.1, 0.6, 0.3)
+from heliosd.core.forecast import Forecast
+from heliosd.core.remembered import Remembered, recalled, remembered
+
 HORIZON_S = 60.0
 """How far ahead eviction looks: who is not asked for within it is not missed."""
 LOAD_BYTES_PER_S = 2 * 2**30
@@ -19,6 +16,7 @@ WAKE_BYTES_PER_S = 16 * 2**30
 """From pinned host memory over PCIe; of a model that never woke here."""
 WAKE_BASE_S = 0.3
 USUAL_LEASE_S = 5.0
+MOST_MODELS = 20_000
 
 
 def usual_load_s(n_bytes: int) -> float:
@@ -27,51 +25,57 @@ def usual_load_s(n_bytes: int) -> float:
 
 
 @dataclass
-class Heat:
-    """One model's requests, as they fade."""
-
-    at: float = 0.0
-    levels: list[float] = field(default_factory=lambda: [0.0] * len(HALF_LIVES_S))
-
-    def asked(self, at: float) -> None:
-        self.levels = [level + 1 for level in self._faded(at)]
-        self.at = max(self.at, at)
-
-    def rate(self, at: float) -> float:
-        """Requests a second to be expected from here on."""
-        faded = zip(self._faded(at), HALF_LIVES_S, WEIGHTS, strict=True)
-        return sum(weight * level * math.log(2) / half_life for level, half_life, weight in faded)
-
-    def _faded(self, at: float) -> list[float]:
-        passed_s = max(0.0, at - self.at)
-        return [
-            level * 0.5 ** (passed_s / half_life) for level, half_life in zip(self.levels, HALF_LIVES_S, strict=True)
-        ]
-
-
-MOST_MODELS = 20_000
-
-
-@dataclass
 class Usage:
-    """Of all models. Written by the scheduler alone."""
+    """Of all models. Written by the scheduler alone, except that whoever keeps it takes `unsaved`."""
 
-    heats: dict[str, Heat] = field(default_factory=dict)
+    forecast: Forecast = field(default_factory=Forecast)
     reload_s: dict[str, float] = field(default_factory=dict)
     """What the last start took, from the command to ready."""
     wake_s: dict[str, float] = field(default_factory=dict)
     """What the last waking took."""
     lease_s: dict[str, float] = field(default_factory=dict)
     """How long a request is worked on; the mean of the last ones, the newest counting most."""
+    unsaved: set[str] = field(default_factory=set)
+    """Models of which more is known than was taken to be kept."""
 
     def asked(self, model: str, at: float) -> None:
-        if model not in self.heats and len(self.heats) >= MOST_MODELS:
-            coldest = min(self.heats, key=lambda each: self.heats[each].rate(at))
-            del self.heats[coldest]
-        self.heats.setdefault(model, Heat()).asked(at)
+        habits = self.forecast.habits
+        if model not in habits and len(habits) >= MOST_MODELS:
+            self.forget(min(habits, key=lambda each: habits[each].heat.rate(at)))
+        self.forecast.asked(model, at)
+        self.unsaved.add(model)
 
     def started(self, model: str, took_s: float) -> None:
         self.reload_s[model] = took_s
+        if model in self.forecast.habits:
+            self.unsaved.add(model)
+
+    def forget(self, model: str) -> None:
+        self.forecast.forget(model)
+        for learned in (self.reload_s, self.wake_s, self.lease_s):
+            learned.pop(model, None)
+        self.unsaved.discard(model)
+
+    def seeded(self, at: float, epoch_offset_s: float, models: Iterable[Remembered]) -> None:
+        """Take in what another life of the node knew. A model that was asked for in this one is left as it is."""
+        self.forecast.epoch_offset_s = epoch_offset_s
+        for each in models:
+            if each.model not in self.forecast.habits and len(self.forecast.habits) < MOST_MODELS:
+                recalled(each, self.forecast, epoch_offset_s, at)
+                for learned, seconds in ((self.reload_s, each.reload_s), (self.wake_s, each.wake_s)):
+                    if seconds is not None:
+                        learned.setdefault(each.model, seconds)
+
+    def to_keep(self, models: Iterable[str]) -> tuple[Remembered, ...]:
+        """What is to be kept of these models; nothing while the time of day is not known."""
+        offset_s = self.forecast.epoch_offset_s
+        if offset_s is None:
+            return ()
+        return tuple(
+            remembered(model, self.forecast, offset_s, self.reload_s.get(model), self.wake_s.get(model))
+            for model in models
+            if model in self.forecast.habits
+        )
 
     def woke(self, model: str, took_s: float) -> None:
         self.wake_s[model] = took_s
@@ -88,9 +92,13 @@ class Usage:
         return self.lease_s.get(model, USUAL_LEASE_S)
 
     def reuse(self, model: str, at: float) -> float:
-        """The probability of a request within the horizon, requests coming at random: `1 - exp(-rate · horizon)`."""
-        heat = self.heats.get(model)
-        return 0.0 if heat is None else -math.expm1(-heat.rate(at) * HORIZON_S)
+        """The probability of a request within the horizon, requests coming at random: `1 - exp(-rate · horizon)`.
+
+        For who makes room that is the better measure: the forecast is nearer the truth, but calls all that is asked for
+        every minute nearly certain, and the order among those is what eviction needs.
+        """
+        habit = self.forecast.habits.get(model)
+        return 0.0 if habit is None else -math.expm1(-habit.heat.rate(at) * HORIZON_S)
 
     def reload(self, model: str, n_bytes: int) -> float:
         """Seconds that a start takes."""

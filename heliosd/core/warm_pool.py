@@ -64,7 +64,7 @@ class WarmPool:
     sleepless: dict[str, float] = field(default_factory=dict)
     """Until when a model is stopped rather than put to sleep."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """What a replica of each model takes of a device: of those in the store roughly, of those asked for as estimated."""
+    """What a replica of each model takes of a device: those asked for as estimated, others in the store roughly."""
     _by_key: dict[Key, list[Replica]] = field(default_factory=dict)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 

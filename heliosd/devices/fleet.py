@@ -36,7 +36,7 @@ def read_fleet(file: Path) -> tuple[SimulatedDevice, ...]:
 def parse_fleet(text: str) -> tuple[SimulatedDevice, ...]:
     """The devices of a fleet file's text. Raises ValueError."""
     document = tomllib.loads(text)
-    _only(document, ("device", "model"), "the file")
+    _only(document, ("device", "model", "host"), "the file")
     tables = document.get("device")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError("it has no device: write one [[device]] table or more")

@@ -50,7 +50,9 @@ class Counted(Scheduler):
 
 
 def helios(fleet: Fleet, trace: Sequence[Asked], speeds: Speeds) -> Outcome:
-    return World(fleet, Scheduler(_LIMITS), speeds).run(trace)
+    """Models sleep where the fleet has host memory for them."""
+    sleeps = replace(_LIMITS, sleep=fleet.host_bytes > 0, host_bytes=fleet.host_bytes)
+    return World(fleet, Scheduler(sleeps), speeds).run(trace)
 
 
 def lru(fleet: Fleet, trace: Sequence[Asked], speeds: Speeds) -> Outcome:
@@ -90,7 +92,7 @@ def dedicated(fleet: Fleet, trace: Sequence[Asked], speeds: Speeds) -> Outcome:
     return outcome
 
 
-_LIMITS = Limits(queue_length=10**9)
+_LIMITS = Limits(queue_length=10**9, sleep=False, residence_s=0.0)
 Policy = Callable[[Fleet, Sequence[Asked], Speeds], Outcome]
 POLICIES: dict[str, Policy] = {
     "helios": helios,

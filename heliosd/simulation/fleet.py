@@ -2,6 +2,9 @@
 
 A fleet file as `heliosd --simulate` reads it (`devices/fleet.py`), with a table for each model:
 
+[host]
+memory = "512GiB"                # that sleeping models may hold; default: none sleeps
+
 [[model]]
 name = "org/name"
 weights = "14.9GiB"              # on each device
@@ -45,6 +48,8 @@ class Model:
 class Fleet:
     devices: tuple[Device, ...]
     models: Mapping[str, Model]
+    host_bytes: int = 0
+    """Host memory that sleeping models may hold; 0: none sleeps."""
 
 
 def read(file: Path) -> Fleet:
@@ -54,11 +59,12 @@ def read(file: Path) -> Fleet:
         for each in read_fleet(file)
     )
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("model", [])
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables, host_bytes = document.get("model", []), _host_bytes(document.get("host", {}))
         models = [_model(table, number) for number, table in enumerate(tables, 1)]
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"cannot use the fleet {file}: {error}") from error
-    return Fleet(devices, {each.demand.model: each for each in models})
+    return Fleet(devices, {each.demand.model: each for each in models}, host_bytes)
 
 
 def model_of(
@@ -76,6 +82,12 @@ def model_of(
         max_num_seqs=256,
     )
     return Model(demand, usual_load_s(weights_bytes * device_count) if load_s is None else load_s)
+
+
+def _host_bytes(table: Mapping[str, Any]) -> int:
+    if not isinstance(table, dict) or set(table) - {"memory"}:
+        raise ValueError("the table [host] has one key, memory")
+    return parse_bytes(str(table.get("memory", "0")))
 
 
 def _model(table: Mapping[str, Any], number: int) -> Model:

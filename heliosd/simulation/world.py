@@ -16,6 +16,7 @@ from heliosd.core.messages import (
     Event,
     Grant,
     Limits,
+    ModelsKnown,
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
@@ -115,6 +116,8 @@ class World:
     def run(self, trace: Iterable[Asked]) -> Outcome:
         """Play it to the end: until the last answer is given."""
         self._take(DevicesFound(0.0, self.fleet.devices))
+        known = ((name, model.demand.per_device.weights_bytes) for name, model in self.fleet.models.items())
+        self._take(ModelsKnown(0.0, tuple(known)))
         for number, asked in enumerate(trace):
             self._until(asked.at_s)
             self._arrive(Ticket(f"t{number}"), asked)

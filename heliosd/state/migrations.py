@@ -101,6 +101,20 @@ def terms_of_keys(db: Database) -> None:
     table.add_column("share", float, not_null_default=1.0)
 
 
+@steps()
+def usage_of_models(db: Database) -> None:
+    db.table("usage").create(
+        {
+            "model": str,
+            "asked_at": float,  # seconds since the epoch
+            "known": str,  # JSON: the other fields of core.remembered.Remembered
+        },
+        pk="model",
+        not_null={"asked_at", "known"},
+    )
+    db.table("usage").create_index(["asked_at"])
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from heliosd.core.hardware import DeviceReading
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Priority
-from heliosd.core.snapshot import DeviceAccount, Snapshot
+from heliosd.core.snapshot import DeviceAccount, PreloadCount, Snapshot
 
 
 def gauges(
@@ -32,6 +32,7 @@ def gauges(
     rows = [([state], number) for state, number in states.items()]
     yield _labelled("helios_breakers", "Models that are not started on some devices, by state.", ["state"], rows)
     yield from _replicas(snapshot)
+    yield from _preloads(snapshot.preloads)
     yield GaugeMetricFamily("helios_models", "Models in the store.", models)
     yield GaugeMetricFamily("helios_store_bytes", "Bytes of all blobs in the store.", store_bytes)
     yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
@@ -69,6 +70,19 @@ def _host(snapshot: Snapshot) -> Iterator[Metric]:
     host = snapshot.host
     yield GaugeMetricFamily("helios_host_limit_bytes", "Host memory that sleeping replicas may hold.", host.limit_bytes)
     yield GaugeMetricFamily("helios_host_staged_bytes", "Host memory that sleeping replicas hold.", host.staged_bytes)
+
+
+def _preloads(count: PreloadCount) -> Iterator[Metric]:
+    text = "Replicas started before anyone asked: running still unasked."
+    yield GaugeMetricFamily("helios_preloads_unasked", text, count.unasked)
+    ended = CounterMetricFamily(
+        "helios_preloads", "Replicas started before anyone asked: asked for in time, or not.", labels=["outcome"]
+    )
+    for outcome, number in (("hit", count.hits), ("miss", count.misses)):
+        ended.add_metric([outcome], number)
+    yield ended
+    wasted = "Bytes times seconds held by replicas that were started ahead in vain."
+    yield CounterMetricFamily("helios_preloads_wasted_byte_seconds", wasted, count.wasted_byte_s)
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[DeviceAccount], float]]] = {

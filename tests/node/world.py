@@ -26,6 +26,7 @@ from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
+from heliosd.state.usage import UsageTable
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition
 from heliosd.telemetry.metrics import Metrics
@@ -114,6 +115,7 @@ async def world(
         Pins(database),
         host_total_bytes=64 * GiB,
         recording=recording,
+        usage=UsageTable(database),
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]

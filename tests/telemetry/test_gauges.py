@@ -3,7 +3,7 @@
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading
 from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, Ticket
-from heliosd.core.snapshot import DeviceAccount, Snapshot, Waiting
+from heliosd.core.snapshot import DeviceAccount, PreloadCount, Snapshot, Waiting
 from heliosd.telemetry.gauges import gauges
 
 NOTHING = Footprint(0, 0, 0)
@@ -41,3 +41,10 @@ def test_what_a_device_does_not_offer_is_not_zero() -> None:
     assert found["helios_device_temperature_celsius"] == []
     assert found["helios_device_used_bytes"] == [10]
     assert found["helios_device_fault"] == [1]
+
+
+def test_what_became_of_starts_ahead_is_counted() -> None:
+    found = values(Snapshot(0.0, (), (), (), False, preloads=PreloadCount(1, 5, 2, 3e9)))
+    assert found["helios_preloads"] == [5, 2]
+    assert found["helios_preloads_unasked"] == [1]
+    assert found["helios_preloads_wasted_byte_seconds"] == [3e9]
