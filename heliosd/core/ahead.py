@@ -40,7 +40,7 @@ class Ahead:
         if at < self._look_at or requests_wait or coming >= limits.prefetch_loads:
             return []
         for replica in pool.replicas.values():
-            if replica.state is not State.ASLEEP:
+            if replica.state is not State.ASLEEP or replica.demand.model in self.preloads.barred:
                 continue
             chance = pool.usage.forecast.chance(replica.demand.model, at, limits.prefetch_horizon_s)
             if chance < LEAST_CHANCE:

@@ -312,6 +312,7 @@ class Scheduler:
             return []
         if why := self.sleepless(replica.id, event.at):
             return [Note(replica.demand.model, f"cannot put {replica.id} to sleep: {why}", warning=True)]
+        self.ahead.preloads.bar(replica.demand.model)
         return self.pool.step_down(replica.id, event.at, "an operator asked for it", sleep=True)
 
     def _died(self, replica_id: ReplicaId) -> None:
@@ -467,8 +468,8 @@ class Scheduler:
         commands: list[Command] = []
         coming = {each.demand.key for each in self.replicas.values() if each.state in COMING}
         waits = bool(self._awaited() - coming)
-        for each, why in () if self.draining else self.ahead.sleepers(at, self.pool, requests_wait=waits):
-            commands.append(self.pool.wake(each, at, f"ahead of requests: {why}"))
+        for sleeper, why in () if self.draining else self.ahead.sleepers(at, self.pool, requests_wait=waits):
+            commands.append(self.pool.wake(sleeper, at, f"ahead of requests: {why}"))
         for each in () if self.draining else self.ahead.proposals(at, self.pool, requests_wait=waits):
             if each.victims:
                 why = f"room for {each.demand.model}, ahead of requests: {each.reason}"
@@ -601,8 +602,10 @@ class Scheduler:
         return self._takes_s(demand, asleep if room.wakes else None) + losses_s
 
     def _takes_s(self, demand: Demand, asleep: Replica | None) -> float:
-        whole = demand.per_device.total_bytes * demand.device_count
-        return self.usage.reload(demand.model, whole) if asleep is None else self.usage.wake(demand.model, whole)
+        now, count = demand.per_device, demand.device_count
+        if asleep is not None:
+            return self.usage.wake(demand.model, now.weights_bytes * count)
+        return self.usage.reload(demand.model, now.total_bytes * count)
 
     def _ready_in(self, replica: Replica, at: float) -> float:
         """Seconds until it serves, as far as earlier times tell."""

@@ -117,7 +117,7 @@ class WarmPool:
         if others and replica.idle:
             return 0.0  # the others serve on; it was only there for a rush
         reload_s = self.usage.reload(model, self._whole_bytes(replica))
-        wake_s = self.usage.wake(model, self._whole_bytes(replica))
+        wake_s = self.usage.wake(model, self._staged_bytes(replica))
         if replica.state is State.ASLEEP:
             return self.usage.reuse(model, at) * max(0.0, reload_s - wake_s)
         return self.usage.reuse(model, at) * (wake_s if sleeps else reload_s)

@@ -87,10 +87,18 @@ class Outcome:
     capacity_bytes: int = 0
     events: int = 0
 
+    full_at: float | None = None
+    """When room was first made for somebody: until then there was more memory than anybody asked for."""
+    promised_before_byte_s: float = 0.0
+    """Of `promised_byte_s`, before that."""
+
     @property
     def committed(self) -> float:
-        """Of the devices' memory, promised in the mean over time."""
-        return self.promised_byte_s / max(1.0, self.span_s * self.capacity_bytes)
+        """Of the devices' memory, promised in the mean over time, since it was first scarce."""
+        if self.full_at is None:
+            return self.promised_byte_s / max(1.0, self.span_s * self.capacity_bytes)
+        promised = self.promised_byte_s - self.promised_before_byte_s
+        return promised / max(1.0, (self.span_s - self.full_at) * self.capacity_bytes)
 
     def within(self, limit_s: float) -> float:
         """The share of requests whose first token came within `limit_s`."""
@@ -174,6 +182,10 @@ class World:
             self.outcome.promised_byte_s += passed_s * held
             self._now = at
 
+    def _scarce(self, at: float) -> None:
+        if self.outcome.full_at is None:
+            self.outcome.full_at, self.outcome.promised_before_byte_s = at, self.outcome.promised_byte_s
+
     def _later(self, event: Event) -> None:
         heapq.heappush(self._events, (event.at, next(self._numbers), event))
 
@@ -188,6 +200,7 @@ class World:
                 levels = frozenset({1, 2}) if self.scheduler.limits.sleep else frozenset[int]()
                 self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device, levels))
             case SleepReplica(replica=replica, level=level):
+                self._scarce(at)
                 booked = self.scheduler.replicas[replica].demand
                 residue = replace(booked.per_device, weights_bytes=0, kv_cache_bytes=0)
                 host_bytes = booked.per_device.weights_bytes * booked.device_count if level == 1 else 0
@@ -204,6 +217,7 @@ class World:
                 self.outcome.swap_s += took_s
                 self._later(ReplicaWoke(began + took_s, replica, it.demand.per_device))
             case StopReplica(replica=replica):
+                self._scarce(at)
                 self._gone.add(replica)
                 self._later(ReplicaExited(at + self.speeds.stop_s, replica, None))
             case Grant(ticket=ticket):

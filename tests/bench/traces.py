@@ -13,6 +13,7 @@ import csv
 import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -31,6 +32,8 @@ DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tr
 MODELS, HOT, COLD_SHARE = 1000, 60, 0.0135
 SLO_S = 10.0
 SHOWN = ("helios", "lru", "ollama", "dedicated")
+HOST_BYTES = 1024 * GiB
+"""What sleeping models may hold in the run that is shown beside: none of the others puts models to sleep."""
 Row = tuple[float, int, int]
 
 
@@ -68,7 +71,8 @@ def mapped(rows: Iterator[Row]) -> list[Asked]:
 
 
 def played(trace: Sequence[Asked], there: Fleet) -> dict[str, Outcome]:
-    return {name: POLICIES[name](there, trace, Speeds()) for name in SHOWN}
+    found = {name: POLICIES[name](there, trace, Speeds()) for name in SHOWN}
+    return found | {"helios, sleeping": POLICIES["helios"](replace(there, host_bytes=HOST_BYTES), trace, Speeds())}
 
 
 def main() -> int:
@@ -84,26 +88,29 @@ def main() -> int:
         "Mooncake conversation": mapped(mooncake(given.directory / "mooncake_conversation_trace.jsonl")),
     }
     figures: dict[str, list[float]] = {
-        "swap_seconds_vs_lru": [], "gpu_hours_vs_dedicated": [], "committed": [], "slo": [], "slo_dedicated": [],
+        "swap_seconds_vs_lru": [], "swap_seconds_sleeping_vs_lru": [], "gpu_hours_vs_dedicated": [], "committed": [], "slo": [], "slo_dedicated": [],
     }  # fmt: skip
     for title, trace in traces.items():
         found = played(trace, there)
         ours = found["helios"]
-        assert not ours.overcommits and not ours.lost and not ours.doubled, f"{title}: {ours}"
+        for each in (ours, found["helios, sleeping"]):
+            assert not each.overcommits and not each.lost and not each.doubled, f"{title}: {each}"
         figures["swap_seconds_vs_lru"].append(ours.swap_s / found["lru"].swap_s)
+        figures["swap_seconds_sleeping_vs_lru"].append(found["helios, sleeping"].swap_s / found["lru"].swap_s)
         figures["gpu_hours_vs_dedicated"].append(ours.device_s / found["dedicated"].device_s)
         figures["committed"].append(ours.committed)
         figures["slo"].append(ours.within(SLO_S))
         figures["slo_dedicated"].append(found["dedicated"].within(SLO_S))
         print_table(
             f"{title}: {len(trace):,} requests in {ours.span_s / 60:.0f} minutes, {given.devices} cards of 80 GiB",
-            ("", "answered", f"first token in {SLO_S:.0f} s", "starts", "swapping", "GPU-hours", "committed"),
+            ("", "answered", f"first token in {SLO_S:.0f} s", "starts", "wakes", "swapping", "GPU-hours", "committed"),
             [
                 (
                     name,
                     f"{each.answered / each.requests:.1%}",
                     f"{each.within(SLO_S):.1%}",
                     f"{each.starts:,}",
+                    f"{each.wakes:,}",
                     f"{each.swap_s:,.0f} s",
                     f"{each.device_s / 3600:.1f}",
                     f"{each.committed:.1%}",

@@ -10,7 +10,9 @@ from heliosd.errors import Conflict, NotFound
 from heliosd.lease import LocalLease
 from tests.node.world import World, world
 
-BIG = {"kv_cache": "50GiB", "max_model_len": 2048}
+SLOW = {"engine_args": {"load_s": 0.5, "wake_s": 0.01}}
+"""To load: else a fresh start would be the faster way back."""
+BIG = {"kv_cache": "50GiB", "max_model_len": 2048, **SLOW}
 FAST = {"pool.residence_s": "0"}
 
 
@@ -44,7 +46,7 @@ async def test_who_makes_room_sleeps_and_wakes_for_the_next_request(tmp_path: Pa
 
 
 async def test_a_model_whose_memory_does_not_come_back_is_stopped_instead(tmp_path: Path) -> None:
-    leaks = {**BIG, "engine_args": {"sleep_leaks_bytes": 30 * 2**30}}
+    leaks = {**BIG, "engine_args": {**SLOW["engine_args"], "sleep_leaks_bytes": 30 * 2**30}}
     async with world(tmp_path, models={"org/a": leaks, "org/b": BIG}, settings=FAST) as here:
         a, b = await here.add("org/a"), await here.add("org/b")
         assert [await ask(here, ref) for ref in (a, b, a)] == ["r1", "r2", "r3"]
@@ -54,14 +56,14 @@ async def test_a_model_whose_memory_does_not_come_back_is_stopped_instead(tmp_pa
 
 
 async def test_a_wake_that_fails_is_answered_by_a_fresh_start(tmp_path: Path) -> None:
-    fails = {**BIG, "engine_args": {"wake_fails": "cannot map the weights"}}
+    fails = {**BIG, "engine_args": {**SLOW["engine_args"], "wake_fails": "cannot map the weights"}}
     async with world(tmp_path, models={"org/a": fails, "org/b": BIG}, settings=FAST) as here:
         a, b = await here.add("org/a"), await here.add("org/b")
         assert [await ask(here, ref) for ref in (a, b, a)] == ["r1", "r2", "r3"]
 
 
 async def test_sleep_and_wake_on_request(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+    async with world(tmp_path, models={"org/one": SLOW}) as here:
         ref = await here.add("org/one", alias="one")
         await ask(here, ref)
         assert await here.node.sleep("one") == ("r1",)
