@@ -3,6 +3,7 @@
 Of what is in a request it knows `model` and, roughly, how much work it is; engines validate and answer.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, closing
@@ -27,6 +28,9 @@ from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.lease import Lease, LocalLease, PeerLease
 
 log = logging.getLogger("heliosd.api")
+
+_DEATH_IS_KNOWN_S = 2.0
+"""An engine that failed a request and is not told dead by then lives: to ask it again would be the same again."""
 
 # What is between the client and Helios, or was undone when the body was read.
 _NOT_PASSED = TERMS_HEADERS | frozenset(
@@ -133,7 +137,8 @@ async def _serve(
         try:
             await answer()
         except EngineFailed as failure:
-            if trace.replica is None or not reply.repeatable or not parts.retries.spend():
+            dead = trace.replica
+            if dead is None or not reply.repeatable or not await _gone(parts, dead) or not parts.retries.spend():
                 raise
             parts.metrics.retried(trace.model or "")
             why = f"{trace.replica} died before the first word; asked once more: {failure.message}"
@@ -143,6 +148,18 @@ async def _serve(
             await answer()
 
     return await _answered(request, reply, answer_or_retry())
+
+
+async def _gone(parts: Parts, replica: str) -> bool:
+    """Wait until the scheduler knows that a replica serves nobody any more; False when it goes on to serve."""
+    try:
+        async with asyncio.timeout(_DEATH_IS_KNOWN_S):
+            version = -1
+            while any(each.id == replica and each.state is State.READY for each in parts.node.snapshot().replicas):
+                version = await parts.node.changed(version)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _lease(

@@ -118,6 +118,8 @@ class World:
         self._asked: dict[Ticket, Asked] = {}
         self._waiting: set[Ticket] = set()
         self._gone: set[ReplicaId] = set()
+        self._served: set[Ticket] = set()
+        self._asked_all = False
         self._starting_until: dict[DeviceId, float] = {}
         self._now = 0.0
 
@@ -129,6 +131,7 @@ class World:
         for number, asked in enumerate(trace):
             self._until(asked.at_s)
             self._arrive(Ticket(f"t{number}"), asked)
+        self._asked_all = True
         self._until(float("inf"))
         self.outcome.span_s = self._now
         self.outcome.lost = len(self._waiting)
@@ -152,6 +155,8 @@ class World:
     def _until(self, at: float) -> None:
         """Everything that happens before `at`; the scheduler is woken when it asked to be."""
         while True:
+            if self._asked_all and not self._waiting and not self._served:
+                return  # whoever sleeps on is no longer part of it
             soonest = self._events[0][0] if self._events else float("inf")
             wakeup = self.scheduler.next_wakeup
             if wakeup is not None and wakeup < soonest and wakeup <= at and wakeup != float("inf"):
@@ -160,6 +165,8 @@ class World:
             if soonest > at or soonest == float("inf"):
                 return
             _, _, event = heapq.heappop(self._events)
+            if isinstance(event, RequestReleased):
+                self._served.discard(event.ticket)
             if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke) and event.replica in self._gone:
                 continue
             self._take(event)
@@ -225,6 +232,7 @@ class World:
                 self.outcome.answered += 1
                 self.outcome.first_token_s.append(at - asked.at_s + self.speeds.first_token_s(asked))
                 took_s = self.speeds.answer_s(asked, self.fleet.models[asked.model])
+                self._served.add(ticket)
                 self._later(RequestReleased(at + took_s, ticket))
             case Refuse(ticket=ticket, code=code):
                 self._settled(ticket)

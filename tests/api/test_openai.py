@@ -10,10 +10,11 @@ import anthropic
 import openai
 import pytest
 
+from heliosd.core.lifecycle import State
 from heliosd.core.names import PeerName
 from heliosd.engines.engine import Reply, Request
 from heliosd.errors import CannotFit, EngineFailed, Unavailable
-from tests.api.world import MemoryEngine, World, chunk
+from tests.api.world import MemoryEngine, World, chunk, say_hello
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -253,6 +254,7 @@ async def test_an_error_of_the_engine_is_told_whole_when_it_is_no_json(it: World
 
 async def test_an_engine_that_dies_before_a_word_is_a_502(it: World) -> None:
     async def answer(request: Request, reply: Reply) -> None:
+        it.engine.state = State.FAILED
         raise EngineFailed("cannot answer: the engine died", cause="SIGKILL")
 
     it.engine.answer = answer
@@ -412,3 +414,50 @@ async def test_connections_send_at_once(it: World) -> None:
         assert handler.transport is not None
         sock = handler.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+async def test_a_request_whose_engine_died_before_a_word_is_asked_once_more(it: World) -> None:
+    calls: list[Request] = []
+
+    async def answer(request: Request, reply: Reply) -> None:
+        calls.append(request)
+        if len(calls) == 1:
+            it.engine.state = State.FAILED
+            raise EngineFailed("cannot answer: the engine died", cause="SIGKILL")
+        await say_hello(request, reply)
+
+    it.engine.answer = answer
+    async with it.http.post("/v1/chat/completions", json=CHAT) as response:
+        assert response.status == 200
+    assert len(calls) == 2
+    await it.journal.flushed()
+    assert [entry.kind for entry in await it.journal.read(subject="tiny")] == ["retry"]
+
+
+async def test_a_stream_is_asked_once_more_too_as_long_as_nothing_of_it_was_sent(it: World) -> None:
+    calls: list[Request] = []
+
+    async def answer(request: Request, reply: Reply) -> None:
+        calls.append(request)
+        if len(calls) == 1:
+            await reply.start(200, [("content-type", "text/event-stream")])
+            it.engine.state = State.FAILED
+            raise EngineFailed("cannot answer: the engine died", cause="SIGKILL")
+        await say_hello(request, reply)
+
+    it.engine.answer = answer
+    async with client_of(it) as client:
+        stream = await client.chat.completions.create(**CHAT, stream=True)  # type: ignore[call-overload]
+        assert [part.choices[0].delta.content async for part in stream] == ["hello", " there"]
+    assert len(calls) == 2
+
+
+async def test_retries_have_a_budget(it: World) -> None:
+    async def answer(request: Request, reply: Reply) -> None:
+        it.engine.state = State.FAILED
+        raise EngineFailed("cannot answer: the engine died", cause="SIGKILL")
+
+    it.engine.answer = answer
+    for _ in range(20):
+        await error_of(it)
+    assert 20 < len(it.node.leases) <= 26

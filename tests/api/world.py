@@ -85,6 +85,7 @@ class MemoryEngine:
     answer: Answer = say_hello
     seen: list[Request] = field(default_factory=list)
     text: str = ""
+    state: State = State.READY
 
     pids = frozenset({4711})
     footprint = FOOTPRINT
@@ -208,10 +209,10 @@ class MemoryNode:
         ids = tuple(device.id for device in self.devices)
         replicas = tuple(
             ReplicaStatus(
-                ReplicaId(f"r-{name}"), name, "b" * 64, State.READY, ids, frozenset(), FOOTPRINT, FOOTPRINT,
+                ReplicaId(f"r-{name}"), name, "b" * 64, engine.state, ids, frozenset(), FOOTPRINT, FOOTPRINT,
                 90.0, 95.0, float("inf"),
             )
-            for name in self.engines
+            for name, engine in self.engines.items()
         )  # fmt: skip
         accounts = tuple(_account(device) for device in self.devices)
         return Snapshot(100.0, accounts, replicas, self.waiting, self.draining)

@@ -87,9 +87,8 @@ def main() -> int:
         "Azure code": mapped(azure(given.directory / "AzureLLMInferenceTrace_code.csv")),
         "Mooncake conversation": mapped(mooncake(given.directory / "mooncake_conversation_trace.jsonl")),
     }
-    figures: dict[str, list[float]] = {
-        "swap_seconds_vs_lru": [], "swap_seconds_sleeping_vs_lru": [], "gpu_hours_vs_dedicated": [], "committed": [], "slo": [], "slo_dedicated": [],
-    }  # fmt: skip
+    names = ("swap_seconds_vs_lru", "swap_seconds_sleeping_vs_lru", "gpu_hours_vs_dedicated", "committed", "slo")
+    figures: dict[str, list[float]] = {name: [] for name in (*names, "slo_dedicated")}
     for title, trace in traces.items():
         found = played(trace, there)
         ours = found["helios"]

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.slow
 
 FLEET = '[[device]]\nname = "g"\ncount = 8\ncapacity = "8GiB"\nkind = "NVIDIA H100 80GB HBM3"\nnvlink = true\n'
 MODELS = [f"test/m{number}" for number in range(12)]
-SETTINGS = '[engines]\nkv_cache = "4GiB"\n[queue]\npatience_s = 0.2\n'
+SETTINGS = '[engines]\nkv_cache = "4GiB"\n[queue]\npatience_s = 0.2\n[pool]\nsleep = false\nresidence_s = 0\n'
 """So large that a device of the fleet holds one model."""
+SLEEPING = SETTINGS.replace("sleep = false", "sleep = true")
 ASK = [{"role": "user", "content": "are you there?"}]
 
 
@@ -91,6 +92,22 @@ def test_a_dozen_models_share_eight_devices_under_load(node: Daemon):
     for replica in {event["replica"] for event in events if event["kind"] == "start"}:
         life = [event["kind"] for event in events if event["replica"] == replica and event["kind"] != "grant"]
         assert life in (["start", "ready"], ["start", "ready", "drain", "stop", "exited"]), (replica, life)
+
+
+def test_models_that_sleep_are_accounted_for_and_wake(small_models: Path):
+    loads = "".join(
+        f'[models."{ref}"]\nengine_args = {{load_s = 0.5, wake_s = 0.02, tokens_per_s = 2000.0}}\n' for ref in MODELS
+    )
+    with heliosd(fleet=FLEET, config=SLEEPING + loads, stock=small_models) as node:
+        client, dice = node.openai(), random.Random(8)
+        wanted = [dice.choice(MODELS) for _ in range(120)]
+        with ThreadPoolExecutor(12) as threads:
+            answers = list(threads.map(lambda ref: chat(client, ref), wanted))
+        assert all(len(answer.split()) == 5 for answer in answers)
+        for device in node.get("devices")["devices"]:
+            assert device["used_bytes"] <= device["promised_bytes"] <= device["capacity_bytes"] - device["safety_bytes"]
+        kinds = [event["kind"] for event in node.events(limit=10_000)]
+        assert kinds.count("awake") > 0
 
 
 def test_explain_tells_one_request_from_its_wait_to_its_end(node: Daemon):
@@ -250,7 +267,9 @@ def test_an_engine_that_dies_or_does_not_start_says_why(small_models: Path):
             chat(client, MODELS[1])
         assert caught.value.status_code == 502 and "no such kernel" in caught.value.body["cause"]
         assert int(caught.value.response.headers["retry-after"]) >= 1
-        assert daemon.metric("helios_replica_failures_total") == 2
+        # The request is asked once more, and the start is tried on a second device.
+        daemon.until(lambda: daemon.metric("helios_replica_failures_total") == 4, 10, "not all failures were counted")
+        assert daemon.metric("helios_retries_total") == 1
         assert len([event for event in daemon.events() if event["kind"] == "exited"]) == 2
 
 
