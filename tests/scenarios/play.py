@@ -10,10 +10,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading, LinkKind
 from heliosd.core.messages import (
     Command,
     Demand,
@@ -66,7 +66,7 @@ class Player:
             return line
         told = line.partition("->")[0].rstrip()
         first, _, rest = told.partition(" ")
-        if first in ("device", "model", "patience"):
+        if first in ("device", "link", "model", "patience"):
             getattr(self, f"_{first}")(rest.strip())
             return line
         commands = self.scheduler.handle(self._event(parse_seconds(first), rest.strip()))
@@ -79,6 +79,15 @@ class Player:
         name, size = rest.split()
         self.devices.append(Device(DeviceId(name), DeviceKind.SIMULATED, "card", parse_bytes(size)))
         self.scheduler.handle(LimitsChanged(0.0, Limits(safety_ratio=0.0)))
+        self.scheduler.handle(DevicesFound(0.0, tuple(self.devices)))
+
+    def _link(self, rest: str) -> None:
+        """`link g0+g1 nvlink`: how all of these reach one another."""
+        names, _, kind = rest.partition(" ")
+        ends = [DeviceId(name) for name in names.split("+")]
+        for at, device in enumerate(self.devices):
+            links = tuple((end, LinkKind(kind)) for end in ends if end != device.id and device.id in ends)
+            self.devices[at] = replace(device, links=device.links + links)
         self.scheduler.handle(DevicesFound(0.0, tuple(self.devices)))
 
     def _model(self, rest: str) -> None:
