@@ -60,6 +60,7 @@ from heliosd.core.snapshot import Snapshot
 from heliosd.demands import Demands
 from heliosd.devices import ram
 from heliosd.devices.probe import Probe
+from heliosd.engine_arguments import chosen_args
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
@@ -500,7 +501,7 @@ class Node:
                     dtype=settings.dtype,
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
-                    engine_args=with_room(settings.engine_args, demand.adapters),
+                    engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
                     sleep=self._scheduler.limits.sleep,
                 )
             )
