@@ -54,6 +54,7 @@ from heliosd.core.messages import (
     Wanted,
 )
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
+from heliosd.core.peer_news import PeerNews
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
@@ -118,6 +119,8 @@ class Node:
         self._recording = recording
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
+        self._peer_holds: tuple[tuple[PeerName, tuple[str, ...]], ...] = ()
+        self._peer_news: tuple[PeerNews, ...] = ()
         self._told: dict[Ticket, Callable[[Hold], None]] = {}
         self._read_now = asyncio.Event()
         self._version = 0
@@ -332,8 +335,13 @@ class Node:
 
     def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
         """What the live peers hold."""
-        rows = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
-        self.post(PeersChanged(self.now(), rows))
+        self._peer_holds = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
+        self.post(PeersChanged(self.now(), self._peer_holds, self._peer_news))
+
+    def peers_told(self, news: tuple[PeerNews, ...]) -> None:
+        """How busy the live peers are."""
+        self._peer_news = news
+        self.post(PeersChanged(self.now(), self._peer_holds, news))
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests, finish the old, stop all replicas; returns then, or when the deadline has passed."""

@@ -7,7 +7,7 @@ from heliosd.core.eviction import Resident
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.ledger import Ledger
 from heliosd.core.messages import Demand
-from heliosd.core.names import DeviceId, ReplicaId
+from heliosd.core.names import DeviceId, PeerName, ReplicaId
 from heliosd.core.outlook import DeviceOutlook, Outlook
 from heliosd.core.topology import described, groups, rank
 from heliosd.core.units import format_bytes
@@ -39,7 +39,18 @@ class NeverFits:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A peer is expected to serve it sooner than this node, where it must wait or can never fit. See `neighbours`."""
+
+    peer: PeerName
+    reason: str
+    """Shows the seconds here and there."""
+
+
 Placement = Fits | MustWait | NeverFits
+"""What this node's own devices say."""
+Verdict = Placement | Elsewhere
 
 
 def place(
