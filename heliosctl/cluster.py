@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from heliosctl.client import connect
 from heliosctl.exits import Exit
 from heliosctl.output import Column, show, table
+from heliosd.core.units import format_bytes
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
@@ -16,6 +17,9 @@ _COLUMNS = (
     Column("STATE"),
     Column("ADDRESS"),
     Column("MODELS", right=True),
+    Column("READY", right=True),
+    Column("FREE", right=True),
+    Column("WAIT", right=True),
     Column("API", wide=True),
     Column("VERSION", wide=True),
     Column("HOLDS", wide=True),
@@ -44,6 +48,9 @@ def _row(member: "MemberView") -> tuple[str, ...]:
         member.state,
         member.address or "-",
         str(len(member.models)),
+        str(len(member.ready)),
+        "-" if member.free_bytes is None else format_bytes(member.free_bytes),
+        str(member.queue_length),
         member.api_url or "-",
         member.version or "-",
         ", ".join(member.models) or "-",

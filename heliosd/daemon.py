@@ -31,6 +31,7 @@ from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts
 from heliosd.cluster.alone import Alone
 from heliosd.cluster.identity import derive_key
+from heliosd.cluster.load import load_of
 from heliosd.cluster.member import Meta, parse_name, reachable_url
 from heliosd.cluster.peers import Peers
 from heliosd.config import Settings
@@ -70,6 +71,9 @@ from heliosd.telemetry.loop_lag import watch_loop
 from heliosd.telemetry.metrics import Metrics
 
 log = logging.getLogger("heliosd")
+
+LOAD_S = 2.0
+"""Peers are told of this node's load at most once in so long."""
 
 
 async def serve(loaded: Loaded, simulate: Path | None) -> int:
@@ -186,6 +190,8 @@ class Daemon:
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             work.append(tasks.create_task(self._follow_models(store, peers), name="models"))
+            if self._settings.cluster.enabled:
+                work.append(tasks.create_task(self._follow_load(node, peers), name="load"))
             self._join(peers, listening, tasks)
             log.info("running", extra={"version": __version__, "node": settings.node.name})
             await self._stop.wait()
@@ -256,7 +262,7 @@ class Daemon:
 
         key = derive_key(cluster.key.get_secret_value())
         gossip = Gossip(name, GossipSettings(key=key, bind=cluster.bind, seeds=cluster.seeds, cluster=cluster.name))
-        return Peers(name, gossip, meta, node.peers_changed, key=key)
+        return Peers(name, gossip, meta, node.peers_changed, key=key, load_changed=node.peers_told)
 
     def _join(self, peers: Peers, listening: Listening, tasks: asyncio.TaskGroup) -> None:
         api, cluster = self._settings.api, self._settings.cluster
@@ -312,6 +318,18 @@ class Daemon:
                 await peers.set_catalogue(name for model in models for name in (str(model.ref), *model.aliases))
             except (HeliosError, OSError, sqlite3.Error) as error:
                 log.error("peers not told of models", extra={"cause": str(error)})
+
+    @staticmethod
+    async def _follow_load(node: Node, peers: Peers) -> None:
+        """Keep the peers' idea of how busy this node is up to date, at most once in LOAD_S."""
+        version = -1
+        while True:
+            version = await node.changed(version)
+            try:
+                await peers.set_load(load_of(node.snapshot()))
+            except HeliosError as error:
+                log.warning("peers not told of the load", extra={"cause": str(error)})
+            await asyncio.sleep(LOAD_S)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

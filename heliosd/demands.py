@@ -5,9 +5,7 @@ The core never estimates; the node puts the answer from here into the event.
 
 import asyncio
 import difflib
-import hashlib
 import heapq
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -16,8 +14,10 @@ from heliosd.core.adapters import AdapterRoom, room_for, with_room
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand
 from heliosd.core.names import ModelRef
+from heliosd.engine_arguments import arguments_of, chosen_step
 from heliosd.errors import BadRequest, NotFound
 from heliosd.estimation.calibration import Calibration
+from heliosd.estimation.chosen_limits import STEP, within
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import Estimate, History, Place, Wishes, estimate, sequences
 from heliosd.estimation.launch import CURRENT, Version
@@ -130,23 +130,20 @@ class Demands:
             if not devices:
                 continue
             largest = max(devices, key=lambda device: device.capacity_bytes)
-            arguments = arguments_of(settings, sequences(wishes, largest.kind))
-            engine = self.engine_name(largest.kind)
-            history = History(await self._learned(), engine, arguments, base.revision)
-            at = Place(largest.kind, largest.capacity_bytes, largest.name)
-            predicted = estimate(base.known, base.profile, wishes, at, history, version_of(engine))
-            demand = _demand(base, predicted, family, settings, arguments)
+            sizes = [each.profile.weights_bytes for each in adapters] if DeviceKind.HOST in family else []
+            copies_bytes = sum(heapq.nlargest(room.at_once, sizes)) if room else 0
+            usable = usable_bytes(largest, self.settings) - copies_bytes
+            predict = self._predictor(base, settings, largest, await self._learned())
+            predicted = within(usable, wishes, base.known, predict)
+            chosen = chosen_step(predicted.launch, settings.engine_args)
+            demand = _demand(base, predicted, family, settings, arguments_of(settings, predicted.max_num_seqs, chosen))
             appraisal = Appraisal(stored, base, predicted, demand)
             if room is not None:
-                sizes = [each.profile.weights_bytes for each in adapters] if DeviceKind.HOST in family else []
-                appraisal = _with_adapters(appraisal, room, sum(heapq.nlargest(room.at_once, sizes)))
-            if appraisal.demand.per_device.total_bytes <= self._usable_bytes(largest):
+                appraisal = _with_adapters(appraisal, room, copies_bytes)
+            if predicted.per_device.total_bytes <= usable:
                 return appraisal
             fallback = fallback or appraisal
         return fallback or self._nowhere(stored, base, wishes, settings)
-
-    def _usable_bytes(self, device: Device) -> float:
-        return device.capacity_bytes * (1 - self.settings.devices.safety_ratio)
 
     async def _base_of(self, stored: StoredModel) -> StoredModel:
         if stored.adapter is None:
@@ -155,6 +152,20 @@ class Demands:
         if base is None:  # the store keeps it for as long as there are adapters of it
             raise NotFound(f"cannot serve {stored.ref}: its base {stored.adapter.base} is not in the store any more")
         return base
+
+    def _predictor(
+        self, stored: StoredModel, settings: ModelSettings, device: Device, learned: Calibration
+    ) -> Callable[[Wishes, int | None], Estimate]:
+        engine = self.engine_name(device.kind)
+
+        def predict(wishes: Wishes, room_bytes: int | None) -> Estimate:
+            seqs, step = sequences(wishes, device.kind), wishes.engine_args.get(STEP)
+            chosen = None if step == settings.engine_args.get(STEP) else step
+            history = History(learned, engine, arguments_of(settings, seqs, chosen), stored.revision)
+            at = Place(device.kind, device.capacity_bytes, device.name, room_bytes)
+            return estimate(stored.known, stored.profile, wishes, at, history, version_of(engine))
+
+        return predict
 
     @staticmethod
     def _nowhere(stored: StoredModel, base: StoredModel, wishes: Wishes, settings: ModelSettings) -> Appraisal:
@@ -190,16 +201,9 @@ def version_of(engine: str) -> Version:
     return parse_version(engine.rpartition(" ")[2]) or CURRENT
 
 
-def arguments_of(settings: ModelSettings, max_num_seqs: int) -> str:
-    """What measurements are kept under besides the revision: with other settings an engine has another overhead."""
-    engine_args = json.dumps(dict(settings.engine_args), sort_keys=True, default=str).encode()
-    said = {
-        "dtype": settings.dtype,
-        "engine_args": hashlib.sha256(engine_args).hexdigest()[:16],
-        "max_num_seqs": max_num_seqs,
-        "tensor_parallel": settings.tensor_parallel,
-    }
-    return json.dumps(said, separators=(",", ":"))
+def usable_bytes(device: Device, settings: Settings) -> int:
+    """What could ever be promised of a device, as the ledger reckons."""
+    return device.capacity_bytes - int(device.capacity_bytes * settings.devices.safety_ratio)
 
 
 def _check_room(stored: StoredModel, room: AdapterRoom | None) -> None:

@@ -55,12 +55,14 @@ from heliosd.core.messages import (
     Wanted,
 )
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
+from heliosd.core.peer_news import PeerNews
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
 from heliosd.demands import Demands
 from heliosd.devices import ram
 from heliosd.devices.probe import Probe
+from heliosd.engine_arguments import chosen_args
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
@@ -122,6 +124,8 @@ class Node:
         self._foresight = Foresight(usage, demands, self._scheduler, self.post, self.now) if usage else None
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
+        self._peer_holds: tuple[tuple[PeerName, tuple[str, ...]], ...] = ()
+        self._peer_news: tuple[PeerNews, ...] = ()
         self._told: dict[Ticket, Callable[[Hold], None]] = {}
         self._read_now = asyncio.Event()
         self._store_moved = asyncio.Event()
@@ -342,8 +346,13 @@ class Node:
 
     def peers_changed(self, holds: Mapping[PeerName, frozenset[str]]) -> None:
         """What the live peers hold."""
-        rows = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
-        self.post(PeersChanged(self.now(), rows))
+        self._peer_holds = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
+        self.post(PeersChanged(self.now(), self._peer_holds, self._peer_news))
+
+    def peers_told(self, news: tuple[PeerNews, ...]) -> None:
+        """How busy the live peers are."""
+        self._peer_news = news
+        self.post(PeersChanged(self.now(), self._peer_holds, news))
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests, finish the old, stop all replicas; returns then, or when the deadline has passed."""
@@ -524,7 +533,7 @@ class Node:
                     dtype=settings.dtype,
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
-                    engine_args=with_room(settings.engine_args, demand.adapters),
+                    engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
                     sleep=self._scheduler.limits.sleep,
                 )
             )

@@ -669,6 +669,9 @@ class MemberView(Wire):
     api_url: str | None = None
     version: str | None = None
     models: list[str] = []
+    ready: list[str] = Field([], description="of its models, those that are ready; at most the twelve latest used")
+    free_bytes: int | None = Field(None, description="of its freest device, as it last told, in whole GiB")
+    queue_length: int = Field(0, description="requests that wait there, up to the next power of two")
 
 
 class Snapshot(Wire):

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from heliosd.api.estimate_views import account_view, architecture_of
 from heliosd.api.parts import Entry, Identity, Kind, Stored
-from heliosd.cluster.member import Member
+from heliosd.cluster.member import Member, ready_of
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Footprint, Priority
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
@@ -107,13 +107,17 @@ def engine_kind_view(name: str, kind: Kind) -> EngineKindView:
 
 
 def member_view(member: Member, models: Iterable[str]) -> MemberView:
+    models = sorted(models)
     return MemberView(
         name=member.name,
         state=member.state,
         address=member.address,
         api_url=member.api_url,
         version=member.version or None,
-        models=sorted(models),
+        models=models,
+        ready=list(ready_of(member, models)),
+        free_bytes=member.load.free_bytes,
+        queue_length=member.load.queue_length,
     )
 
 

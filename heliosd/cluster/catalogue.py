@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from yarl import URL
 
 from heliosd.cluster.identity import PEER_HEADER
-from heliosd.cluster.member import Member
+from heliosd.cluster.member import Member, ready_of
 from heliosd.core.names import PeerName, parse_ref
+from heliosd.core.peer_news import PeerNews
 from heliosd.errors import HeliosError, SourceFailed
 
 log = logging.getLogger("heliosd.cluster")
@@ -40,21 +41,25 @@ class _Known:
 
 
 class Catalogues:
-    """The one owner of what peers hold. `publish` is told whenever what routable peers hold has changed."""
+    """The one owner of what peers hold. `publish` is told whenever what routable peers hold has changed, `report`
+    whenever what they say of their load has, always of models that are known by then."""
 
     def __init__(
         self,
         fetch: Callable[[Member], Awaitable[frozenset[str]]],
         publish: Callable[[Holds], None],
         *,
+        report: Callable[[tuple[PeerNews, ...]], None] = lambda news: None,
         first_retry_s: float = FIRST_RETRY_S,
     ) -> None:
         self._fetch = fetch
         self._publish = publish
+        self._report = report
         self._first_retry_s = first_retry_s
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._known: dict[PeerName, _Known] = {}
         self.holds: Holds = MappingProxyType({})
+        self._news: tuple[PeerNews, ...] = ()
 
     def note(self, member: Member, tasks: asyncio.TaskGroup) -> None:
         """Take in a member's news; fetches, if there is something to fetch, as a task of `tasks`."""
@@ -114,6 +119,15 @@ class Catalogues:
         if holds != self.holds:
             self.holds = MappingProxyType(holds)
             self._publish(self.holds)
+        members = {name: self._known[name].member for name in holds}
+        news = tuple(
+            PeerNews(name, ready_of(member, holds[name]), member.load.free_bytes, member.load.queue_length)
+            for name, member in members.items()
+            if member.load.free_bytes is not None
+        )
+        if news != self._news:
+            self._news = news
+            self._report(news)
 
 
 def _stop(known: _Known) -> None:

@@ -221,4 +221,5 @@ def _member(peer: kinship.Member) -> Member | None:
         peer.epoch,
         meta.catalogue,
         meta.draining,
+        meta.load,
     )

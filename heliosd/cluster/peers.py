@@ -12,9 +12,10 @@ import aiohttp
 from heliosd.cluster.catalogue import CATALOGUE_TARGET, Catalogues, Holds, fetch_models
 from heliosd.cluster.forward import PassedRequest, Reply, forward, request_target
 from heliosd.cluster.identity import KEY_BYTES, sign, verify
-from heliosd.cluster.member import Member, MemberState, Meta, catalogue_hash
+from heliosd.cluster.member import Load, Member, MemberState, Meta, catalogue_hash
 from heliosd.cluster.membership import Membership
 from heliosd.core.names import PeerName
+from heliosd.core.peer_news import PeerNews
 from heliosd.errors import SourceFailed, Unavailable
 
 log = logging.getLogger("heliosd.cluster")
@@ -25,7 +26,8 @@ REJOIN_S = 5.0
 class Peers:
     """One owner of the membership, the catalogues and the connections to peers.
 
-    `holds_changed` is called on the event loop with what routable peers hold, whenever that changes.
+    `holds_changed` is called on the event loop with what routable peers hold, whenever that changes; `load_changed`
+    with what they tell of their load.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Peers:
         holds_changed: Callable[[Holds], None],
         *,
         key: bytes | None,
+        load_changed: Callable[[tuple[PeerNews, ...]], None] = lambda news: None,
         rejoin_s: float = REJOIN_S,
     ) -> None:
         """`key` is the cluster's; None for a node that is alone, which then trusts no peer at all."""
@@ -44,7 +47,7 @@ class Peers:
         self._meta = meta
         self._rejoin_s = rejoin_s
         self._key = key or secrets.token_bytes(KEY_BYTES)
-        self._catalogues = Catalogues(self._fetch, holds_changed)
+        self._catalogues = Catalogues(self._fetch, holds_changed, report=load_changed)
         self._session: aiohttp.ClientSession | None = None
         self._running: asyncio.Task[None] | None = None
         self.joined = asyncio.Event()
@@ -77,6 +80,10 @@ class Peers:
     async def set_catalogue(self, models: Iterable[str]) -> None:
         """Tell the peers that this node's store now has these names, aliases included: they fetch the list."""
         await self._tell(replace(self._meta, catalogue=catalogue_hash(models)))
+
+    async def set_load(self, load: Load) -> None:
+        """Tell the peers how busy this node is. Not too often: gossip carries it to everybody."""
+        await self._tell(replace(self._meta, load=load))
 
     async def set_draining(self) -> None:
         """Tell the peers to pass no more requests to this node."""

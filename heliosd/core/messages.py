@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from heliosd.core.adapters import AdapterRoom
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+from heliosd.core.peer_news import PeerNews
 from heliosd.core.remembered import Remembered
 
 
@@ -217,10 +218,12 @@ class DevicesRead:
 
 @dataclass(frozen=True, slots=True)
 class PeersChanged:
-    """What the live peers say they hold."""
+    """What the live peers say they hold, and how busy they are."""
 
     at: float
     holds: tuple[tuple[PeerName, tuple[str, ...]], ...]
+    news: tuple[PeerNews, ...] = ()
+    """Of those that tell of their load."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Whether a replica's bytes are to be had, on which devices, and at whose expense. Values in, values out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
-from heliosd.core.eviction import Resident, by_worth, smallest_sufficient
+from heliosd.core.eviction import Resident
+from heliosd.core.hardware import DeviceKind
 from heliosd.core.ledger import Ledger
 from heliosd.core.messages import Demand
-from heliosd.core.names import DeviceId, ReplicaId
+from heliosd.core.names import DeviceId, PeerName, ReplicaId
+from heliosd.core.outlook import DeviceOutlook, Outlook
+from heliosd.core.topology import described, groups, rank
 from heliosd.core.units import format_bytes
 
 
@@ -37,7 +39,18 @@ class NeverFits:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A peer is expected to serve it sooner than this node, where it must wait or can never fit. See `neighbours`."""
+
+    peer: PeerName
+    reason: str
+    """Shows the seconds here and there."""
+
+
 Placement = Fits | MustWait | NeverFits
+"""What this node's own devices say."""
+Verdict = Placement | Elsewhere
 
 
 def place(
@@ -51,140 +64,92 @@ def place(
 ) -> Placement:
     """Find the best place for `demand`.
 
-    Preference: a place with free room, the tightest first; else one where idle replicas make room, those whose loss
-    costs the fewest seconds; else one to wait for. Devices that fail are not considered. What older requests wait for
-    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
+    In this order: a place with free room; one where enough is on its way back already; one where idle replicas make
+    room, those whose loss costs the fewest seconds (tenths decide, less is noise); one to wait for. Among equals of
+    several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same NUMA node, the rest), then
+    the tightest. Devices that fail are not considered. What older requests wait for (`claimed`) is left to them.
+    `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
-    groups = [only] if only else [group for group in _device_groups(ledger, demand) if group not in barred]
+    groups = [only] if only else [group for group in _groups(ledger, demand) if group not in barred]
     possible = [group for group in groups if all(ledger.lasting_bytes(device) >= need for device in group)]
     if not possible:
         return NeverFits(_never(demand, ledger, groups))
     possible = [group for group in possible if not claimed & set(group)]
     if not possible:
-        return MustWait(
-            (), (), f"needs {format_bytes(need)}; an older request waits for {_names(tuple(sorted(claimed)))}"
-        )
-    free_now = [group for group in possible if _free(ledger, group) >= need]
+        return MustWait((), (), f"needs {format_bytes(need)}; an older request waits for {'+'.join(sorted(claimed))}")
+    views = {
+        device: DeviceOutlook.of(device, need, ledger, residents)
+        for device in sorted({device for group in possible for device in group})
+    }
+    outlooks = [Outlook(group, rank(group, ledger.devices), views) for group in possible]
+    free_now = [each for each in outlooks if each.free_bytes >= need]
     if free_now:
-        group = min(free_now, key=lambda each: (_free(ledger, each), each))
-        return Fits(
-            group, (), f"needs {format_bytes(need)}, {format_bytes(_free(ledger, group))} free on {_names(group)}"
-        )
-    return _make_room(demand, ledger, residents, possible)
+        best = min(free_now, key=lambda each: (each.link, each.free_bytes, _spare(each, views), each.devices))
+        return Fits(best.devices, (), _free_on(best, need, ledger))
+    return _make_room(need, ledger, residents, outlooks)
 
 
-def _make_room(
-    demand: Demand, ledger: Ledger, residents: tuple[Resident, ...], possible: list[tuple[DeviceId, ...]]
-) -> Fits | MustWait:
-    need = demand.per_device.total_bytes
-    views = [_Outlook.of(group, need, ledger, residents) for group in possible]
-    soon = [view for view in views if view.comes_back]
+def _make_room(need: int, ledger: Ledger, residents: tuple[Resident, ...], outlooks: list[Outlook]) -> Fits | MustWait:
+    soon = [each for each in outlooks if each.comes_back]
     if soon:
-        return min(soon, key=lambda view: view.devices).wait(need)
-    idle = [view for view in views if view.idle]
+        return _wait(min(soon, key=lambda each: (each.link, each.devices)), (), need, ledger, residents)
+    idle = [(each, victims) for each in outlooks if (victims := each.idle())]
     if idle:
-        view = min(
-            idle,
-            key=lambda each: (
-                sum(victim.loss_s for victim in each.idle),
-                max(victim.last_used for victim in each.idle),
-                len(each.idle),
-                each.devices,
-            ),
-        )
+        best, victims = min(idle, key=lambda each: _price(*each))
         names = ", ".join(
             f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)}, {each.loss_s:.1f} s)"
-            for each in view.idle
+            for each in victims
         )
-        reason = f"{view.missing(need)}; idle, enough, and cheapest to start again: {names}"
-        return Fits(view.devices, tuple(each.id for each in view.idle), reason)
-    return min(views, key=lambda view: (not view.any, sum(each.busy for each in view.any), view.devices)).wait(need)
+        reason = f"{_free_on(best, need, ledger)}; idle, enough, and cheapest to start again: {names}"
+        return Fits(best.devices, tuple(each.id for each in victims), reason)
+    ready = [(each, each.any()) for each in outlooks]
+    least, drain = min(
+        ready, key=lambda each: (not each[1], sum(one.busy for one in each[1]), each[0].link, each[0].devices)
+    )
+    return _wait(least, drain, need, ledger, residents)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outlook:
-    """One group of devices, none of which has the room right now, as a request that wants it sees it."""
-
-    devices: tuple[DeviceId, ...]
-    free_bytes: int
-    comes_back: bool
-    """What is stopping already suffices: nobody else has to go."""
-    idle: tuple[Resident, ...]
-    """Idle replicas that suffice, else ()."""
-    any: tuple[Resident, ...]
-    """Ready replicas that suffice, the busy included, besides what is on its way out; else ()."""
-    hopeless: bool
-    """Even without any of our replicas there is no room: foreign processes hold it."""
-    holders: tuple[str, ...]
-    pinned: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, devices: tuple[DeviceId, ...], need: int, ledger: Ledger, residents: tuple[Resident, ...]
-    ) -> "_Outlook":
-        comes_back = idle_suffices = any_suffices = True
-        hopeless = False
-        pinned: set[str] = set()
-        idle: dict[ReplicaId, Resident] = {}
-        ready: dict[ReplicaId, Resident] = {}
-        for device in devices:
-            missing = need - ledger.free_bytes(device)
-            if missing <= 0:
-                continue
-            here = [each for each in residents if device in each.devices]
-            surely = sum(each.frees_bytes for each in here if each.leaving and not each.busy)
-            coming = sum(each.frees_bytes for each in here if each.leaving)
-            comes_back &= surely >= missing
-            hopeless |= sum(each.per_device.total_bytes for each in here) < missing
-            pinned |= {each.model for each in here if each.pinned}
-            only_idle = smallest_sufficient([each for each in by_worth(here) if not each.busy], missing - surely)
-            with_busy = smallest_sufficient(by_worth(here), missing - coming)
-            idle_suffices &= bool(only_idle) or surely >= missing
-            any_suffices &= bool(with_busy) or coming >= missing
-            idle |= {each.id: each for each in only_idle}
-            ready |= {each.id: each for each in with_busy}
-        return cls(
-            devices=devices,
-            free_bytes=_free(ledger, devices),
-            comes_back=comes_back,
-            idle=tuple(idle.values()) if idle_suffices else (),
-            any=tuple(ready.values()) if any_suffices else (),
-            hopeless=hopeless,
-            holders=tuple(sorted({each.model for each in residents if set(each.devices) & set(devices)})),
-            pinned=tuple(sorted(pinned)),
-        )
-
-    def missing(self, need: int) -> str:
-        return f"needs {format_bytes(need)}, {format_bytes(self.free_bytes)} free on {_names(self.devices)}"
-
-    def wait(self, need: int) -> MustWait:
-        """Nothing is claimed where only foreign processes stand in the way: nobody knows when they leave."""
-        if self.hopeless:
-            return MustWait((), (), f"{self.missing(need)}; foreign processes hold the rest")
-        if not self.any and not self.comes_back and self.pinned:
-            return MustWait((), (), f"{self.missing(need)}; {', '.join(self.pinned)} are pinned there")
-        drain = () if self.comes_back else tuple(each.id for each in self.any)
-        return MustWait(self.devices, drain, f"{self.missing(need)}; the rest is held by {', '.join(self.holders)}")
+def _price(place: Outlook, victims: tuple[Resident, ...]) -> tuple[float, int, float, float, int, tuple[DeviceId, ...]]:
+    loss_s = sum(each.loss_s for each in victims)
+    latest = max(each.last_used for each in victims)
+    return round(loss_s, 1), place.link, loss_s, latest, len(victims), place.devices
 
 
-def _device_groups(ledger: Ledger, demand: Demand) -> Iterable[tuple[DeviceId, ...]]:
-    """Sets of `count` healthy devices of equal kind and size; those with most free room for more than one."""
-    count = demand.device_count
-    usable = [
-        device
+def _wait(
+    view: Outlook, drain: tuple[Resident, ...], need: int, ledger: Ledger, residents: tuple[Resident, ...]
+) -> MustWait:
+    """Nothing is claimed where only foreign processes stand in the way: nobody knows when they leave."""
+    missing = _free_on(view, need, ledger)
+    if view.hopeless:
+        return MustWait((), (), f"{missing}; foreign processes hold the rest")
+    if not drain and not view.comes_back and view.pinned:
+        return MustWait((), (), f"{missing}; {', '.join(view.pinned)} are pinned there")
+    holders = sorted({each.model for each in residents if set(each.devices) & set(view.devices)})
+    return MustWait(
+        view.devices, tuple(each.id for each in drain), f"{missing}; the rest is held by {', '.join(holders)}"
+    )
+
+
+def _free_on(view: Outlook, need: int, ledger: Ledger) -> str:
+    where = described(view.devices, ledger.devices)
+    return f"needs {format_bytes(need)}, {format_bytes(view.free_bytes)} free on {where}"
+
+
+def _spare(view: Outlook, views: Mapping[DeviceId, DeviceOutlook]) -> int:
+    return sum(views[device].free_bytes for device in view.devices)
+
+
+def _groups(ledger: Ledger, demand: Demand) -> list[tuple[DeviceId, ...]]:
+    """Sets of healthy devices of the kinds it was estimated for, over which it could be split."""
+    usable = {
+        device.id: device
         for device in ledger.devices.values()
         if ledger.healthy(device.id) and (not demand.kinds or device.kind in demand.kinds)
-    ]
-    if count == 1:
-        yield from ((device.id,) for device in usable)
-        return
-    alike = sorted(usable, key=lambda device: (device.kind, device.name, device.capacity_bytes))
-    for _, same in groupby(alike, key=lambda device: (device.kind, device.name, device.capacity_bytes)):
-        ids = sorted((device.id for device in same), key=lambda device: (-ledger.free_bytes(device), device))
-        if len(ids) >= count:
-            yield tuple(sorted(ids[:count]))
+    }
+    free = {device: ledger.free_bytes(device) for device in usable}
+    return groups(usable, demand.device_count, free, demand.per_device.total_bytes)
 
 
 def _never(demand: Demand, ledger: Ledger, groups: list[tuple[DeviceId, ...]]) -> str:
@@ -197,6 +162,8 @@ def _never(demand: Demand, ledger: Ledger, groups: list[tuple[DeviceId, ...]]) -
     )
     if not ledger.devices:
         return f"{parts}; this node has no device for engines"
+    if not groups and demand.device_count > 1 and any(_is_slice(ledger, device) for device in ledger.devices):
+        return f"{parts}; {_slices(demand, ledger)}"
     if not groups:
         healthy = sum(1 for device in ledger.devices if ledger.healthy(device))
         return f"{parts}; this node has {healthy} healthy of {len(ledger.devices)} devices, too few of one kind"
@@ -213,9 +180,18 @@ def _never(demand: Demand, ledger: Ledger, groups: list[tuple[DeviceId, ...]]) -
     )
 
 
-def _free(ledger: Ledger, group: tuple[DeviceId, ...]) -> int:
-    return min(ledger.free_bytes(device) for device in group)
+def _is_slice(ledger: Ledger, device: DeviceId) -> bool:
+    return ledger.healthy(device) and ledger.devices[device].kind is DeviceKind.MIG
 
 
-def _names(group: tuple[DeviceId, ...]) -> str:
-    return "+".join(group)
+def _slices(demand: Demand, ledger: Ledger) -> str:
+    """Why slices are no help, and whether the largest of them would take the whole model."""
+    each, count = demand.per_device, demand.device_count
+    whole = count * (each.weights_bytes + each.kv_cache_bytes) + each.overhead_bytes
+    largest = max(ledger.lasting_bytes(device) for device in ledger.devices if _is_slice(ledger, device))
+    return (
+        "MIG slices have no way to reach one another, so each serves alone: the whole model needs about "
+        f"{format_bytes(whole)} ({count} x {format_bytes(each.weights_bytes + each.kv_cache_bytes)} + "
+        f"{format_bytes(each.overhead_bytes)}), the largest slice offers {format_bytes(largest)}: "
+        + ("set tensor_parallel to 1" if whole <= largest else f"it needs {count} GPUs that are not sliced")
+    )

@@ -32,6 +32,7 @@ from heliosd.core.messages import (
     DevicesRead,
     DrainAsked,
     Event,
+    Forward,
     Grant,
     Hold,
     Limits,
@@ -57,6 +58,7 @@ from heliosd.core.messages import (
     UsageSeeded,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+from heliosd.core.neighbours import UNKNOWN_WAIT_S, Neighbours
 from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
 from heliosd.core.queue import Queue, Queued
 from heliosd.core.replicas import Replica
@@ -92,6 +94,7 @@ class Scheduler:
     ledger: Ledger = field(default_factory=Ledger)
     usage: Usage = field(default_factory=Usage)
     holders: dict[str, tuple[PeerName, ...]] = field(default_factory=dict)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     draining: bool = False
     _queue: Queue = field(default_factory=Queue)
     _drifting: set[DeviceId] = field(default_factory=set)
@@ -165,6 +168,7 @@ class Scheduler:
             case PeersChanged(holds=holds):
                 models = sorted({model for _, held in holds for model in held})
                 self.holders = {model: tuple(peer for peer, held in holds if model in held) for model in models}
+                self.neighbours.told(event)
             case ModelsWanted(wanted=wanted):
                 self.pool.wanted = {each.demand.key: each for each in wanted}
             case SleepAsked():
@@ -487,6 +491,7 @@ class Scheduler:
         answers: dict[Key, tuple[str, float | None]] = {}
         claimed: set[DeviceId] = set()
         ahead: dict[Key, int] = {}
+        must_wait: set[Key] = set()
         for place_in_line, queued in enumerate(self._queue.ordered(at, self.limits.overtaking_s)):
             ticket, key = queued.request.ticket, queued.demand.key
             queued.drain_at = None
@@ -503,12 +508,18 @@ class Scheduler:
                 commands += decided
                 if decided:
                     self._seen.clear()
+                elif all(each.state is State.ASLEEP for each in self.pool.of(queued.demand)):
+                    must_wait.add(key)
                 if ticket not in self.queue:
                     continue
                 answers[key] = reason, eta_s
             reason, eta_s = answers[key]
-            before = ahead[key] = ahead.get(key, -1) + 1
+            before = ahead.get(key, -1) + 1
             eta_s = None if eta_s is None else eta_s + self._turns_s(queued.demand, before)
+            if key in must_wait and before and (forward := self._passed_on(queued, ([], reason, eta_s))):
+                commands.append(forward)
+                continue
+            ahead[key] = before
             if queued.news(at, reason, place_in_line, eta_s):
                 commands.append(Hold(ticket, reason, place_in_line, eta_s))
         return commands
@@ -533,7 +544,28 @@ class Scheduler:
         if barred := self._barred(queued, at):
             return barred, "", None
         asleep = next((each for each in own if each.state is State.ASLEEP), None)
-        return self._room_for(queued, self.pool.adjusted(demand), asleep, claimed, at)
+        ours = set(claimed)
+        found = self._room_for(queued, self.pool.adjusted(demand), asleep, ours, at)
+        if forward := self._passed_on(queued, found):
+            return [forward], "", None
+        claimed |= ours
+        return found
+
+    def _passed_on(self, queued: Queued, found: tuple[list[Command], str, float | None]) -> Forward | None:
+        """A peer may be the better place for what can only wait here, or not even that."""
+        decided, why, eta_s = found
+        request, demand = queued.request, queued.demand
+        never = any(isinstance(each, Refuse | Forward) for each in decided)
+        if decided and not never:
+            return None
+        wait_s = float("inf") if never else UNKNOWN_WAIT_S if eta_s is None else eta_s
+        lease_s, reload_s = self.usage.lease(demand.model), self._takes_s(demand, None)
+        there = self.neighbours.better(request, demand, why, wait_s, reload_s, lease_s)
+        if there is None:
+            return None
+        self.neighbours.passed(there.peer)
+        self.queue.pop(request.ticket, None)
+        return Forward(request.ticket, there.peer, there.reason)
 
     def _room_for(
         self, queued: Queued, demand: Demand, asleep: Replica | None, claimed: set[DeviceId], at: float

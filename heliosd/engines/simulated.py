@@ -117,7 +117,7 @@ class SimulatedEngine:
         memory: SimulatedMemory,
         sleep: Sleep,
     ) -> None:
-        self._spec = spec
+        self.spec = spec
         self._behaviour = behaviour
         self._footprint = footprint
         self._memory = memory
@@ -149,7 +149,7 @@ class SimulatedEngine:
 
     @property
     def max_model_len(self) -> int:
-        return self._spec.max_model_len or self._behaviour.default_max_model_len
+        return self.spec.max_model_len or self._behaviour.default_max_model_len
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -157,10 +157,10 @@ class SimulatedEngine:
 
     @property
     def sleep_levels(self) -> frozenset[int]:
-        return frozenset(self._behaviour.sleep_levels) if self._spec.sleep else frozenset()
+        return frozenset(self._behaviour.sleep_levels) if self.spec.sleep else frozenset()
 
     async def sleep(self, level: int) -> Slept:
-        name, behaviour = self._spec.served_names[0], self._behaviour
+        name, behaviour = self.spec.served_names[0], self._behaviour
         if level not in self.sleep_levels:
             able = f"it can at {sorted(self.sleep_levels)}" if self.sleep_levels else "it was started without sleep"
             raise EngineFailed(f"cannot put {name} to sleep at level {level}: {able}")
@@ -172,13 +172,13 @@ class SimulatedEngine:
             why = behaviour.sleep_fails
             raise EngineFailed(f"cannot put {name} to sleep at level {level}: {why}", cause=why)
         kept = self._residue_bytes + behaviour.sleep_leaks_bytes
-        self._memory.give(self._spec.replica)
+        self._memory.give(self.spec.replica)
         self._take(kept)
-        weights_bytes = self._footprint.weights_bytes * len(self._spec.devices)
+        weights_bytes = self._footprint.weights_bytes * len(self.spec.devices)
         return Slept(Footprint(0, 0, kept), weights_bytes if level == 1 else 0)
 
     async def wake(self) -> Footprint:
-        name, behaviour = self._spec.served_names[0], self._behaviour
+        name, behaviour = self.spec.served_names[0], self._behaviour
         if self._asleep_at is None:
             raise EngineFailed(f"cannot wake {name}: it is not asleep")
         try:
@@ -199,8 +199,8 @@ class SimulatedEngine:
         return min(self._behaviour.residue_bytes, self._footprint.overhead_bytes)
 
     def _take(self, n_bytes: int) -> None:
-        for device in self._spec.devices:
-            self._memory.take(self._spec.replica, device.id, n_bytes)
+        for device in self.spec.devices:
+            self._memory.take(self.spec.replica, device.id, n_bytes)
 
     def pressure(self) -> Pressure:
         return self._gauge.now
@@ -218,16 +218,16 @@ class SimulatedEngine:
             return
         self._cause.set_result(cause)
         self._gauge.close()
-        self._memory.give(self._spec.replica)
+        self._memory.give(self.spec.replica)
         for task in self._working:
             task.cancel()
 
     async def load_adapter(self, name: str, directory: Path) -> None:
-        refusal = None if self._spec.engine_args.get("enable_lora") else "it was started without room for adapters"
+        refusal = None if self.spec.engine_args.get("enable_lora") else "it was started without room for adapters"
         if not await asyncio.to_thread((directory / "adapter_config.json").is_file):
             refusal = f"there is no adapter_config.json in {directory.name}"
         if refusal:
-            text = f"cannot use the adapter {name} with {self._spec.served_names[0]}: {refusal}"
+            text = f"cannot use the adapter {name} with {self.spec.served_names[0]}: {refusal}"
             raise EngineFailed(text, code="adapter_refused", cause=refusal)
         self._adapters.add(name)
 
@@ -237,7 +237,7 @@ class SimulatedEngine:
     async def stop(self) -> None:
         self._stopped = True
         self._gauge.close()
-        self._memory.give(self._spec.replica)
+        self._memory.give(self.spec.replica)
 
     def metrics(self) -> str:
         return ""
@@ -251,7 +251,7 @@ class SimulatedEngine:
             if self._cause.done():
                 raise self._failure()
             if self._asleep_at is not None:
-                raise EngineFailed(f"cannot answer: {self._spec.served_names[0]} sleeps at level {self._asleep_at}")
+                raise EngineFailed(f"cannot answer: {self.spec.served_names[0]} sleeps at level {self._asleep_at}")
             await self._answer(request, watched)
         except asyncio.CancelledError:
             if not self._cause.done() or task.uncancel() > 0:
@@ -264,7 +264,7 @@ class SimulatedEngine:
 
     def _failure(self) -> EngineFailed:
         cause = self._cause.result()
-        return EngineFailed(f"cannot answer: the engine of {self._spec.served_names[0]} died: {cause}", cause=cause)
+        return EngineFailed(f"cannot answer: the engine of {self.spec.served_names[0]} died: {cause}", cause=cause)
 
     async def _answer(self, request: Request, reply: Watched) -> None:
         chat = request.path == "/v1/chat/completions"
@@ -284,7 +284,7 @@ class SimulatedEngine:
             self.die(f"a request said {self._behaviour.dies_of!r}")
         if question.adapter not in self._adapters:
             question = replace(question, adapter="")
-        model = question.adapter or self._spec.served_names[0]
+        model = question.adapter or self.spec.served_names[0]
         shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", model)
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
         if not question.stream:

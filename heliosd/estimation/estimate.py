@@ -56,6 +56,8 @@ class Place:
     kind: DeviceKind
     capacity_bytes: int
     name: str = ""
+    room_bytes: int | None = None
+    """What could ever be promised of it: a KV cache whose size is ours to choose stays within. None: any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,7 @@ def estimate(
         notes.append(f"the configuration does not say how long a request may be: {length} tokens are assumed")
     resolved = resolve(model, launch)
     pages = cache_of(model, launch, resolved)
-    kv_bytes, length = _kv_cache(wishes, pages, length, place.capacity_bytes, notes)
-    least, most = _kv_bounds(wishes, pages, length, place)
-    chosen = widest(account(model, launch, kv_bytes, known.stored))
+    chosen = widest(account(model, launch, stored=known.stored))
     law = law_terms(chosen)
     features_ = features(
         weights_bytes=chosen.weights.likely_bytes,
@@ -129,6 +129,10 @@ def estimate(
     terms = _corrected(law, profile, wishes, place, history, features_, notes)
     weights, overhead = terms["weights"], terms["overhead"]
     margin = ceil(hypot(weights.high_bytes - weights.likely_bytes, overhead.high_bytes - overhead.likely_bytes))
+    fixed_bytes = weights.likely_bytes + overhead.likely_bytes + margin
+    kv_bytes, length = _kv_cache(wishes, pages, length, _share(place, fixed_bytes), notes)
+    least, most = _kv_bounds(wishes, pages, length, place)
+    chosen = replace(chosen, kv_cache=Term(kv_bytes, kv_bytes, kv_bytes, "given to the engine, exact"))
     likely = Footprint(weights.likely_bytes, kv_bytes, overhead.likely_bytes)
     if model.layout is not None and model.layout.guessed:
         notes.append(f"assumed, as the configuration is silent: {', '.join(model.layout.guessed[:4])}")
@@ -234,7 +238,13 @@ def _check_ranks(model: Model, ranks: int) -> None:
         )
 
 
-def _kv_cache(wishes: Wishes, pages: KvPages, length: int, capacity_bytes: int, notes: list[str]) -> tuple[int, int]:
+def _share(place: Place, fixed_bytes: int) -> int:
+    """What of a device a KV cache may take that nobody asked for."""
+    share = place.capacity_bytes // AUTO_SHARE
+    return share if place.room_bytes is None else min(share, max(0, place.room_bytes - fixed_bytes))
+
+
+def _kv_cache(wishes: Wishes, pages: KvPages, length: int, share: int, notes: list[str]) -> tuple[int, int]:
     """(bytes of KV cache, longest request): the cache always holds at least one request of that length."""
     if not pages.block_bytes:
         return 0, length
@@ -245,11 +255,13 @@ def _kv_cache(wishes: Wishes, pages: KvPages, length: int, capacity_bytes: int, 
 
     one = needed(length)
     if wishes.kv_cache_bytes is None:
-        share = capacity_bytes // AUTO_SHARE
         if one > share and wishes.max_model_len is None:
             share = max(share, needed(pages.block_tokens))
             fits = _longest(needed, share, length, pages.block_tokens)
-            notes.append(f"requests are limited to {fits} of {length} tokens, so that the KV cache fits a device")
+            notes.append(
+                f"max_model_len {length} -> {fits}: requests are limited to what {format_bytes(share)} of KV cache "
+                f"hold; that of one full request would need {format_bytes(one - share)} more"
+            )
             return share, fits
         return max(one, min(AUTO_SEQUENCES * one, share)), length
     if wishes.kv_cache_bytes >= one:

@@ -6,7 +6,9 @@ import pytest
 from aiohttp import web
 
 from heliosd.cluster.catalogue import AT_ONCE, Catalogues, fetch_models
-from heliosd.cluster.member import MemberState
+from heliosd.cluster.member import Load, MemberState
+from heliosd.core.peer_news import PeerNews
+from heliosd.core.units import GiB
 from heliosd.errors import SourceFailed
 from tests.cluster.nodes import peer, serving
 
@@ -207,3 +209,23 @@ async def test_a_list_without_end_is_not_read_to_the_end():
 async def test_a_peer_that_is_not_there_is_named_with_its_address():
     with pytest.raises(SourceFailed, match="node b at http"):
         await ask("http://127.0.0.1:1")
+
+
+async def test_what_peers_tell_of_their_load_is_reported_with_the_names_of_their_models():
+    lists, told = Lists(), []
+    made = Catalogues(lists.fetch, lambda holds: None, report=told.append)
+    async with asyncio.TaskGroup() as tasks:
+        made.note(at("h1", load=Load.of(["m1", "other"], 5 * GiB, 1)), tasks)
+        assert told == [], "nothing is known of its models yet"
+        (await lists.next())[1].set_result(frozenset({"m1", "m2"}))
+        while not told:  # noqa: ASYNC110 - it is called back, and what calls is ready
+            await asyncio.sleep(0)
+        made.note(at("h1", load=Load.of(["m1"], 5 * GiB + 1, 1)), tasks)
+        made.note(at("h1", load=Load.of([], 5 * GiB, 0)), tasks)
+        made.note(at("h1"), tasks)
+        made.forget()
+    assert told == [
+        (PeerNews("b", ("m1",), 5 * GiB, 1),),
+        (PeerNews("b", (), 5 * GiB, 0),),
+        (),
+    ]

@@ -1,18 +1,20 @@
 import pytest
 
-from heliosd.cluster.member import MemberState, Meta
+from heliosd.cluster.member import Load, MemberState, Meta
+from heliosd.core.units import GiB
 from heliosd.errors import ConfigError, Unavailable
 from tests.cluster.nodes import address, gossip, heard, heard_of, joined
 
 
 async def test_two_nodes_find_each_other_and_see_each_others_tags():
-    of_a = Meta("http://127.0.0.1:1", "1.0", "aaaa")
+    of_a = Meta("http://127.0.0.1:1", "1.0", "aaaa", load=Load.of(["m"], 3 * GiB, 2))
     of_b = Meta("http://127.0.0.1:2", "2.0", "bbbb", draining=True)
     async with joined("a", meta=of_a) as a, joined("b", address(a), meta=of_b) as b:
         at_a = await heard(a.events(), lambda member: member.name == "b")
         at_b = await heard(b.events(), lambda member: member.name == "a")
     assert (at_a.api_url, at_a.version, at_a.catalogue, at_a.draining) == ("http://127.0.0.1:2", "2.0", "bbbb", True)
     assert (at_b.api_url, at_b.version, at_b.catalogue, at_b.draining) == ("http://127.0.0.1:1", "1.0", "aaaa", False)
+    assert (at_a.load, at_b.load) == (of_b.load, of_a.load)
     assert at_a.state is MemberState.ALIVE
     assert at_a.epoch > 0
 

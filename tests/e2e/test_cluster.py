@@ -35,7 +35,8 @@ def free_port() -> int:
 def settings(port: int, seed: int, key: str = "a secret of many words") -> str:
     return (
         f'[cluster]\nenabled = true\nkey = "{key}"\nbind = "127.0.0.1:{port}"\nseeds = ["127.0.0.1:{seed}"]\n'
-        f'[models."test/far"]\nengine_args = {QUICK}\n'
+        f'[engines]\nkv_cache = "4GiB"\n'
+        + "".join(f'[models."test/{name}"]\nengine_args = {QUICK}\n' for name in ("far", "busy"))
     )
 
 
@@ -106,3 +107,24 @@ def test_another_key_does_not_join(pair: tuple[Daemon, Daemon]) -> None:
 
 def states_address(daemon: Daemon, name: str) -> str:
     return next(row["address"] for row in daemon.get("cluster")["members"] if row["name"] == name)
+
+
+def test_a_request_that_would_wait_goes_where_its_model_is_ready(pair: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    """East has the model too, but its device is full of one that somebody uses."""
+    east, west = pair
+    east.bring(write_folder(tmp_path / "far-too", model_files(seed=1)), "test/far", "far")
+    east.bring(write_folder(tmp_path / "busy", model_files(seed=2)), "test/busy", "busy")
+    assert httpx.post(f"{west.url}/v1/chat/completions", json=ASK, timeout=30).status_code == 200
+
+    def told() -> bool:
+        return any(row["name"] == "west" and row["ready"] == ["test/far"] for row in east.get("cluster")["members"])
+
+    until(told, 20, "west did not tell that the model is ready")
+    long = {**ASK, "model": "test/busy", "max_tokens": 100_000}
+    with httpx.stream("POST", f"{east.url}/v1/chat/completions", json=long, timeout=30) as busy:
+        assert next(line for line in busy.iter_lines() if line.startswith("data: "))
+        answer = httpx.post(f"{east.url}/v1/chat/completions", json={**ASK, "stream": False}, timeout=30)
+    assert answer.headers["x-helios-served-by"] == "west"
+    (forward,) = [each for each in east.events(subject=answer.headers["x-request-id"]) if each["kind"] == "forward"]
+    assert "on west, where test/far is ready" in forward["message"]
+    assert [replica["model"] for replica in east.replicas()] == ["test/busy"]

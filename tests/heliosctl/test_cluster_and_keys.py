@@ -6,7 +6,14 @@ from heliosd.wire import MemberView
 def test_cluster_ls_shows_the_members(daemon, ctl):
     daemon.members.append(MemberView(name="node-b", state="alive", address="10.0.0.2:7946"))
     lines = ctl("cluster", "ls").out.splitlines()
-    assert lines[2].split() == ["node-b", "alive", "10.0.0.2:7946", "0"]
+    assert lines[2].split() == ["node-b", "alive", "10.0.0.2:7946", "0", "0", "-", "0"]
+
+
+def test_cluster_ls_shows_what_the_members_tell_of_their_load(daemon, ctl):
+    told = {"models": ["a", "b"], "ready": ["a"], "free_bytes": 12 * 2**30, "queue_length": 4}
+    daemon.members.append(MemberView(name="node-b", state="alive", address="10.0.0.2:7946", **told))
+    line = ctl("cluster", "ls").out.splitlines()[2]
+    assert line.split() == ["node-b", "alive", "10.0.0.2:7946", "2", "1", "12.0", "GiB", "4"]
 
 
 def test_a_new_keys_secret_is_the_only_word_on_stdout(daemon, ctl):

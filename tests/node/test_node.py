@@ -1,6 +1,7 @@
 """The node carries requests through: leased, swapped, refused with the arithmetic, and always given back."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from heliosd.core.claim import Claim
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Hold, Priority
-from heliosd.core.names import ModelRef
+from heliosd.core.names import ModelRef, ReplicaId
+from heliosd.engines.simulated import SimulatedEngine
 from heliosd.errors import CannotFit, EngineFailed, NotFound, Unavailable
 from heliosd.lease import LocalLease, PeerLease
 from heliosd.replay import read, replay
@@ -311,3 +313,18 @@ async def test_a_deadline_only_shortens_the_wait(tmp_path: Path) -> None:
                 pass
         assert (caught.value.code, caught.value.retry_after_s) == ("queue_timeout", None)
         await here.node.stop("org/slow")
+
+
+async def test_a_step_that_was_shortened_to_fit_reaches_the_engine(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        folder = await asyncio.to_thread(write_model, tmp_path / "wide", "wide")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 4_000_000}))
+        await here.store.add(Addition("directory", str(folder), ModelRef("wide")), lambda progress: None)
+        judged = await here.node.judge(ModelRef("wide"))
+        assert judged.verdict == "fits"
+        assert any("max_num_batched_tokens 8192 -> " in note for note in judged.notes)
+        replica = await ask(here, ModelRef("wide"))
+        engine = here.node.engine(ReplicaId(replica))
+        assert isinstance(engine, SimulatedEngine)
+        assert engine.spec.engine_args["max_num_batched_tokens"] in (2048, 4096)

@@ -10,10 +10,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading, LinkKind
 from heliosd.core.messages import (
     Command,
     Demand,
@@ -43,6 +43,7 @@ from heliosd.core.messages import (
     WakeReplica,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
+from heliosd.core.peer_news import PeerNews
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import parse_bytes, parse_seconds
 
@@ -56,6 +57,7 @@ class Player:
     devices: list[Device] = field(default_factory=list)
     demands: dict[str, Demand] = field(default_factory=dict)
     holds: dict[PeerName, tuple[str, ...]] = field(default_factory=dict)
+    news: dict[PeerName, PeerNews] = field(default_factory=dict)
 
     def play(self, text: str) -> str:
         """The same text with what the scheduler says after each arrow."""
@@ -66,7 +68,7 @@ class Player:
             return line
         told = line.partition("->")[0].rstrip()
         first, _, rest = told.partition(" ")
-        if first in ("device", "model", "patience"):
+        if first in ("device", "link", "model", "patience"):
             getattr(self, f"_{first}")(rest.strip())
             return line
         commands = self.scheduler.handle(self._event(parse_seconds(first), rest.strip()))
@@ -79,6 +81,15 @@ class Player:
         name, size = rest.split()
         self.devices.append(Device(DeviceId(name), DeviceKind.SIMULATED, "card", parse_bytes(size)))
         self.scheduler.handle(LimitsChanged(0.0, Limits(safety_ratio=0.0)))
+        self.scheduler.handle(DevicesFound(0.0, tuple(self.devices)))
+
+    def _link(self, rest: str) -> None:
+        """`link g0+g1 nvlink`: how all of these reach one another."""
+        names, _, kind = rest.partition(" ")
+        ends = [DeviceId(name) for name in names.split("+")]
+        for at, device in enumerate(self.devices):
+            links = tuple((end, LinkKind(kind)) for end in ends if end != device.id and device.id in ends)
+            self.devices[at] = replace(device, links=device.links + links)
         self.scheduler.handle(DevicesFound(0.0, tuple(self.devices)))
 
     def _model(self, rest: str) -> None:
@@ -102,6 +113,7 @@ class Player:
             (r"(g\d+) has (\S+) foreign", lambda m: self._reading(at, m[1], parse_bytes(m[2]), None)),
             (r"(g\d+) fails: (.*)", lambda m: self._reading(at, m[1], 0, m[2])),
             (r"(\S+) holds (.*)", lambda m: self._peer(at, m)),
+            (r"(\S+) tells: (.*) ready, (\S+) free, (\d+) waiting", lambda m: self._tells(at, m)),
             (r"an operator stops (r\d+)", lambda m: StopAsked(at, ReplicaId(m[1]))),
             (r"the node drains", lambda m: DrainAsked(at)),
             (r"tick", lambda m: Tick(at)),
@@ -127,7 +139,12 @@ class Player:
 
     def _peer(self, at: float, match: re.Match[str]) -> Event:
         self.holds[PeerName(match[1])] = tuple(name.strip() for name in match[2].split(","))
-        return PeersChanged(at, tuple(self.holds.items()))
+        return PeersChanged(at, tuple(self.holds.items()), tuple(self.news.values()))
+
+    def _tells(self, at: float, match: re.Match[str]) -> Event:
+        peer, ready = PeerName(match[1]), tuple(name.strip() for name in match[2].split(",") if name != "nothing")
+        self.news[peer] = PeerNews(peer, ready, parse_bytes(match[3]), int(match[4]))
+        return PeersChanged(at, tuple(self.holds.items()), tuple(self.news.values()))
 
 
 def _say(command: Command) -> str:
