@@ -94,8 +94,7 @@ class Usage:
     def reuse(self, model: str, at: float) -> float:
         """The probability of a request within the horizon, requests coming at random: `1 - exp(-rate · horizon)`.
 
-        For who makes room that is the better measure: the forecast is nearer the truth, but calls all that is asked for
-        every minute nearly certain, and the order among those is what eviction needs.
+        The forecast is nearer the truth, but evicts no better than the rate, which costs less to work out.
         """
         habit = self.forecast.habits.get(model)
         return 0.0 if habit is None else -math.expm1(-habit.heat.rate(at) * HORIZON_S)
