@@ -70,9 +70,9 @@ def place(
 
     In this order: a place with free room; one where enough is on its way back already; one where idle replicas make
     room, those whose loss costs the fewest seconds, what is left over priced too (tenths decide, less is noise); one to
-    wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge,
-    same NUMA node, the rest), then the tightest. Devices that fail are not considered. What older requests wait for (`claimed`) is left to them.
-    `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
+    wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same
+    NUMA node, the rest), then the tightest. Devices that fail are not considered. What older requests wait for
+    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes

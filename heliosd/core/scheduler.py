@@ -73,6 +73,8 @@ DRIFT_ALARM_RATIO = 0.01
 """Of a device: more than this between what is measured and what was booked is told."""
 SHED_RATIO = 1.25
 """A request is shed when its turn would come so many times later than its deadline."""
+KILLED = "killed by SIGKILL"
+"""In the cause of a death that was not the engine's own doing."""
 PLACES_TRIED = 2
 """A model whose starts failed on so many places in a row is not tried on another."""
 
@@ -345,11 +347,12 @@ class Scheduler:
         return [*notes, *self._start_failed(replica, event.cause, event.at, learned=len(notes) > 1)]
 
     def _start_failed(self, replica: Replica, cause: str, at: float, *, learned: bool) -> list[Command]:
-        """Whoever waits is served by another attempt where that is not the same again: with more memory booked, or on
-        other devices. Otherwise they learn the cause at once, and who comes soon after is told when to come back."""
+        """Whoever waits is served by another attempt where that is not the same again: with more memory booked, on
+        other devices, or because somebody killed it. Otherwise they learn the cause at once, and who comes soon after
+        is told when to come back."""
         model = replica.demand.model
         breaker = self.pool.breakers.start_failed(model, replica.devices, at, cause)
-        if learned and breaker.in_a_row == 1:
+        if breaker.in_a_row == 1 and (learned or KILLED in cause):
             breaker.retry_at = at
             return []
         if self._place_for(replica.demand, at) and len(self.pool.breakers.open_for(model, at)) < PLACES_TRIED:

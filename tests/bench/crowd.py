@@ -23,7 +23,7 @@ import uvloop
 from heliosd.core.units import MiB
 from tests.bench.crowd_clients import End, Outcome, client
 from tests.bench.crowd_memory import Watch, drift, kill_one, look
-from tests.bench.crowd_models import tiny_llama
+from tests.bench.crowd_models import tiny_adapter, tiny_llama
 from tests.bench.daemon import Daemon, configured
 from tests.bench.report import percentile, write_json
 from tests.bench.smollm2 import smollm2
@@ -35,6 +35,8 @@ BUDGET_BYTES = 1600 * MiB
 QUEUE_S = 240.0
 LIMIT_S = 600.0
 """A client's own limit: the queue's, and as much again for a slow answer."""
+ADAPTERS = {"crowd/one-a": "crowd/tiny-01", "crowd/one-b": "crowd/tiny-01", "crowd/two-a": "crowd/tiny-02"}
+"""And the models they are for."""
 KILL_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.25
 _READ_EVERY_S = 1.0
@@ -79,11 +81,14 @@ class Crowd:
 
 
 def make_models(folder: Path, count: int) -> dict[str, Path]:
-    """SmolLM2 and `count` - 1 tiny models. Adapters of them (`crowd_models.tiny_adapter`) belong here too."""
-    large = smollm2()
-    return {"crowd/smollm2": large} | {
-        f"crowd/tiny-{seed:02}": tiny_llama(folder / f"tiny-{seed:02}", large, seed) for seed in range(1, count)
-    }
+    """SmolLM2, tiny models, and with more than a handful three adapters of two of those; bases come first."""
+    large, adapters = smollm2(), ADAPTERS if count > 2 * len(ADAPTERS) else {}
+    tiny = range(1, count - len(adapters))
+    models = {"crowd/smollm2": large}
+    models |= {f"crowd/tiny-{seed:02}": tiny_llama(folder / f"tiny-{seed:02}", large, seed) for seed in tiny}
+    for number, (name, base) in enumerate(adapters.items()):
+        models[name] = tiny_adapter(folder / f"adapter-{number}", base, number)
+    return models
 
 
 async def measure(minutes: float, clients: int, count: int, budget_bytes: int, seed: int, keep: Path | None) -> Crowd:
