@@ -48,7 +48,7 @@ class Elsewhere:
     """Shows the seconds here and there."""
 
 
-LEFT_OVER_S_PER_GIB = 0.1
+IDLE_GIB_S = 0.1
 """Among places where idle replicas make room, what would lie idle there afterwards counts as so many seconds: it could
 have kept somebody ready. Chosen by simulation (`tests.bench.traces`): it commits 1 % more memory at no more swaps."""
 
@@ -65,6 +65,7 @@ def place(
     *,
     only: tuple[DeviceId, ...] | None = None,
     barred: frozenset[tuple[DeviceId, ...]] = frozenset(),
+    idle_gib_s: float = IDLE_GIB_S,
 ) -> Placement:
     """Find the best place for `demand`.
 
@@ -72,7 +73,8 @@ def place(
     room, those whose loss costs the fewest seconds, what is left over priced too (tenths decide, less is noise); one to
     wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same
     NUMA node, the rest), then the tightest. Devices that fail are not considered. What older requests wait for
-    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed.
+    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed;
+    `idle_gib_s` is the price of a GiB that is left over.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
@@ -92,16 +94,18 @@ def place(
     if free_now:
         best = min(free_now, key=lambda each: (each.link, each.free_bytes, _spare(each, views), each.devices))
         return Fits(best.devices, (), _free_on(best, need, ledger))
-    return _make_room(need, ledger, residents, outlooks)
+    return _make_room(need, ledger, residents, outlooks, idle_gib_s)
 
 
-def _make_room(need: int, ledger: Ledger, residents: tuple[Resident, ...], outlooks: list[Outlook]) -> Fits | MustWait:
+def _make_room(
+    need: int, ledger: Ledger, residents: tuple[Resident, ...], outlooks: list[Outlook], idle_gib_s: float
+) -> Fits | MustWait:
     soon = [each for each in outlooks if each.comes_back]
     if soon:
         return _wait(min(soon, key=lambda each: (each.link, each.devices)), (), need, ledger, residents)
     idle = [(each, victims) for each in outlooks if (victims := each.idle())]
     if idle:
-        best, victims = min(idle, key=lambda each: _price(*each))
+        best, victims = min(idle, key=lambda each: _price(*each, idle_gib_s))
         names = ", ".join(
             f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)}, {each.loss_s:.1f} s)"
             for each in victims
@@ -115,10 +119,12 @@ def _make_room(need: int, ledger: Ledger, residents: tuple[Resident, ...], outlo
     return _wait(least, drain, need, ledger, residents)
 
 
-def _price(place: Outlook, victims: tuple[Resident, ...]) -> tuple[float, int, float, float, int, tuple[DeviceId, ...]]:
+def _price(
+    place: Outlook, victims: tuple[Resident, ...], idle_gib_s: float
+) -> tuple[float, int, float, float, int, tuple[DeviceId, ...]]:
     alone = len(place.devices) == 1  # of several devices the link matters more
     left_gib = (place.free_bytes + _least_freed(place, victims)) / GiB if alone else 0.0
-    loss_s = sum(each.loss_s for each in victims) + LEFT_OVER_S_PER_GIB * left_gib
+    loss_s = sum(each.loss_s for each in victims) + idle_gib_s * left_gib
     latest = max(each.last_used for each in victims)
     return round(loss_s, 1), place.link, loss_s, latest, len(victims), place.devices
 

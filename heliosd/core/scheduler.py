@@ -20,6 +20,7 @@ from typing import assert_never
 
 from heliosd.core import admission
 from heliosd.core.ahead import Ahead
+from heliosd.core.drift import DriftWatch
 from heliosd.core.eviction import Resident
 from heliosd.core.gist import gist
 from heliosd.core.ledger import Ledger
@@ -59,35 +60,22 @@ from heliosd.core.messages import (
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.neighbours import UNKNOWN_WAIT_S, Neighbours
-from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
+from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.queue import Queue, Queued
 from heliosd.core.replicas import Replica
+from heliosd.core.rooms import Room, find_room, takes_s
 from heliosd.core.routing import choose
+from heliosd.core.shedding import overdue
 from heliosd.core.snapshot import Snapshot, Waiting
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import Key, WarmPool
 
 STOP_S = 1.0
 """What a stop is taken to last, when a client is told how long it will wait."""
-DRIFT_ALARM_RATIO = 0.01
-"""Of a device: more than this between what is measured and what was booked is told."""
-SHED_RATIO = 1.25
-"""A request is shed when its turn would come so many times later than its deadline."""
 KILLED = "killed by SIGKILL"
 """In the cause of a death that was not the engine's own doing."""
 PLACES_TRIED = 2
 """A model whose starts failed on so many places in a row is not tried on another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Where a replica may run, and how room is made there."""
-
-    at: Placement
-    wakes: bool = False
-    """It is the place of its sleeper."""
-    sleep: bool = False
-    """Those who make room sleep, as far as they can, because that frees enough; else they are stopped."""
 
 
 @dataclass
@@ -99,9 +87,7 @@ class Scheduler:
     neighbours: Neighbours = field(default_factory=Neighbours)
     draining: bool = False
     _queue: Queue = field(default_factory=Queue)
-    _drifting: set[DeviceId] = field(default_factory=set)
-    _drifted: dict[DeviceId, float] = field(default_factory=dict)
-    """By how much of its memory, at the last reading."""
+    drift: DriftWatch = field(default_factory=DriftWatch)
     _now: float = 0.0
     _seen: dict[tuple[float, bool], list[Resident]] = field(default_factory=dict)
     """Residents that were worked out since anything changed."""
@@ -384,24 +370,7 @@ class Scheduler:
                 notes.append(Note(device, f"device {device} failed: {fault}", warning=True))
             elif not healthy and self.ledger.healthy(device):
                 notes.append(Note(device, f"device {device} is back"))
-        return [*notes, *self._tell_drift(), *self.pool.relieve_host(event.at)]
-
-    def _tell_drift(self) -> list[Command]:
-        """Once when a device drifts away from the ledger twice in a row, once when it is back within half of that."""
-        notes: list[Command] = []
-        for device in self.ledger.devices:
-            ratio = self.ledger.drift_ratio(device)
-            twice = abs(ratio) > DRIFT_ALARM_RATIO and abs(self._drifted.get(device, 0.0)) > DRIFT_ALARM_RATIO
-            self._drifted[device] = ratio
-            if device not in self._drifting and twice:
-                self._drifting.add(device)
-                more = "more" if ratio > 0 else "less"
-                why = f"{device} holds {abs(ratio):.1%} of its memory {more} than was measured"
-                notes.append(Note(device, why, warning=True))
-            elif device in self._drifting and abs(ratio) <= DRIFT_ALARM_RATIO / 2:
-                self._drifting.discard(device)
-                notes.append(Note(device, f"{device} holds what was measured again"))
-        return notes
+        return [*notes, *self.drift.look(self.ledger), *self.pool.relieve_host(event.at)]
 
     def _drain_all(self, at: float) -> list[Command]:
         self.draining = True
@@ -609,38 +578,10 @@ class Scheduler:
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
 
     def _find_room(self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float) -> Room:
-        """Where it may run: where its sleeper is, or anywhere else, whichever costs fewer seconds, those of who makes
-        room included."""
-        barred = frozenset(self.pool.breakers.open_for(demand.model, at))
-        waits: Room | None = None
-        can_sleep = self.limits.sleep and any(each.sleep_levels for each in self.replicas.values())
-        for sleep in (True, False) if can_sleep else (False,):
-            there = self.residents(at, sleep=sleep)
-            rooms = [Room(place(demand, self.ledger, there, claimed, barred=barred), False, sleep)]
-            if asleep is not None and asleep.devices not in barred:
-                missing = self.pool.still_missing(asleep)
-                others = [each for each in there if each.id != asleep.id]
-                rooms.insert(0, Room(place(missing, self.ledger, others, claimed, only=asleep.devices), True, sleep))
-            if fitting := [each for each in rooms if isinstance(each.at, Fits)]:
-                return min(fitting, key=lambda each: self._room_costs_s(each, demand, asleep, there))
-            for room in rooms:
-                if waits is None or not isinstance(waits.at, MustWait):
-                    waits = room
-        assert waits is not None, "the loop runs at least once"
-        return waits
-
-    def _room_costs_s(self, room: Room, demand: Demand, asleep: Replica | None, there: list[Resident]) -> float:
-        """Seconds until it serves, and those that the loss of who makes room is expected to cost."""
-        assert isinstance(room.at, Fits), "only what fits has a price"
-        victims = set(room.at.victims)
-        losses_s = sum(each.loss_s for each in there if each.id in victims)
-        return self._takes_s(demand, asleep if room.wakes else None) + losses_s
+        return find_room(self.pool, demand, asleep, claimed, at, lambda sleep: self.residents(at, sleep=sleep))
 
     def _takes_s(self, demand: Demand, asleep: Replica | None) -> float:
-        now, count = demand.per_device, demand.device_count
-        if asleep is not None:
-            return self.usage.wake(demand.model, now.weights_bytes * count)
-        return self.usage.reload(demand.model, now.total_bytes * count)
+        return takes_s(self.usage, demand, asleep=asleep is not None)
 
     def _ready_in(self, replica: Replica, at: float) -> float:
         """Seconds until it serves, as far as earlier times tell."""
@@ -692,33 +633,11 @@ class Scheduler:
         return sum(each.loss_s for each in self.residents(at) if each.id in chosen)
 
     def _shed(self, at: float, only: Queued | None = None) -> list[Command]:
-        """Refuse at once whose turn would come long after its deadline: where memory limits a replica, or at all.
-
-        Those behind are told first, so the lowest class goes first; who is told is told how long the line is.
-        """
-        commands: list[Command] = []
-        line: dict[Key, int] = {}
-        for queued in self._queue.ordered(at, self.limits.overtaking_s):
-            key, deadline_at = queued.demand.key, queued.request.deadline_at
-            before = line[key] = line.get(key, -1) + 1
-            if deadline_at is None or (only is not None and queued is not only):
-                continue
-            serving = [each for each in self.pool.of(queued.demand) if each.state is State.READY]
-            slots = sum(each.pressure.limit for each in serving)
-            if not slots or queued.demand.model not in self.usage.lease_s or before < slots:
-                continue
-            wait_s = before / slots * self.usage.lease(queued.demand.model)
-            if wait_s <= SHED_RATIO * (deadline_at - at):
-                continue
-            line[key] -= 1
-            del self.queue[queued.request.ticket]
-            reason = (
-                f"cannot serve {queued.demand.model} in time: {before} requests go before, {slots} are worked on at "
-                f"once for {self.usage.lease(queued.demand.model):.1f} s each, so it would wait {wait_s:.0f} s of at "
-                f"most {deadline_at - at:.0f} s"
-            )
-            commands.append(Refuse(queued.request.ticket, RefusalCode.OVERLOADED, reason, retry_after_s=wait_s))
-        return commands
+        """Refuse those whose turn would come long after their deadline, of all or of one."""
+        refused = overdue(self._queue.ordered(at, self.limits.overtaking_s), self.pool, at, only)
+        for each in refused:
+            del self.queue[each.ticket]
+        return list(refused)
 
     def _drain_at(self, request: RequestArrived, victims: Iterable[ReplicaId], at: float) -> float:
         """A replica may serve others for the time of patience, counted from when it was ready to serve at all; an idle

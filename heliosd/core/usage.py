@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from heliosd.core.forecast import Forecast
+from heliosd.core.placement import IDLE_GIB_S
 from heliosd.core.remembered import Remembered, recalled, remembered
 
 HORIZON_S = 60.0
@@ -33,6 +34,8 @@ class Usage:
     """What the last start took, from the command to ready."""
     wake_s: dict[str, float] = field(default_factory=dict)
     """What the last waking took."""
+    idle_gib_s: float = IDLE_GIB_S
+    """What a GiB that lies idle counts for, in seconds of starts."""
     lease_s: dict[str, float] = field(default_factory=dict)
     """How long a request is worked on; the mean of the last ones, the newest counting most."""
     unsaved: set[str] = field(default_factory=set)

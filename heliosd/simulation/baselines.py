@@ -23,8 +23,11 @@ OLLAMA_MODELS_A_DEVICE = 3
 OLLAMA_KEEP_ALIVE_S = 300.0
 
 
+@dataclass
 class Unvalued(Usage):
     """Nothing costs anything to lose: then the longest unused goes first."""
+
+    idle_gib_s: float = 0.0
 
     def reuse(self, model: str, at: float) -> float:
         return 0.0

@@ -1,0 +1,71 @@
+"""Where a replica may run, be it woken or started, and what that costs in seconds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from heliosd.core.eviction import Resident
+from heliosd.core.messages import Demand
+from heliosd.core.names import DeviceId
+from heliosd.core.placement import Fits, MustWait, Placement, place
+from heliosd.core.replicas import Replica
+from heliosd.core.usage import Usage
+from heliosd.core.warm_pool import WarmPool
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a replica may run, and how room is made there."""
+
+    at: Placement
+    wakes: bool = False
+    """It is the place of its sleeper."""
+    sleep: bool = False
+    """Those who make room sleep, as far as they can, because that frees enough; else they are stopped."""
+
+
+def takes_s(usage: Usage, demand: Demand, *, asleep: bool) -> float:
+    """Seconds until it serves, as far as earlier times tell: woken or started."""
+    now, count = demand.per_device, demand.device_count
+    if asleep:
+        return usage.wake(demand.model, now.weights_bytes * count)
+    return usage.reload(demand.model, now.total_bytes * count)
+
+
+def find_room(
+    pool: WarmPool,
+    demand: Demand,
+    asleep: Replica | None,
+    claimed: frozenset[DeviceId],
+    at: float,
+    residents: Callable[[bool], list[Resident]],
+) -> Room:
+    """Where its sleeper is, or anywhere else, whichever costs fewer seconds, those of who makes room included.
+
+    `residents` are those on the devices now, as they would step down to sleep (True) or to their end.
+    """
+    barred = frozenset(pool.breakers.open_for(demand.model, at))
+    waits: Room | None = None
+    idle_s = pool.usage.idle_gib_s
+    can_sleep = pool.limits.sleep and any(each.sleep_levels for each in pool.replicas.values())
+    for sleep in (True, False) if can_sleep else (False,):
+        there = residents(sleep)
+        rooms = [Room(place(demand, pool.ledger, there, claimed, barred=barred, idle_gib_s=idle_s), False, sleep)]
+        if asleep is not None and asleep.devices not in barred:
+            missing = pool.still_missing(asleep)
+            others = [each for each in there if each.id != asleep.id]
+            rooms.insert(0, Room(place(missing, pool.ledger, others, claimed, only=asleep.devices), True, sleep))
+        if fitting := [each for each in rooms if isinstance(each.at, Fits)]:
+            return min(fitting, key=lambda each: _costs_s(each, pool.usage, demand, there))
+        for room in rooms:
+            if waits is None or not isinstance(waits.at, MustWait):
+                waits = room
+    assert waits is not None, "the loop runs at least once"
+    return waits
+
+
+def _costs_s(room: Room, usage: Usage, demand: Demand, there: list[Resident]) -> float:
+    """Seconds until it serves, and those that the loss of who makes room is expected to cost."""
+    assert isinstance(room.at, Fits), "only what fits has a price"
+    victims = set(room.at.victims)
+    losses_s = sum(each.loss_s for each in there if each.id in victims)
+    return takes_s(usage, demand, asleep=room.wakes) + losses_s
