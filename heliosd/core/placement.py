@@ -105,7 +105,7 @@ def _make_room(
         return _wait(min(soon, key=lambda each: (each.link, each.devices)), (), need, ledger, residents)
     idle = [(each, victims) for each in outlooks if (victims := each.idle())]
     if idle:
-        best, victims = min(idle, key=lambda each: _price(*each, idle_gib_s))
+        best, victims = min(idle, key=lambda each: _price(each[0], each[1], idle_gib_s))
         names = ", ".join(
             f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)}, {each.loss_s:.1f} s)"
             for each in victims
