@@ -51,6 +51,8 @@ class Ledger:
     host: HostReading | None = None
     booked: dict[ReplicaId, Footprint] = field(default_factory=dict)
     """What each replica was promised before anything said that it holds more."""
+    running_out: set[DeviceId] = field(default_factory=set)
+    """Devices that will soon be full; nothing is started there."""
     sleeping: set[ReplicaId] = field(default_factory=set)
     staged: dict[ReplicaId, int] = field(default_factory=dict)
     """What each sleeper holds of it."""

@@ -72,9 +72,9 @@ def place(
     In this order: a place with free room; one where enough is on its way back already; one where idle replicas make
     room, those whose loss costs the fewest seconds, what is left over priced too (tenths decide, less is noise); one to
     wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same
-    NUMA node, the rest), then the tightest. Devices that fail are not considered. What older requests wait for
-    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed;
-    `idle_gib_s` is the price of a GiB that is left over.
+    NUMA node, the rest), then the tightest. Devices that fail or run out are not considered. What older requests wait
+    for (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it
+    failed; `idle_gib_s` is the price of a GiB that is left over.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
@@ -85,6 +85,11 @@ def place(
     possible = [group for group in possible if not claimed & set(group)]
     if not possible:
         return MustWait((), (), f"needs {format_bytes(need)}; an older request waits for {'+'.join(sorted(claimed))}")
+    running_out = [group for group in possible if ledger.running_out & set(group)]
+    possible = [group for group in possible if group not in running_out]
+    if not possible:
+        names = ", ".join("+".join(group) for group in running_out)
+        return MustWait((), (), f"needs {format_bytes(need)}; {names} will soon be full of foreign memory")
     views = {
         device: DeviceOutlook.of(device, need, ledger, residents)
         for device in sorted({device for group in possible for device in group})

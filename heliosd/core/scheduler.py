@@ -23,6 +23,7 @@ from heliosd.core.ahead import Ahead
 from heliosd.core.drift import DriftWatch
 from heliosd.core.eviction import Resident
 from heliosd.core.gist import gist
+from heliosd.core.headroom import HeadroomWatch
 from heliosd.core.ledger import Ledger
 from heliosd.core.lifecycle import COMING, State
 from heliosd.core.messages import (
@@ -88,6 +89,7 @@ class Scheduler:
     draining: bool = False
     _queue: Queue = field(default_factory=Queue)
     drift: DriftWatch = field(default_factory=DriftWatch)
+    headroom: HeadroomWatch = field(default_factory=HeadroomWatch)
     _now: float = 0.0
     _seen: dict[tuple[float, bool], list[Resident]] = field(default_factory=dict)
     """Residents that were worked out since anything changed."""
@@ -144,7 +146,7 @@ class Scheduler:
             case ReplicaWoke():
                 return self.pool.woke(event)
             case ReplicaPressed():
-                return [*self.pool.pressed(event), *self._shed(event.at)]
+                return [*self.pool.pressed(event), *self._shed(event.at), *self._grow(event)]
             case ReplicaDied(replica=replica):
                 self._died(replica)
             case ReplicaExited():
@@ -274,6 +276,17 @@ class Scheduler:
         )
         return [Refuse(last.request.ticket, RefusalCode.QUEUE_FULL, reason, retry_after_s=5.0)]
 
+    def _grow(self, event: ReplicaPressed) -> list[Command]:
+        """Restart a replica with a larger KV cache, where that is worth the seconds: many wait for it, and nobody for
+        the room that it would take."""
+        replica = self.replicas.get(event.replica)
+        if replica is None or replica.state is not State.READY:
+            return []
+        waiting = [each for each in self.queue.values() if each.demand.key == replica.demand.key]
+        if len(waiting) < len(self.queue):
+            return []
+        return self.pool.grow(replica, event.at, len(waiting))
+
     def _released(self, event: RequestReleased) -> list[Command]:
         self.queue.pop(event.ticket, None)
         for replica in self.replicas.values():
@@ -370,7 +383,12 @@ class Scheduler:
                 notes.append(Note(device, f"device {device} failed: {fault}", warning=True))
             elif not healthy and self.ledger.healthy(device):
                 notes.append(Note(device, f"device {device} is back"))
-        return [*notes, *self.drift.look(self.ledger), *self.pool.relieve_host(event.at)]
+        return [
+            *notes,
+            *self.drift.look(self.ledger),
+            *self.headroom.look(self.ledger, event.at),
+            *self.pool.relieve_host(event.at),
+        ]
 
     def _drain_all(self, at: float) -> list[Command]:
         self.draining = True

@@ -46,6 +46,8 @@ SLEEPLESS_S = 600.0
 OOM_SHARE = 0.05
 """What is booked on top after an engine ran out of memory and did not say how much it lacked."""
 
+GROW_AFTER_S = 60.0
+GROW_RATIO = 0.5
 Key = tuple[str, str]
 
 
@@ -63,6 +65,8 @@ class WarmPool:
     """What a model's replica kept on each device the last time it slept."""
     sleepless: dict[str, float] = field(default_factory=dict)
     """Until when a model is stopped rather than put to sleep."""
+    growing: set[str] = field(default_factory=set)
+    """Models whose next start takes all the room there is for its KV cache."""
     sizes: dict[str, int] = field(default_factory=dict)
     """What a replica of each model takes of a device: those asked for as estimated, others in the store roughly."""
     _by_key: dict[Key, list[Replica]] = field(default_factory=dict)
@@ -182,6 +186,9 @@ class WarmPool:
         rest = min(self.ledger.free_bytes(device) for device in devices) - now.total_bytes
         more = min(rest, demand.kv_most_bytes - now.kv_cache_bytes)
         running = {replica.demand.model for replica in self.replicas.values()} | {demand.model}
+        if demand.model in self.growing:
+            self.growing.discard(demand.model)
+            running |= self.sizes.keys()
         if more <= 0 or any(n_bytes <= rest for model, n_bytes in self.sizes.items() if model not in running):
             return demand, 0
         larger = Footprint(now.weights_bytes, now.kv_cache_bytes + more, now.overhead_bytes)
@@ -219,6 +226,31 @@ class WarmPool:
             return []
         limited = replica.pressure.limit < replica.pressure.most
         return [Note(replica.demand.model, f"{replica.id} of {replica.demand.model} {changed}", warning=limited)]
+
+    def grow(self, replica: Replica, at: float, waiting: int) -> list[Command]:
+        """Drain a replica so that the next start takes the free room of its devices for its KV cache: beside it where
+        the room suffices, else in its place.
+
+        When the KV cache has limited it for `GROW_AFTER_S` and for longer than a start takes, as many wait as it works
+        on, and the cache would be larger by a half.
+        """
+        limited_since = replica.pressure.limited_since
+        free = min(self.ledger.free_bytes(device) for device in replica.devices)
+        booked = replica.demand.per_device
+        now = booked.kv_cache_bytes
+        beside = free >= booked.total_bytes
+        larger = min(free - (booked.total_bytes - now) if beside else now + free, replica.demand.kv_most_bytes)
+        reload_s = self.usage.reload(replica.demand.model, self._whole_bytes(replica))
+        if limited_since is None or at - limited_since < max(GROW_AFTER_S, 2 * reload_s):
+            return []
+        if waiting < replica.pressure.limit or larger < now * (1 + GROW_RATIO):
+            return []
+        self.growing.add(replica.demand.model)
+        why = (
+            f"its KV cache of {format_bytes(now)} has limited it for {at - limited_since:.0f} s and {waiting} requests "
+            f"wait; it starts again in {reload_s:.0f} s with {format_bytes(larger)}"
+        )
+        return self.step_down(replica.id, at, why)
 
     # ---- the ladder ----------------------------------------------------------------
 
