@@ -43,6 +43,7 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.truth
 	$(PY) -m tests.bench.training
 	$(PY) -m tests.bench.packing
+	$(PY) -m tests.bench.defragment
 	$(PY) -m tests.bench.storm
 	$(PY) -m tests.bench.traces
 	$(PY) -m tests.bench.crowd
