@@ -19,8 +19,8 @@ from heliosd.core.units import format_bytes
 
 MOST_MOVES = 4
 """More would move half a node for one request."""
-MOST_STATES = 2000
-"""Looked at for one demand: a third of a millisecond as a rule, some fifty when there is nothing to be found."""
+MOST_STATES = 200
+"""Looked at for one demand: a third of a millisecond as a rule, some five when there is nothing to be found."""
 
 
 @dataclass(frozen=True, slots=True)

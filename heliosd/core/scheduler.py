@@ -20,6 +20,7 @@ from typing import assert_never
 
 from heliosd.core import admission
 from heliosd.core.ahead import Ahead
+from heliosd.core.defragment import Plan, defragment
 from heliosd.core.drift import DriftWatch
 from heliosd.core.eviction import Resident
 from heliosd.core.gist import gist
@@ -71,6 +72,8 @@ from heliosd.core.snapshot import Snapshot, Waiting
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import Key, WarmPool
 
+WORTH_MOVING_S = 1.0
+"""Victims whose loss is expected to cost less are not moved elsewhere: to look for a place would not pay."""
 STOP_S = 1.0
 """What a stop is taken to last, when a client is told how long it will wait."""
 KILLED = "killed by SIGKILL"
@@ -579,6 +582,9 @@ class Scheduler:
                 ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
                 return [started, *ends], f"{replica.id} is {replica.state}", reload_s
             case Fits(devices=devices, victims=victims, reason=reason):
+                if plan := self._moves(demand, victims, frozenset(claimed), at):
+                    claimed.update(plan.devices)
+                    return self._move(plan, demand, at), f"making room: {plan.reason}", STOP_S + reload_s
                 claimed.update(devices)
                 leave = self._all_step_down(victims, at, f"room for {demand.model}: {reason}", sleep=room.sleep)
                 return leave, f"making room: {reason}", STOP_S + reload_s
@@ -594,6 +600,33 @@ class Scheduler:
                     leave = self._all_step_down(victims, at, why, sleep=room.sleep)
                     return leave, f"making room: {reason}", lease_s + STOP_S + reload_s
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
+
+    def _moves(
+        self, demand: Demand, victims: tuple[ReplicaId, ...], claimed: frozenset[DeviceId], at: float
+    ) -> Plan | None:
+        """A move to another device instead of the loss of the victims, where these are more likely than not to be asked
+        for soon, so that they would have to start again anyway. One that needs others to go first is not worth it."""
+        there = self.residents(at)
+        loss_s = sum(each.loss_s for each in there if each.id in victims)
+        if loss_s < WORTH_MOVING_S:
+            return None
+        reload_s = {each.id: self._takes_s(self.replicas[each.id].demand, None) for each in there}
+        plan = defragment(demand, self.ledger, there, reload_s, claimed)
+        if plan is None or loss_s < plan.cost_s / 2 or len(plan.moves) > 1:
+            return None
+        (move,) = plan.moves
+        takes = self.replicas[move.replica].demand.per_device.total_bytes
+        return plan if move.copied and takes <= self.ledger.free_bytes(move.end) else None
+
+    def _move(self, plan: Plan, demand: Demand, at: float) -> list[Command]:
+        """Start each on its new device, and send the old one away: both have room there until it has gone."""
+        commands: list[Command] = []
+        for move in plan.moves:
+            old = self.replicas[move.replica]
+            why = f"moves from {move.start} to {move.end}: room for {demand.model}: {plan.reason}"
+            replica, started = self.pool.start(old.demand, (move.end,), at, f"{old.id} {why}")
+            commands += [started, *self.pool.step_down(old.id, at, f"{replica.id} starts instead; it {why}")]
+        return commands
 
     def _find_room(self, demand: Demand, asleep: Replica | None, claimed: frozenset[DeviceId], at: float) -> Room:
         return find_room(self.pool, demand, asleep, claimed, at, lambda sleep: self.residents(at, sleep=sleep))
