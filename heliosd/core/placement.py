@@ -84,7 +84,9 @@ def place(
         return NeverFits(_never(demand, ledger, groups))
     possible = [group for group in possible if not claimed & set(group)]
     if not possible:
-        return MustWait((), (), f"needs {format_bytes(need)}; an older request waits for {'+'.join(sorted(claimed))}")
+        return MustWait(
+            (), (), f"needs {format_bytes(need)}; a request before it waits for {'+'.join(sorted(claimed))}"
+        )
     running_out = [group for group in possible if ledger.running_out & set(group)]
     possible = [group for group in possible if group not in running_out]
     if not possible:

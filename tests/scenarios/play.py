@@ -30,24 +30,30 @@ from heliosd.core.messages import (
     LimitsChanged,
     Note,
     PeersChanged,
+    Priority,
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaSlept,
+    ReplicaWoke,
     RequestArrived,
     RequestReleased,
     SleepReplica,
     StartReplica,
     StopAsked,
     StopReplica,
+    Terms,
     Tick,
     WakeReplica,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.peer_news import PeerNews
 from heliosd.core.scheduler import Scheduler
-from heliosd.core.units import parse_bytes, parse_seconds
+from heliosd.core.units import GiB, parse_bytes, parse_seconds
 
 FOLDER = Path(__file__).parent
+HOST_BYTES = 200 * GiB
+"""What sleepers may hold."""
 FILES = sorted(FOLDER.glob("*.txt"))
 
 
@@ -80,7 +86,7 @@ class Player:
     def _device(self, rest: str) -> None:
         name, size = rest.split()
         self.devices.append(Device(DeviceId(name), DeviceKind.SIMULATED, "card", parse_bytes(size)))
-        self.scheduler.handle(LimitsChanged(0.0, Limits(safety_ratio=0.0)))
+        self.scheduler.handle(LimitsChanged(0.0, Limits(safety_ratio=0.0, host_bytes=HOST_BYTES)))
         self.scheduler.handle(DevicesFound(0.0, tuple(self.devices)))
 
     def _link(self, rest: str) -> None:
@@ -105,9 +111,11 @@ class Player:
 
     def _event(self, at: float, told: str) -> Event:
         forms: list[tuple[str, Callable[[re.Match[str]], Event]]] = [
-            (r"(\S+) asks for (\S+)(?: until (\S+))?( for a peer)?", lambda m: self._asks(at, m)),
+            (r"(\S+) asks for (\S+)(?: until (\S+))?( for a peer)?(?: as (\w+))?", lambda m: self._asks(at, m)),
             (r"(t\S*) is done", lambda m: RequestReleased(at, Ticket(m[1]))),
-            (r"(r\d+) is ready(?: with (\S+))?", lambda m: self._ready(at, m)),
+            (r"(r\d+) is ready(?: with (\S+))?( and can sleep)?", lambda m: self._ready(at, m)),
+            (r"(r\d+) sleeps and keeps (\S+)", lambda m: self._slept(at, m)),
+            (r"(r\d+) is awake", lambda m: ReplicaWoke(at, ReplicaId(m[1]), self._whole(ReplicaId(m[1])))),
             (r"(r\d+) is gone", lambda m: ReplicaExited(at, ReplicaId(m[1]), None)),
             (r"(r\d+) dies: (.*)", lambda m: ReplicaExited(at, ReplicaId(m[1]), m[2])),
             (r"(g\d+) has (\S+) foreign", lambda m: self._reading(at, m[1], parse_bytes(m[2]), None)),
@@ -124,14 +132,26 @@ class Player:
         raise ValueError(f"cannot read {told!r}")
 
     def _asks(self, at: float, match: re.Match[str]) -> Event:
+        terms = Terms(priority=Priority[match[5].upper()] if match[5] else Priority.NORMAL)
         deadline_at = parse_seconds(match[3]) if match[3] else None
         demand = self.demands.get(match[2])
-        return RequestArrived(at, Ticket(match[1]), match[2], demand, deadline_at, forwarded=bool(match[4]))
+        return RequestArrived(
+            at, Ticket(match[1]), match[2], demand, deadline_at, forwarded=bool(match[4]), terms=terms
+        )
 
     def _ready(self, at: float, match: re.Match[str]) -> Event:
         replica = self.scheduler.replicas[ReplicaId(match[1])]
         size = parse_bytes(match[2]) if match[2] else replica.demand.per_device.total_bytes
-        return ReplicaBecameReady(at, replica.id, Footprint(size, 0, 0))
+        levels = frozenset({1, 2}) if match[3] else frozenset[int]()
+        return ReplicaBecameReady(at, replica.id, Footprint(size, 0, 0), levels)
+
+    def _slept(self, at: float, match: re.Match[str]) -> Event:
+        replica = self.scheduler.replicas[ReplicaId(match[1])]
+        residue = Footprint(0, 0, parse_bytes(match[2]))
+        return ReplicaSlept(at, replica.id, 1, residue, replica.demand.per_device.weights_bytes)
+
+    def _whole(self, replica: ReplicaId) -> Footprint:
+        return self.scheduler.replicas[replica].demand.per_device
 
     def _reading(self, at: float, device: str, foreign_bytes: int, fault: str | None) -> Event:
         mine = self.scheduler.ledger.promised_bytes(DeviceId(device))
