@@ -270,7 +270,7 @@ def test_an_engine_that_dies_or_does_not_start_says_why(small_models: Path):
         # The request is asked once more, and the start is tried on a second device.
         daemon.until(lambda: daemon.metric("helios_replica_failures_total") == 4, 10, "not all failures were counted")
         assert daemon.metric("helios_retries_total") == 1
-        assert len([event for event in daemon.events() if event["kind"] == "exited"]) == 2
+        assert len([event for event in daemon.events() if event["kind"] == "exited"]) == 4
 
 
 def test_draining_finishes_what_runs_and_refuses_what_comes(small_models: Path):
