@@ -19,8 +19,8 @@ from heliosd.core.units import format_bytes
 
 MOST_MOVES = 4
 """More would move half a node for one request."""
-MOST_STATES = 200
-"""Looked at for one demand: a third of a millisecond as a rule, some five when there is nothing to be found."""
+MOST_STATES = 2000
+"""Looked at for one demand: a third of a millisecond as a rule, some fifty when there is nothing to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ def defragment(
     residents: Iterable[Resident],
     reload_s: Mapping[ReplicaId, float],
     claimed: frozenset[DeviceId] = frozenset(),
+    most_states: int = MOST_STATES,
 ) -> Plan | None:
     """The cheapest moves after which `demand` fits without a loss; None when it fits anyway, or none are found.
 
@@ -100,7 +101,7 @@ def defragment(
         if each.ready and not each.busy and len(each.devices) == 1 and each.devices[0] in usable
         if each.id not in ledger.sleeping and each.id in reload_s
     }
-    search = _Search(need, usable, free, movable, reload_s)
+    search = _Search(need, usable, free, movable, reload_s, most_states)
     found = search.cheapest(places)
     return None if found is None else search.plan(found, demand)
 
@@ -113,7 +114,9 @@ class _Search:
         free: Mapping[DeviceId, int],
         movable: Mapping[ReplicaId, Resident],
         reload_s: Mapping[ReplicaId, float],
+        most_states: int,
     ) -> None:
+        self._most_states = most_states
         self._need = need
         self._devices = devices
         self._free = free
@@ -136,7 +139,7 @@ class _Search:
         def push(devices: tuple[DeviceId, ...], at: Mapping[ReplicaId, DeviceId]) -> None:
             nonlocal number
             key = devices, frozenset(at.items())
-            if key in seen or number >= MOST_STATES:
+            if key in seen or number >= self._most_states:
                 return
             seen.add(key)
             number += 1
@@ -146,7 +149,7 @@ class _Search:
 
         for place in places:
             push(place, {})
-        while heap and number < MOST_STATES:
+        while heap and number < self._most_states:
             state = heappop(heap)
             lacking = self._lacking(state.devices, state.at)
             if not lacking:

@@ -72,6 +72,8 @@ from heliosd.core.snapshot import Snapshot, Waiting
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import Key, WarmPool
 
+MOVES_LOOKED_AT = 200
+"""In some milliseconds; a request waits meanwhile."""
 WORTH_MOVING_S = 1.0
 """Victims whose loss is expected to cost less are not moved elsewhere: to look for a place would not pay."""
 STOP_S = 1.0
@@ -611,7 +613,7 @@ class Scheduler:
         if loss_s < WORTH_MOVING_S:
             return None
         reload_s = {each.id: self._takes_s(self.replicas[each.id].demand, None) for each in there}
-        plan = defragment(demand, self.ledger, there, reload_s, claimed)
+        plan = defragment(demand, self.ledger, there, reload_s, claimed, most_states=MOVES_LOOKED_AT)
         if plan is None or loss_s < plan.cost_s / 2 or len(plan.moves) > 1:
             return None
         (move,) = plan.moves

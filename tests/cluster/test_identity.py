@@ -74,3 +74,10 @@ def test_a_secret_gives_every_node_the_same_key_and_other_secrets_another():
     assert derive_key("correct horse battery\n") == derive_key("correct horse battery")
     assert derive_key("correct horse battery") != derive_key("correct horse batterz")
     assert len(derive_key("x" * 44)) == 32
+
+
+def test_a_letter_of_the_other_alphabet_is_another_letter():
+    good = token()
+    for ours, theirs in (("-", "+"), ("_", "/")):
+        if ours in good:
+            assert seen_by(good.replace(ours, theirs)) is None
