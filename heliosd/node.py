@@ -231,6 +231,10 @@ class Node:
         running = self._scheduler.replicas
         while any(each in running and running[each].state in _ON_THE_WAY_TO_SLEEP for each in chosen):
             await self.changed(self._version)
+            for each in chosen:
+                if each in running and running[each].state is State.READY and not self._inbox.qsize():
+                    why = self._scheduler.sleepless(each, self.now()) or "it went on to serve"
+                    raise Conflict(f"cannot put {each} to sleep: {why}", code="cannot_sleep")
         if awake := [each for each in chosen if each not in running or running[each].state is not State.ASLEEP]:
             why = "it ended, or a request woke it at once; `heliosctl explain` tells"
             raise Conflict(f"cannot put {', '.join(awake)} to sleep: {why}", code="cannot_sleep")

@@ -69,6 +69,11 @@ class WantedModels:
                 counts[name] = max(counts.get(name, 0), own.min_replicas)
         wanted = []
         for name, replicas in sorted(counts.items()):
-            if (appraisal := await self._demands.of(parse_ref(name))) is not None:
+            try:
+                appraisal = await self._demands.of(parse_ref(name))
+            except HeliosError as error:  # one model's settings must not cost the others their pins
+                log.error("pin not followed", extra={"model": name, "cause": error.message})
+                continue
+            if appraisal is not None:
                 wanted.append(Wanted(appraisal.demand, replicas))
         return tuple(wanted)

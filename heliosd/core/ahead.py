@@ -42,6 +42,8 @@ class Ahead:
         for replica in pool.replicas.values():
             if replica.state is not State.ASLEEP or replica.demand.model in self.preloads.barred:
                 continue
+            if replica.keep_alive_s < limits.prefetch_horizon_s:
+                continue  # it would sleep again before it is asked for
             chance = pool.usage.forecast.chance(replica.demand.model, at, limits.prefetch_horizon_s)
             if chance < LEAST_CHANCE:
                 continue

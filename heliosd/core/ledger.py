@@ -5,7 +5,7 @@ makes `free_bytes` negative and is told, not hidden. A sleeper is promised its r
 writer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from heliosd.core.hardware import Device, DeviceReading, HostReading
@@ -123,13 +123,18 @@ class Ledger:
             left = min(left, self.host.available_bytes - reserve)
         return left
 
-    def read(self, readings: Iterable[DeviceReading], ours: Mapping[int, ReplicaId]) -> None:
+    def read(
+        self,
+        readings: Iterable[DeviceReading],
+        ours: Mapping[int, ReplicaId],
+        leaving: Collection[ReplicaId] = frozenset(),
+    ) -> None:
         """Take in what the devices say; `ours` maps process ids to replicas.
 
         Foreign memory is what all processes hold minus what ours do. Where the driver does not say which process
         holds what, ours are taken to hold what they were measured to hold, or else what they were promised.
-        While a replica starts, nobody knows how much of its promise it holds already: then what was known to be
-        foreign stays so, at least. A device that fails says nothing.
+        While a replica starts, or gives its memory back (`leaving`), nobody knows how much of its promise it holds:
+        then what was known to be foreign stays so, at least. A device that fails says nothing.
         """
         for reading in readings:
             self.readings[reading.device] = reading
@@ -146,7 +151,9 @@ class Ledger:
             self.drift[reading.device] = self._drift(reading, said, ours, mine)
             self._reconcile(said, ours)
             starting = any(
-                reading.device in devices and replica not in known and replica not in self.measured
+                reading.device in devices
+                and replica not in known
+                and (replica not in self.measured or replica in leaving)
                 for replica, (devices, _) in self.promised.items()
             )
             floor_bytes = self.foreign.get(reading.device, 0) if starting else 0

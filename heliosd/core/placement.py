@@ -30,6 +30,8 @@ class MustWait:
     drain: tuple[ReplicaId, ...]
     """Whom to drain should the wait grow too long; empty when enough is already on its way back."""
     reason: str
+    soon: bool = False
+    """Enough is on its way back: nobody else has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,8 @@ def _wait(
     if not drain and not view.comes_back and view.pinned:
         return MustWait((), (), f"{missing}; {', '.join(view.pinned)} are pinned there")
     holders = sorted({each.model for each in residents if set(each.devices) & set(view.devices)})
-    return MustWait(
-        view.devices, tuple(each.id for each in drain), f"{missing}; the rest is held by {', '.join(holders)}"
-    )
+    held = f"{missing}; the rest is held by {', '.join(holders)}"
+    return MustWait(view.devices, tuple(each.id for each in drain), held, view.comes_back)
 
 
 def _free_on(view: Outlook, need: int, ledger: Ledger) -> str:

@@ -54,7 +54,13 @@ def find_room(
             missing = pool.still_missing(asleep)
             others = [each for each in there if each.id != asleep.id]
             rooms.insert(0, Room(place(missing, pool.ledger, others, claimed, only=asleep.devices), True, sleep))
-        if fitting := [each for each in rooms if isinstance(each.at, Fits)]:
+        fitting = [each for each in rooms if isinstance(each.at, Fits)]
+        if not any(isinstance(each.at, Fits) and not each.at.victims for each in fitting):
+            # What is already on its way back goes before new victims, here or there.
+            soon = (each for each in rooms if isinstance(each.at, MustWait) and each.at.soon)
+            if comes_back := next(soon, None):
+                return comes_back
+        if fitting:
             return min(fitting, key=lambda each: _costs_s(each, pool.usage, demand, there))
         for room in rooms:
             if waits is None or not isinstance(waits.at, MustWait):

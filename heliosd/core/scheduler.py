@@ -78,6 +78,8 @@ WORTH_MOVING_S = 1.0
 """Victims whose loss is expected to cost less are not moved elsewhere: to look for a place would not pay."""
 STOP_S = 1.0
 """What a stop is taken to last, when a client is told how long it will wait."""
+_UNSETTLED = frozenset({State.SLEEPING, State.STOPPING, State.FAILED})
+"""Nobody knows at a reading how much of its memory such a replica has given back already."""
 KILLED = "killed by SIGKILL"
 """In the cause of a death that was not the engine's own doing."""
 PLACES_TRIED = 2
@@ -250,9 +252,11 @@ class Scheduler:
     # ---- what happened -------------------------------------------------------
 
     def _arrived(self, request: RequestArrived) -> list[Command]:
-        made_way = self._line_is_full(request)
         refused = admission.refusal(request, draining=self.draining, queued=len(self.queue), limits=self.limits)
-        if refused:
+        made_way: list[Command] = []
+        if refused and refused.code is RefusalCode.QUEUE_FULL and request.demand is not None:
+            made_way = self._line_is_full(request)
+        if refused and not made_way:
             return [refused]
         if request.demand is None:
             forward = admission.elsewhere(
@@ -378,7 +382,9 @@ class Scheduler:
     def _read(self, event: DevicesRead) -> list[Command]:
         ours = {pid: replica for replica, pids in event.ours for pid in pids if replica in self.replicas}
         faults_before = {device: self.ledger.healthy(device) for device in self.ledger.devices}
-        self.ledger.read([reading for reading in event.readings if reading.device in self.ledger.devices], ours)
+        leaving = frozenset(each.id for each in self.replicas.values() if each.state in _UNSETTLED)
+        known = [reading for reading in event.readings if reading.device in self.ledger.devices]
+        self.ledger.read(known, ours, leaving)
         if event.host is not None:
             self.ledger.host = event.host
         notes: list[Command] = []
@@ -454,7 +460,9 @@ class Scheduler:
                     if asleep and room.wakes:
                         commands.append(self.pool.wake(asleep, at, f"pinned; {reason}"))
                     else:
-                        commands.append(self.pool.start(demand, devices, at, f"pinned; {reason}")[1])
+                        replica, started = self.pool.start(demand, devices, at, f"pinned; {reason}")
+                        ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
+                        commands += [started, *ends]
                 case Fits(victims=victims, reason=reason):
                     why = f"room for {demand.model}, which is pinned: {reason}"
                     commands += self._all_step_down(victims, at, why, sleep=room.sleep)
@@ -468,6 +476,8 @@ class Scheduler:
         coming = {each.demand.key for each in self.replicas.values() if each.state in COMING}
         waits = bool(self._awaited() - coming)
         for sleeper, why in () if self.draining else self.ahead.sleepers(at, self.pool, requests_wait=waits):
+            whole_bytes = sleeper.demand.per_device.total_bytes * len(sleeper.devices)
+            self.ahead.preloads.started(sleeper.id, sleeper.demand.model, whole_bytes, at)
             commands.append(self.pool.wake(sleeper, at, f"ahead of requests: {why}"))
         for each in () if self.draining else self.ahead.proposals(at, self.pool, requests_wait=waits):
             if each.victims:
@@ -535,7 +545,7 @@ class Scheduler:
         if falling := next((each for each in own if each.state is State.SLEEPING), None):
             return [], f"{falling.id} is falling asleep, then it wakes", self._ready_in(falling, at)
         if full := [each for each in own if each.state is State.READY]:
-            return self._one_more(queued, full, at)
+            return self._one_more(queued, full, claimed, at)
         if barred := self._barred(queued, at):
             return barred, "", None
         asleep = next((each for each in own if each.state is State.ASLEEP), None)
@@ -617,8 +627,10 @@ class Scheduler:
         if plan is None or loss_s < plan.cost_s / 2 or len(plan.moves) > 1:
             return None
         (move,) = plan.moves
-        takes = self.replicas[move.replica].demand.per_device.total_bytes
-        return plan if move.copied and takes <= self.ledger.free_bytes(move.end) else None
+        moved = self.replicas[move.replica].demand
+        closed = move.end in self.ledger.running_out or self.pool.breakers.open_for(moved.model, at)
+        fits = move.copied and moved.per_device.total_bytes <= self.ledger.free_bytes(move.end)
+        return plan if fits and not closed else None
 
     def _move(self, plan: Plan, demand: Demand, at: float) -> list[Command]:
         """Start each on its new device, and send the old one away: both have room there until it has gone."""
@@ -654,8 +666,10 @@ class Scheduler:
         reason = f"cannot start {demand.model}: {last.in_a_row} starts in a row failed; next try in {left_s:.0f} s"
         return [Refuse(request.ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=left_s, cause=last.cause)]
 
-    def _one_more(self, queued: Queued, full: list[Replica], at: float) -> tuple[list[Command], str, float | None]:
-        """All its replicas work on as much as they may: wait for a lease to end, or start another replica."""
+    def _one_more(
+        self, queued: Queued, full: list[Replica], claimed: set[DeviceId], at: float
+    ) -> tuple[list[Command], str, float | None]:
+        """All its replicas work on as much as they may: wait for a lease to end, or wake or start another replica."""
         demand = queued.demand
         names = ", ".join(f"{each.id} works on {each.load} of {each.pressure.limit}" for each in full)
         lease_s = self.usage.lease(demand.model)
@@ -667,13 +681,26 @@ class Scheduler:
             return [], *busy
         queued.drain_at = None
         waiting = sum(1 for each in self.queue.values() if each.demand.key == demand.key)
-        match place(self.pool.adjusted(demand), self.ledger, self.residents(at)):
+        asleep = next((each for each in self.pool.of(demand) if each.state is State.ASLEEP), None)
+        adjusted = self.pool.adjusted(demand)
+        room = self._find_room(adjusted, asleep, frozenset(claimed), at)
+        match room.at:
             case Fits(devices=devices, victims=(), reason=reason):
                 why = f"{waiting} requests wait for {len(full)} of at most {demand.max_replicas} replicas; {reason}"
-                replica, started = self.pool.start(self.pool.adjusted(demand), devices, at, why)
+                if asleep is not None and room.wakes:
+                    return (
+                        [self.pool.wake(asleep, at, why)],
+                        f"{asleep.id} is {asleep.state}",
+                        self._ready_in(asleep, at),
+                    )
+                replica, started = self.pool.start(adjusted, devices, at, why)
                 return [started], f"{replica.id} is {replica.state}", self._ready_in(replica, at)
-            case Fits(victims=victims, reason=reason) if self._costs_s(victims, at) < waiting * lease_s:
-                leave = self._all_step_down(victims, at, f"room for one more {demand.model}: {reason}", sleep=True)
+            case Fits(devices=devices, victims=victims, reason=reason) if (
+                self._costs_s(victims, at) < waiting * lease_s
+            ):
+                claimed.update(devices)
+                why = f"room for one more {demand.model}: {reason}"
+                leave = self._all_step_down(victims, at, why, sleep=room.sleep)
                 return leave, f"{names} requests; making room for one more replica", busy[1]
             case _:
                 return [], *busy

@@ -95,10 +95,9 @@ class WarmPool:
 
     def _resident(self, replica: Replica, at: float, sleep: bool, pinned: bool) -> Resident:
         booked = self.ledger.promised[replica.id][1]
-        sleeps = replica.state is State.SLEEPING or (
-            (replica.then_sleep if replica.state is State.DRAINING else sleep) and self.sleep_level(replica, at) > 0
-        )
-        keeps = self.residue_bytes(replica) if sleeps and replica.state is not State.ASLEEP else 0
+        would = replica.then_sleep if replica.state is State.DRAINING else sleep and replica.state is State.READY
+        sleeps = replica.state is State.SLEEPING or (would and self.sleep_level(replica, at) > 0)
+        keeps = self.residue_bytes(replica) if sleeps else 0
         in_residence = replica.state is State.READY and at < self.resident_until(replica)
         return Resident(
             id=replica.id,
@@ -341,14 +340,24 @@ class WarmPool:
         return self._more_than_predicted(replica, event.measured)
 
     def relieve_host(self, at: float) -> list[Command]:
-        """Stop the sleepers that are worth least while the machine's RAM is nearly used up."""
-        commands: list[Command] = []
+        """Stop the sleepers that are worth least while the machine's RAM is nearly used up.
+
+        What is on its way back counts, the pinned stay, and who holds none of it is left alone.
+        """
+        staged, pinned = self.ledger.staged, self.pinned()
+        back = (State.STOPPING, State.FAILED, State.WAKING)
         missing = -self.ledger.host_free_bytes
-        asleep = [replica for replica in self.replicas.values() if replica.state is State.ASLEEP]
+        missing -= sum(staged.get(each.id, 0) for each in self.replicas.values() if each.state in back)
+        commands: list[Command] = []
+        asleep = [
+            each
+            for each in self.replicas.values()
+            if each.state is State.ASLEEP and staged.get(each.id, 0) > 0 and each.id not in pinned
+        ]
         for replica in sorted(asleep, key=lambda each: (self._loss_s(each, False, at), each.id)):
             if missing <= 0:
                 break
-            missing -= self.ledger.staged.get(replica.id, 0)
+            missing -= staged[replica.id]
             commands += self.step_down(replica.id, at, "host memory is nearly used up")
         return commands
 
@@ -366,11 +375,9 @@ class WarmPool:
         """The replicas that an operator wants to stay: of each wanted model, the first so many."""
         found: set[ReplicaId] = set()
         for wanted in self.wanted.values():
-            staying = [
-                each
-                for each in self.of(wanted.demand)
-                if each.state in COMING or each.state in (State.READY, State.ASLEEP)
-            ]
+            there = self.of(wanted.demand)
+            awake = [each for each in there if each.state in COMING or each.state is State.READY]
+            staying = awake + [each for each in there if each.state is State.ASLEEP]
             found |= {each.id for each in staying[: wanted.replicas]}
         return frozenset(found)
 
