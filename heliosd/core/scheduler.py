@@ -457,12 +457,7 @@ class Scheduler:
             room = self._find_room(demand, asleep, frozenset(), at)
             match room.at:
                 case Fits(devices=devices, victims=(), reason=reason):
-                    if asleep and room.wakes:
-                        commands.append(self.pool.wake(asleep, at, f"pinned; {reason}"))
-                    else:
-                        replica, started = self.pool.start(demand, devices, at, f"pinned; {reason}")
-                        ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
-                        commands += [started, *ends]
+                    commands += self._bring(room, demand, devices, asleep, at, f"pinned; {reason}")[1]
                 case Fits(victims=victims, reason=reason):
                     why = f"room for {demand.model}, which is pinned: {reason}"
                     commands += self._all_step_down(victims, at, why, sleep=room.sleep)
@@ -588,11 +583,8 @@ class Scheduler:
                     None,
                 )
             case Fits(devices=devices, victims=(), reason=reason):
-                if asleep is not None and room.wakes:
-                    return [self.pool.wake(asleep, at, reason)], f"{asleep.id} is {asleep.state}", reload_s
-                replica, started = self.pool.start(demand, devices, at, reason)
-                ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
-                return [started, *ends], f"{replica.id} is {replica.state}", reload_s
+                replica, commands = self._bring(room, demand, devices, asleep, at, reason)
+                return commands, f"{replica.id} is {replica.state}", reload_s
             case Fits(devices=devices, victims=victims, reason=reason):
                 if plan := self._moves(demand, victims, frozenset(claimed), at):
                     claimed.update(plan.devices)
@@ -613,13 +605,29 @@ class Scheduler:
                     return leave, f"making room: {reason}", lease_s + STOP_S + reload_s
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
 
+    def _bring(
+        self,
+        room: Room,
+        demand: Demand,
+        devices: tuple[DeviceId, ...],
+        asleep: Replica | None,
+        at: float,
+        reason: str,
+    ) -> tuple[Replica, list[Command]]:
+        """Wake the sleeper where the room is its own; else start on the devices, and let a sleeper elsewhere go."""
+        if asleep is not None and room.wakes:
+            return asleep, [self.pool.wake(asleep, at, reason)]
+        replica, started = self.pool.start(demand, devices, at, reason)
+        ends = self.pool.step_down(asleep.id, at, f"{replica.id} starts instead") if asleep else []
+        return replica, [started, *ends]
+
     def _moves(
         self, demand: Demand, victims: tuple[ReplicaId, ...], claimed: frozenset[DeviceId], at: float
     ) -> Plan | None:
         """A move to another device instead of the loss of the victims, where these are more likely than not to be asked
         for soon, so that they would have to start again anyway. One that needs others to go first is not worth it."""
         there = self.residents(at)
-        loss_s = sum(each.loss_s for each in there if each.id in victims)
+        loss_s = self._costs_s(victims, at)
         if loss_s < WORTH_MOVING_S:
             return None
         reload_s = {each.id: self._takes_s(self.replicas[each.id].demand, None) for each in there}
