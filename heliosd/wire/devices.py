@@ -1,0 +1,56 @@
+"""Devices and what they hold."""
+
+from pydantic import Field
+
+from heliosd.wire.base import Wire
+
+
+class FootprintView(Wire):
+    """Bytes on one device."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+
+
+class DeviceView(Wire):
+    """One device with the ledger's columns. `free_bytes` is what may still be promised."""
+
+    id: str
+    kind: str
+    name: str
+    capacity_bytes: int
+    foreign_bytes: int = Field(description="held by processes that are not ours")
+    safety_bytes: int
+    promised_bytes: int
+    measured_bytes: int = Field(description="what our ready replicas were measured to hold")
+    free_bytes: int
+    drift_bytes: int = Field(0, description="what the device says ours hold, minus what they were measured to hold")
+    weights_bytes: int = Field(description="part of promised")
+    kv_cache_bytes: int = Field(description="part of promised")
+    used_bytes: int = Field(description="all processes together, as the device says")
+    utilization_ratio: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    ecc_errors: int | None = None
+    fault: str | None = None
+    parent: str | None = None
+    compute_capability: str | None = None
+    driver_version: str | None = None
+    numa_node: int | None = None
+    pcie: str | None = Field(None, description="generation and width of the link, such as gen5 x16")
+    links: dict[str, str] = {}
+
+
+class HostView(Wire):
+    """Host memory that sleeping replicas may hold."""
+
+    limit_bytes: int
+    staged_bytes: int = Field(description="held by those that sleep")
+    free_bytes: int
+
+
+class DeviceList(Wire):
+    devices: list[DeviceView]

@@ -1,0 +1,69 @@
+"""Replicas, and requests that wait for one."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from heliosd.wire.base import Asked, Wire
+from heliosd.wire.devices import FootprintView
+
+
+class ReplicaView(Wire):
+    id: str
+    model: str
+    revision: str
+    state: str
+    devices: list[str]
+    leases: int
+    predicted: FootprintView
+    measured: FootprintView | None = None
+    phases: dict[str, float] = Field({}, description="seconds of each phase of the start")
+    started_at: float = Field(description="seconds since the epoch")
+    idle_s: float
+    keep_alive_s: float | None = Field(description="None: kept for ever")
+    pinned: bool = Field(False, description="it is kept ready, whatever is asked for")
+    sleep_level: int = Field(0, description="1: its weights are in host memory; 2: they are not; 0: it does not sleep")
+    limit: int = Field(0, description="requests it may work on at once now")
+    kv_used_ratio: float = Field(0.0, description="of its KV cache, as its engine last said")
+    max_model_len: int | None = None
+    tasks: list[str] = []
+    pids: list[int] = []
+    log_file: str | None = None
+
+
+class LoadModel(Asked):
+    model: str
+
+
+class SleepingReplicas(Wire):
+    asleep: list[str]
+
+
+PriorityWord = Literal["low", "normal", "high"]
+
+
+class QueueView(Wire):
+    """A request that waits."""
+
+    ticket: str
+    model: str
+    waiting_s: float
+    reason: str
+    position: int = Field(0, description="requests that go before it, as it looks now")
+    eta_s: float | None = Field(None, description="until it is served, as it looks now; none: nobody can tell")
+    priority: PriorityWord = "normal"
+    key: str | None = Field(None, description="name of its API key; the id where a peer's client has it")
+    since: float | None = Field(None, description="when it came, in seconds since the epoch")
+
+
+class ReplicaList(Wire):
+    replicas: list[ReplicaView]
+    queue: list[QueueView]
+
+
+class QueueList(Wire):
+    queue: list[QueueView] = Field(description="in the order in which they are served, as it looks now")
+
+
+class StoppedReplicas(Wire):
+    stopped: list[str] = Field(description="ids of the replicas that were stopped")
