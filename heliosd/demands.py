@@ -5,6 +5,7 @@ The core never estimates; the node puts the answer from here into the event.
 
 import asyncio
 import difflib
+import hashlib
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -230,7 +231,9 @@ def _with_adapters(appraisal: Appraisal, room: AdapterRoom, copies_bytes: int) -
     booked = appraisal.demand.per_device
     booked = replace(booked, overhead_bytes=booked.overhead_bytes + copies_bytes)
     predicted = replace(appraisal.estimate, per_device=booked, notes=(*appraisal.estimate.notes, note))
-    return replace(appraisal, estimate=predicted, demand=replace(appraisal.demand, per_device=booked, adapters=room))
+    return replace(
+        appraisal, estimate=predicted, demand=replace(appraisal.demand, per_device=booked, adapters=room, mould="")
+    )
 
 
 def _demand(
@@ -251,4 +254,14 @@ def _demand(
         kv_least_bytes=predicted.kv_least_bytes,
         kv_most_bytes=predicted.kv_most_bytes,
         max_replicas=settings.max_replicas,
+        mould=_mould(stored, predicted, settings, arguments),
     )
+
+
+def _mould(stored: StoredModel, predicted: Estimate, settings: ModelSettings, arguments: str) -> str:
+    """Of the revision and of how it is started: what an engine that runs must have in common with it."""
+    shapes = {"quantization", "load_format", "speculative_config", "hf_overrides", "config_format", "tokenizer_mode"}
+    if not stored.profile.mould or settings.trust_remote_code or shapes & settings.engine_args.keys():
+        return ""
+    said = f"{stored.profile.mould} {arguments} {predicted.max_model_len} {predicted.max_num_seqs} {settings.dtype}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

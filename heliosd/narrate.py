@@ -75,13 +75,15 @@ def command_entry(journal: Journal, command: Command, scheduler: Scheduler, mode
         case Hold(ticket, reason, position, eta_s):
             line: dict[str, object] = {"position": position, "eta_s": eta_s}
             journal.note("hold", reason, ticket=ticket, model=models.get(ticket), detail=line)
-        case StartReplica(replica, demand, devices, reason):
+        case StartReplica(replica, demand, devices, reason, takes_over):
             what: dict[str, object] = {
                 "devices": list(devices),
                 "predicted": asdict(demand.per_device),
                 "revision": demand.revision,
             }
             text = f"start {demand.model} on {', '.join(devices)}: {reason}"
+            if takes_over is not None:
+                what["takes_over"] = takes_over
             journal.note("start", text, replica=replica, model=demand.model, detail=what)
         case SleepReplica(replica, level, reason):
             model = _model(scheduler, replica)

@@ -522,6 +522,8 @@ class Node:
             try:
                 directory = await used.enter_async_context(self._store.hold(Digest(demand.revision)))
             except (HeliosError, OSError, sqlite3.Error) as error:
+                if command.takes_over is not None:
+                    self._pool.stop(command.takes_over)
                 self._pool.failed(command.replica, str(error))
                 return
             await self._pool.run(
@@ -539,7 +541,8 @@ class Node:
                     remote_code=demand.remote_code,
                     engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
                     sleep=self._scheduler.limits.sleep,
-                )
+                ),
+                takes_over=command.takes_over,
             )
 
     async def _keep_measurement(self, event: ReplicaBecameReady) -> None:

@@ -72,6 +72,8 @@ class Demand:
     """So many may run at once, when one alone cannot keep up."""
     adapters: AdapterRoom | None = None
     """None: the engine serves the model alone, without adapters on it."""
+    mould: str = ""
+    """What shapes its engine: a running one of an equal mould can read this model's weights. Empty: none can."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -144,6 +146,8 @@ class ReplicaBecameReady:
     measured: Footprint
     sleep_levels: frozenset[int] = frozenset()
     """How its engine can sleep on these devices."""
+    swaps: bool = False
+    """Its engine can become another model's of the same mould."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +415,8 @@ class StartReplica:
     demand: Demand
     devices: tuple[DeviceId, ...]
     reason: str
+    takes_over: ReplicaId | None = None
+    """Begins in the engine of this one, whose life ends with it; None: in one of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,3 +24,5 @@ class ModelProfile:
     """The configuration wants code that comes with the model (`auto_map`)."""
     pickled: bool = False
     """Weights are (also) pickles."""
+    mould: str = ""
+    """Revisions with an equal one can take each other's place in a running engine; empty: it can take nobody's."""

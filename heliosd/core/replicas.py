@@ -28,6 +28,10 @@ class Replica:
     measured: Footprint | None = None
     sleep_levels: frozenset[int] = frozenset()
     """How its engine can sleep."""
+    swaps: bool = False
+    """Its engine can become another model's of the same mould."""
+    swapped: bool = False
+    """It began in another's engine."""
     then_sleep: bool = False
     """Draining, it sleeps rather than stops when the last lease is over."""
     slept_at: float | None = None

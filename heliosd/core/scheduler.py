@@ -331,12 +331,16 @@ class Scheduler:
 
     def _died(self, replica_id: ReplicaId) -> None:
         """Who asks from now on gets a fresh replica; its bytes stay booked until it is really gone."""
-        replica = self.replicas[replica_id]
+        replica = self.replicas.get(replica_id)
+        if replica is None:  # another has taken its engine over, and learns of it
+            return
         if State.FAILED is not replica.state is not State.STOPPING:
             replica.died_while = replica.state
             replica.become(State.FAILED)
 
     def _exited(self, event: ReplicaExited) -> list[Command]:
+        if event.replica not in self.replicas:  # another has taken its engine over
+            return []
         replica = self.pool.gone(event.replica)
         self.ahead.preloads.gone(replica.id, event.at)
         was = replica.died_while or replica.state
@@ -585,6 +589,9 @@ class Scheduler:
             case Fits(devices=devices, victims=(), reason=reason):
                 replica, commands = self._bring(room, demand, devices, asleep, at, reason)
                 return commands, f"{replica.id} is {replica.state}", reload_s
+            case Fits(victims=victims) if cast := self._cast(demand, victims, reload_s, frozenset(claimed), at):
+                replica, started = cast
+                return [started], f"{replica.id} is {replica.state}", self._swap_s(demand, reload_s)
             case Fits(devices=devices, victims=victims, reason=reason):
                 if plan := self._moves(demand, victims, frozenset(claimed), at):
                     claimed.update(plan.devices)
@@ -604,6 +611,40 @@ class Scheduler:
                     leave = self._all_step_down(victims, at, why, sleep=room.sleep)
                     return leave, f"making room: {reason}", lease_s + STOP_S + reload_s
                 return [], reason, queued.drain_at - at + lease_s + STOP_S + reload_s
+
+    def _cast(
+        self,
+        demand: Demand,
+        victims: tuple[ReplicaId, ...],
+        reload_s: float,
+        claimed: frozenset[DeviceId],
+        at: float,
+    ) -> tuple[Replica, Command] | None:
+        """Have an idle replica of the same mould become this model, if that costs fewer seconds than to send the
+        victims away and start: those that its own loss is expected to cost included."""
+        barred = self.pool.breakers.open_for(demand.model, at)
+        able = {each.id: each for each in self.replicas.values() if self.pool.fits_in(demand, each)}
+        open_ = [
+            each
+            for each in self.residents(at)
+            if each.id in able and each.ready and not each.busy
+            if each.devices not in barred and not claimed & set(each.devices)
+        ]
+        if not open_:
+            return None
+        best = min(open_, key=lambda each: (each.loss_s, each.last_used, each.id))
+        swap_s, otherwise_s = self._swap_s(demand, reload_s), self._costs_s(victims, at) + STOP_S + reload_s
+        if best.loss_s + swap_s >= otherwise_s:
+            return None
+        why = (
+            f"takes over the engine of {best.id} ({best.model}), which has the same shape: {swap_s:.1f} s, and "
+            f"{best.loss_s:.1f} s for its loss, instead of {otherwise_s:.1f} s"
+        )
+        self.ahead.preloads.gone(best.id, at)
+        return self.pool.swap(able[best.id], demand, at, why)
+
+    def _swap_s(self, demand: Demand, reload_s: float) -> float:
+        return self.usage.swap(demand.model, demand.per_device.weights_bytes * demand.device_count, reload_s)
 
     def _bring(
         self,

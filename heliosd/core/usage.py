@@ -16,6 +16,8 @@ LOAD_BASE_S = 3.0
 WAKE_BYTES_PER_S = 16 * 2**30
 """From pinned host memory over PCIe; of a model that never woke here."""
 WAKE_BASE_S = 0.3
+SWAP_BASE_S = 0.3
+"""Of a hot swap, besides the reading of the weights; where none was measured."""
 USUAL_LEASE_S = 5.0
 MOST_MODELS = 20_000
 
@@ -34,6 +36,8 @@ class Usage:
     """What the last start took, from the command to ready."""
     wake_s: dict[str, float] = field(default_factory=dict)
     """What the last waking took."""
+    swap_s: dict[str, float] = field(default_factory=dict)
+    """What the last hot swap to it took."""
     idle_gib_s: float = IDLE_GIB_S
     """What a GiB that lies idle counts for, in seconds of starts."""
     lease_s: dict[str, float] = field(default_factory=dict)
@@ -55,7 +59,7 @@ class Usage:
 
     def forget(self, model: str) -> None:
         self.forecast.forget(model)
-        for learned in (self.reload_s, self.wake_s, self.lease_s):
+        for learned in (self.reload_s, self.wake_s, self.swap_s, self.lease_s):
             learned.pop(model, None)
         self.unsaved.discard(model)
 
@@ -82,6 +86,14 @@ class Usage:
 
     def woke(self, model: str, took_s: float) -> None:
         self.wake_s[model] = took_s
+
+    def swapped(self, model: str, took_s: float) -> None:
+        self.swap_s[model] = took_s
+
+    def swap(self, model: str, n_bytes: int, reload_s: float) -> float:
+        """Seconds that reading `n_bytes` of weights into a running engine takes; where nothing was measured, at most
+        half of a start, which reads the same bytes and sets up an engine besides."""
+        return self.swap_s.get(model, min(SWAP_BASE_S + n_bytes / LOAD_BYTES_PER_S, reload_s / 2))
 
     def released(self, model: str, held_s: float) -> None:
         self.lease_s[model] = self.lease_s.get(model, held_s) * 0.8 + held_s * 0.2

@@ -178,6 +178,33 @@ class WarmPool:
             reason += f"; {format_bytes(more)} that nobody else is likely to need go to its KV cache"
         return replica, StartReplica(replica.id, demand, devices, reason)
 
+    def swap(self, old: Replica, demand: Demand, at: float, reason: str) -> tuple[Replica, Command]:
+        """Start a replica in the engine of an idle one of the same mould, whose life ends here. See `fits_in`."""
+        held, now = old.demand.per_device, demand.per_device
+        demand = replace(demand, per_device=replace(now, kv_cache_bytes=held.kv_cache_bytes))
+        self.gone(old.id)
+        replica = Replica(
+            ReplicaId(f"r{next(self.numbers)}"), demand, old.devices, started_at=at, keep_alive_s=demand.keep_alive_s
+        )
+        replica.swapped = True
+        self.ledger.book(replica.id, old.devices, demand.per_device)
+        self.replicas[replica.id] = replica
+        self._by_key.setdefault(demand.key, []).append(replica)
+        replica.become(State.STARTING)
+        self.breakers.starting(demand.model, old.devices)
+        return replica, StartReplica(replica.id, demand, old.devices, reason, takes_over=old.id)
+
+    def fits_in(self, demand: Demand, old: Replica) -> bool:
+        """Whether the engine of `old` can become this model's: of one mould, idle, with the memory it books."""
+        held, now = old.demand.per_device, demand.per_device
+        if not (old.swaps and old.idle and demand.mould and demand.mould == old.demand.mould):
+            return False
+        if demand.adapters is not None or demand.key == old.demand.key:
+            return False
+        needs = now.weights_bytes + held.kv_cache_bytes + now.overhead_bytes
+        there = self.ledger.promised[old.id][1].total_bytes
+        return all(needs <= there + self.ledger.free_bytes(device) for device in old.devices)
+
     def _stretched(self, demand: Demand, devices: tuple[DeviceId, ...]) -> tuple[Demand, int]:
         """The rest of a device, where no other model that is known here could use it. A KV cache cannot shrink again
         without a restart, so what others could use is left to them: taking it would cost more swaps than it saves."""
@@ -196,13 +223,14 @@ class WarmPool:
     def became_ready(self, event: ReplicaBecameReady) -> list[Command]:
         replica = self.replicas[event.replica]
         replica.measured = event.measured
-        replica.sleep_levels = event.sleep_levels
+        replica.sleep_levels, replica.swaps = event.sleep_levels, event.swaps
         self.ledger.measure(replica.id, event.measured)
         self.breakers.started(replica.demand.model, replica.devices)
         if replica.state is State.STARTING:
             replica.become(State.READY)
             replica.ready_at = replica.last_used = event.at
-            self.usage.started(replica.demand.model, event.at - replica.started_at)
+            learn = self.usage.swapped if replica.swapped else self.usage.started
+            learn(replica.demand.model, event.at - replica.started_at)
         return self._more_than_predicted(replica, event.measured)
 
     def _more_than_predicted(self, replica: Replica, measured: Footprint) -> list[Command]:

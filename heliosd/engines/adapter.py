@@ -27,9 +27,11 @@ import vllm.model_executor.models.registry as model_registry
 import vllm.v1.engine.utils as engine_utils
 import vllm.v1.utils as v1_utils
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.renderers import renderer_from_config
 from vllm.utils import func_utils
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger, StatLoggerManager
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from heliosd.core.booked_arguments import refusal
@@ -66,6 +68,10 @@ class Launch:
 
     def mark(self, step: str) -> None:
         self.marks.append((step, time.monotonic()))
+
+    def begin_again(self) -> None:
+        """What is marked from here on is of another start: the engine becomes another model."""
+        self.marks = [("", time.monotonic())]
 
     @property
     def processes(self) -> list[ForkedProcess]:
@@ -186,6 +192,43 @@ def start_engine(config: Any, registry: "Registry", pressed: Callable[[Pressure]
     """
     loggers = [_metrics_logger(registry), _pressure_logger(pressed)]
     return AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
+
+
+def can_swap(llm: AsyncLLM) -> bool:
+    """Whether its weights can be replaced by others of the same shape: one process, plain weights, text only."""
+    config = llm.vllm_config
+    plain = config.lora_config is None and config.speculative_config is None and config.quant_config is None
+    one = config.parallel_config.world_size == 1 and config.parallel_config.data_parallel_size == 1
+    return plain and one and not config.model_config.is_multimodal_model
+
+
+class Face:
+    """What of an engine lives in this process and is its model's own: tokenizer, templates, limits, names, metrics."""
+
+    def __init__(self, llm: AsyncLLM, config: Any, registry: "Registry", pressed: Callable[[Pressure], None]) -> None:
+        """Blocks: it reads the tokenizer. Nothing is changed yet."""
+        config.cache_config = llm.vllm_config.cache_config  # with the blocks that the engine has
+        self.config = config
+        self.renderer = renderer_from_config(config)
+        self.inputs = InputProcessor(config, self.renderer)
+        self.loggers = StatLoggerManager(
+            vllm_config=config,
+            engine_idxs=llm.engine_core.engine_ranks_managed,
+            custom_stat_loggers=[_metrics_logger(registry), _pressure_logger(pressed)],
+            enable_default_loggers=False,
+        )
+
+    def put_on(self, llm: AsyncLLM) -> Any:
+        """Replace the one that is there, whose renderer is returned, to be shut down. No request may be under way."""
+        before = llm.renderer
+        if not (hasattr(llm, "_logger_ref") and hasattr(llm.output_processor, "tokenizer")):
+            raise changed("AsyncLLM._logger_ref or OutputProcessor.tokenizer")
+        llm.vllm_config, llm.model_config = self.config, self.config.model_config
+        llm.renderer, llm.input_processor = self.renderer, self.inputs
+        llm.output_processor.tokenizer = self.renderer.tokenizer
+        llm.logger_manager = llm._logger_ref[0] = self.loggers
+        self.loggers.log_engine_initialized()
+        return before
 
 
 def unknown_arguments(names: Mapping[str, Any], more_known: frozenset[str]) -> str | None:

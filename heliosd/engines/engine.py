@@ -143,6 +143,11 @@ class Engine(Protocol):
         """Take the memory again, and be as it was before. Returns what it holds now. Raises EngineFailed."""
         ...
 
+    @property
+    def swaps(self) -> bool:
+        """Whether `EngineKind.take_over` can make it another model of the same shape."""
+        ...
+
     def pressure(self) -> Pressure:
         """From the numbers it gave last. Cheap."""
         ...
@@ -196,6 +201,14 @@ class EngineKind(Protocol):
 
     async def start(self, spec: LaunchSpec) -> Engine:
         """Start an engine. Raises EngineFailed with the child's own traceback. Cancelling leaves no process."""
+        ...
+
+    async def take_over(self, engine: Engine, spec: LaunchSpec) -> Engine:
+        """Make a running engine, which serves nobody, another one: weights, tokenizer, templates and limits of `spec`.
+
+        What shapes the engine must be equal: architecture, tensors, devices, bytes of KV cache, lengths, arguments. Of
+        `engine` nothing may be used afterwards. Raises EngineFailed, and then, as when cancelled, the engine has ended.
+        """
         ...
 
     async def close(self) -> None: ...

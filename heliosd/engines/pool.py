@@ -20,7 +20,7 @@ from heliosd.core.messages import (
 )
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec, Pressure
-from heliosd.engines.replica import Order, live, within
+from heliosd.engines.replica import HandedOver, Order, live, within
 from heliosd.engines.stop import Stop
 from heliosd.errors import EngineFailed
 
@@ -55,6 +55,8 @@ class Pool:
         self._engines: dict[ReplicaId, Engine] = {}
         self._wishes: dict[ReplicaId, _Wishes] = {}
         self._taking: dict[DeviceId, asyncio.Lock] = {}
+        self._asked: dict[ReplicaId, asyncio.Future[Engine | None]] = {}
+        """Engines that others wait to take over; None when one ended before."""
 
     def engine(self, replica: ReplicaId) -> Engine | None:
         """The engine of a ready or sleeping replica, None before and after."""
@@ -91,8 +93,11 @@ class Pool:
         if replica in self._wishes:
             self._wishes[replica].orders.put_nowait(order)
 
-    async def run(self, spec: LaunchSpec) -> None:
-        """Live one replica's life. Whatever happens, `ReplicaExited` is posted exactly once, at the end."""
+    async def run(self, spec: LaunchSpec, takes_over: ReplicaId | None = None) -> None:
+        """Live one replica's life. Whatever happens, `ReplicaExited` is posted exactly once, at the end.
+
+        With `takes_over` it begins in that one's engine; where this fails, in a fresh one.
+        """
         began = self._now()
         cause: str | None = "its task was cancelled"
         wishes = self._wishes[spec.replica]
@@ -106,16 +111,15 @@ class Pool:
                 "engine ready",
                 extra={"replica": spec.replica, "model": spec.served_names[0], "seconds": round(ready_s, 3)},
             )
-            self._post(ReplicaBecameReady(self._now(), spec.replica, engine.footprint, engine.sleep_levels))
+            now, held = self._now(), engine.footprint
+            self._post(ReplicaBecameReady(now, spec.replica, held, engine.sleep_levels, engine.swaps))
             engine.on_pressure(partial(self._pressed, spec.replica))
 
         try:
             async with locks:
-                await wishes.stop.unless(self._take_turns(spec, locks))
                 cause = await live(
                     spec,
-                    self._kind_for(spec),
-                    start_timeout_s=self._start_timeout_s,
+                    partial(self._begin, spec, takes_over, locks),
                     stop=wishes.stop,
                     orders=wishes.orders,
                     became_ready=became_ready,
@@ -126,8 +130,45 @@ class Pool:
         finally:
             self._engines.pop(spec.replica, None)
             del self._wishes[spec.replica]
+            asked = self._asked.get(spec.replica)
+            if asked is not None and not asked.done():
+                asked.set_result(None)
             log.info("engine gone", extra={"replica": spec.replica, "cause": cause and gist(cause)})
             self._post(ReplicaExited(self._now(), spec.replica, cause))
+
+    async def _begin(self, spec: LaunchSpec, takes_over: ReplicaId | None, locks: AsyncExitStack) -> Engine:
+        kind, name = self._kind_for(spec), spec.served_names[0]
+        if takes_over is not None and (engine := await self._engine_of(takes_over)) is not None:
+            cannot = f"cannot make {takes_over} {name}"
+            try:
+                return await within(self._start_timeout_s, kind.take_over(engine, spec), cannot, "not ready")
+            except EngineFailed as failure:  # the engine has ended, and its memory is free
+                log.warning("hot swap failed", extra={"replica": spec.replica, "model": name, "cause": str(failure)})
+        await self._take_turns(spec, locks)
+        return await within(self._start_timeout_s, kind.start(spec), f"cannot start {name}", "not ready")
+
+    async def _engine_of(self, replica: ReplicaId) -> Engine | None:
+        """Have a ready replica that serves nobody leave its engine; its life ends with that. None: it ended before."""
+        if replica not in self._wishes:
+            return None
+        asked: asyncio.Future[Engine | None] = asyncio.get_running_loop().create_future()
+        self._asked[replica] = asked
+        self._order(replica, self._leave)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if not asked.cancelled() and (engine := asked.result()) is not None:
+                await asyncio.shield(engine.stop())
+            raise
+        finally:
+            del self._asked[replica]
+
+    async def _leave(self, spec: LaunchSpec, engine: Engine) -> None:
+        asked = self._asked.get(spec.replica)
+        if asked is None or asked.done():
+            raise EngineFailed(f"cannot leave the engine of {spec.replica} to another: that one was stopped")
+        asked.set_result(engine)
+        raise HandedOver
 
     async def _put_to_sleep(self, level: int, spec: LaunchSpec, engine: Engine) -> None:
         began, name = self._now(), spec.served_names[0]

@@ -8,6 +8,7 @@ starting slowly or wrongly. Never touches CUDA: a process that has cannot be for
 import gc
 import importlib
 import os
+import weakref
 from typing import Any
 
 from heliosd.engines.changed import changed
@@ -80,6 +81,17 @@ class _Promise:
         self.model_config = model_config
 
 
+_grammars: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""What makes grammars in this engine process, and keeps a tokenizer for it."""
+
+
+def forget_tokenizer(model_config: Any) -> None:
+    """The engine has become another model: its next grammar is made with that one's tokenizer."""
+    for manager in list(_grammars):
+        manager.backend = None
+        manager.tokenizer = _Promise(model_config)
+
+
 def tokenizer_on_demand() -> None:
     """Have the grammar code load its tokenizer when the first grammar is asked for, not at each start (0.5 s)."""
     module: Any = importlib.import_module("vllm.v1.structured_output")
@@ -97,6 +109,7 @@ def tokenizer_on_demand() -> None:
 
     def put(self: Any, value: Any) -> None:
         self.__dict__["_tokenizer"] = value
+        _grammars.add(self)
 
     module.cached_tokenizer_from_config = _Promise
     manager.tokenizer = property(get, put)

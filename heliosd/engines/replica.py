@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Never, TypeVar
 
-from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
+from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.stop import Stop
 from heliosd.errors import EngineFailed, HeliosError
 
@@ -13,15 +13,19 @@ log = logging.getLogger("heliosd.engines")
 
 T = TypeVar("T")
 
+
+class HandedOver(Exception):
+    """The engine has become another replica's: this one's life is over, the engine's is not."""
+
+
 Order = Callable[[LaunchSpec, Engine], Awaitable[None]]
 """What a ready engine is told to do: to sleep, to wake. Raises EngineFailed when it cannot, which ends the engine."""
 
 
 async def live(
     spec: LaunchSpec,
-    kind: EngineKind,
+    start: Callable[[], Awaitable[Engine]],
     *,
-    start_timeout_s: float,
     stop: Stop,
     orders: "asyncio.Queue[Order]",
     became_ready: Callable[[Engine], Awaitable[None]],
@@ -34,21 +38,26 @@ async def live(
     Returns None when it was told to stop, else the cause in the engine's own words. Cancelling ends the engine too.
     """
     try:
-        engine = await stop.unless(_start(spec, kind, start_timeout_s))
+        engine = await stop.unless(start())
     except Exception as error:
         return _cause(spec, error)
     if engine is None:
         return None
+    ours = True
     try:
         await became_ready(engine)
         cause = await stop.unless(_until_it_dies(engine, _obey(spec, engine, orders)))
         if cause is not None:
             died()
         return cause
+    except HandedOver:
+        ours = False
+        return None
     except Exception as error:
         return _cause(spec, error)
     finally:
-        await asyncio.shield(engine.stop())
+        if ours:
+            await asyncio.shield(engine.stop())
 
 
 async def _obey(spec: LaunchSpec, engine: Engine, orders: "asyncio.Queue[Order]") -> Never:
@@ -77,11 +86,6 @@ def _cause(spec: LaunchSpec, error: Exception) -> str:
         return error.message
     log.error("engine broke", extra={"replica": spec.replica}, exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-async def _start(spec: LaunchSpec, kind: EngineKind, start_timeout_s: float) -> Engine:
-    name = spec.served_names[0]
-    return await within(start_timeout_s, kind.start(spec), f"cannot start {name}", "not ready")
 
 
 async def within(limit_s: float, work: Awaitable[T], cannot: str, state: str) -> T:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from heliosd.core.messages import Footprint
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.units import KiB, MiB
-from heliosd.engines.engine import LaunchSpec, Pressure, Reply, Request, Slept
+from heliosd.engines.engine import Engine, LaunchSpec, Pressure, Reply, Request, Slept
 from heliosd.engines.pressure import Gauge
 from heliosd.engines.simulated_answers import Question, Shape, Watched, error, event, read_question, words
 from heliosd.engines.simulated_cache import SimulatedCache
@@ -64,6 +64,10 @@ class Behaviour:
     """Does not fall asleep, and says this."""
     wake_fails: str | None = None
     """Does not wake, and says this."""
+    swap_s: float | None = None
+    """To become another model of the same shape; None: a third of `load_s`."""
+    swap_fails: str | None = None
+    """Cannot become this model in another's engine, and says this."""
     sleep_leaks_bytes: int = 0
     """Of each device, lost with every sleep until it is stopped."""
 
@@ -84,10 +88,29 @@ class SimulatedKind:
     async def warm(self) -> None:
         """Nothing to do."""
 
-    async def start(self, spec: LaunchSpec) -> "SimulatedEngine":
+    def _told(self, spec: LaunchSpec) -> Behaviour:
         known = {one.name for one in fields(Behaviour)}
         ours = {name: value for name, value in spec.engine_args.items() if name in known}
-        behaviour = replace(self._behaviour, **ours)
+        return replace(self._behaviour, **ours)
+
+    async def take_over(self, engine: Engine, spec: LaunchSpec) -> "SimulatedEngine":
+        behaviour = self._told(spec)
+        footprint = Footprint(_weights_bytes(behaviour, spec), spec.kv_cache_bytes, behaviour.overhead_bytes)
+        await engine.stop()
+        try:
+            for device in spec.devices:
+                self._memory.take(spec.replica, device.id, footprint.total_bytes)
+            await self._sleep(behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s)
+            if behaviour.swap_fails is not None:
+                name, why = spec.served_names[0], behaviour.swap_fails
+                raise EngineFailed(f"cannot make a running engine {name}: {why}", cause=why)
+        except BaseException:
+            self._memory.give(spec.replica)
+            raise
+        return SimulatedEngine(spec, behaviour, footprint, self._memory, self._sleep, swapped=True)
+
+    async def start(self, spec: LaunchSpec) -> "SimulatedEngine":
+        behaviour = self._told(spec)
         footprint = Footprint(_weights_bytes(behaviour, spec), spec.kv_cache_bytes, behaviour.overhead_bytes)
         try:
             for device in spec.devices:
@@ -116,8 +139,11 @@ class SimulatedEngine:
         footprint: Footprint,
         memory: SimulatedMemory,
         sleep: Sleep,
+        *,
+        swapped: bool = False,
     ) -> None:
         self.spec = spec
+        self._swapped = swapped
         self._behaviour = behaviour
         self._footprint = footprint
         self._memory = memory
@@ -145,7 +171,9 @@ class SimulatedEngine:
 
     @property
     def phases(self) -> Mapping[str, float]:
-        return {"weights": self._behaviour.load_s}
+        behaviour = self._behaviour
+        swap_s = behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s
+        return {"weights": swap_s if self._swapped else behaviour.load_s}
 
     @property
     def max_model_len(self) -> int:
@@ -158,6 +186,10 @@ class SimulatedEngine:
     @property
     def sleep_levels(self) -> frozenset[int]:
         return frozenset(self._behaviour.sleep_levels) if self.spec.sleep else frozenset()
+
+    @property
+    def swaps(self) -> bool:
+        return self._asleep_at is None and not self._working
 
     async def sleep(self, level: int) -> Slept:
         name, behaviour = self.spec.served_names[0], self._behaviour

@@ -9,7 +9,7 @@ import importlib
 import logging
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
-from heliosd.engines.engine import LaunchSpec
+from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
@@ -31,6 +31,8 @@ log = logging.getLogger("heliosd.engines")
 
 PRELOAD = "heliosd.engines.preload"
 _STARTS_AT_ONCE = 64
+UNCOMPARED_RATIO = 0.02
+"""Of swapped weights so much may have no counterpart in the engine by name: tied heads, tables that are calculated."""
 
 T = TypeVar("T")
 
@@ -106,7 +108,8 @@ class VllmKind:
         booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch)
         try:
             llm, registry, gauge = await asyncio.shield(booting)
-            engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread)
+            swaps = self._adapter.can_swap(llm)
+            engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=swaps)
             await engine.get_ready(self._openai)
         except BaseException as failure:
             launch.call_off()
@@ -118,6 +121,45 @@ class VllmKind:
                 raise
             raise await self._thread(partial(_why_not, spec, launch, failure)) from failure
         return engine
+
+    async def take_over(self, engine: Engine, spec: LaunchSpec) -> VllmEngine:
+        """Weights are read and compared in the engine while its tokenizer and templates are read here."""
+        assert isinstance(engine, VllmEngine), "an engine of this kind"
+        name = spec.served_names[0]
+        if not engine.swaps:
+            await engine.stop()
+            raise EngineFailed(f"cannot make a running engine {name}: it cannot read other weights")
+        llm, launch = engine.hand_over()
+        launch.begin_again()
+        registry, gauge = self._adapter.Registry(), Gauge()
+        other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                arguments = {"directory": str(spec.directory), "served_names": list(spec.served_names)}
+                reading = group.create_task(llm.collective_rpc("helios_swap", kwargs=arguments))
+                facing = group.create_task(self._thread(partial(self._face, spec, launch, llm, registry, gauge)))
+            (read,) = reading.result()
+            _check(name, read)
+            await other.while_it_lives(llm.reset_prefix_cache())
+            before = facing.result().put_on(llm)
+            await other.get_ready(self._openai)
+            await self._thread(before.shutdown)
+        except BaseException as failure:
+            await asyncio.shield(other.stop())
+            if not isinstance(failure, Exception):
+                raise
+            first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
+            words = str(first) or repr(first)
+            raise EngineFailed(f"cannot make a running engine {name}: {gist(words)}", cause=words) from failure
+        return other
+
+    def _face(self, spec: LaunchSpec, launch: Any, llm: Any, registry: Any, gauge: Gauge) -> Any:
+        with self._adapter.started_by(launch):
+            config = self._adapter.engine_config(spec)
+            launch.mark("configure")
+            face = self._adapter.Face(llm, config, registry, gauge.note)
+            launch.mark("tokenizer")
+        return face
 
     def _launch(self, spec: LaunchSpec) -> Any:
         folder = spec.log_file.parent
@@ -141,6 +183,18 @@ class VllmKind:
 
     async def _thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _check(name: str, read: Mapping[str, Any]) -> None:
+    """Whether the engine holds what the files say. Raises EngineFailed."""
+    if read["differs"] is not None:
+        raise EngineFailed(f"cannot make a running engine {name}: it holds another {read['differs']} than its file")
+    known, unknown = read["equal_bytes"], read["unknown_bytes"]
+    if unknown > known * UNCOMPARED_RATIO:
+        raise EngineFailed(
+            f"cannot make a running engine {name}: {unknown} of {known + unknown} bytes of its weights cannot be "
+            "compared with their files"
+        )
 
 
 def _first(errors: ExceptionGroup[Exception]) -> EngineFailed:

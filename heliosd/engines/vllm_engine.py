@@ -4,10 +4,10 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -22,6 +22,8 @@ from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
 
+T = TypeVar("T")
+
 _WORKERS_LEAVE_S = 3.0
 """Workers end by themselves when the engine's main process is gone."""
 
@@ -30,7 +32,15 @@ class VllmEngine:
     """Made by `VllmKind`, which calls `get_ready` before it gives it out."""
 
     def __init__(
-        self, spec: LaunchSpec, llm: Any, registry: Any, gauge: Gauge, launch: Any, thread: Callable[..., Any]
+        self,
+        spec: LaunchSpec,
+        llm: Any,
+        registry: Any,
+        gauge: Gauge,
+        launch: Any,
+        thread: Callable[..., Any],
+        *,
+        swaps: bool = False,
     ) -> None:
         self._spec = spec
         self._llm = llm
@@ -51,10 +61,14 @@ class VllmEngine:
         self._tasks: tuple[str, ...] = ()
         self._sentinels: list[int] = []
         self._stop_lock = asyncio.Lock()
+        self._swaps = swaps
 
     async def get_ready(self, openai: Any) -> None:
-        """Measure, and build the frontend. Part of the start."""
+        """Measure, and build the frontend. Part of the start. Raises EngineFailed when it dies meanwhile."""
         self._watch()
+        await self.while_it_lives(self._get_ready(openai))
+
+    async def _get_ready(self, openai: Any) -> None:
         self._processes = await self._thread(self._find_processes)
         self._tasks = tuple(await self._llm.get_supported_tasks())
         reports = await self._llm.collective_rpc("helios_measure")
@@ -147,7 +161,22 @@ class VllmEngine:
 
     async def load_adapter(self, name: str, directory: Path) -> None:
         async with self._saying(f"cannot use the adapter {name} with {self._spec.served_names[0]}", "adapter_refused"):
-            await self._openai.load_adapter(self._llm, self._served, name, directory)
+            await self.while_it_lives(self._openai.load_adapter(self._llm, self._served, name, directory))
+
+    async def while_it_lives(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a call to the engine, which may never return when the engine dies. Raises EngineFailed then."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._raise_when_dead())
+                result = await work
+                watching.cancel()
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return result
+
+    async def _raise_when_dead(self) -> None:
+        await self._ended.wait()
+        raise EngineFailed(f"cannot go on with {self._spec.served_names[0]}: its engine died")
 
     @asynccontextmanager
     async def _saying(self, cannot: str, code: str | None = None) -> AsyncIterator[None]:
@@ -157,15 +186,26 @@ class VllmEngine:
         """
         try:
             yield
-        except EngineFailed:
-            raise
         except Exception as error:
-            died = self._llm.errored
+            died = self._llm.errored or self._ended.is_set()
+            if isinstance(error, EngineFailed) and not died:
+                raise
             words = await self.wait_dead() if died else str(error) or repr(error)
             raise EngineFailed(f"{cannot}: {gist(words)}", code=None if died else code, cause=words) from error
 
     def _host_bytes(self) -> int:
         return sum(map(proportional_bytes, self.pids))
+
+    @property
+    def swaps(self) -> bool:
+        return self._swaps and not self._level and "generate" in self._tasks
+
+    def hand_over(self) -> tuple[Any, Any]:
+        """Give up vLLM's side and the launch to whoever goes on with them: for this object the engine has ended."""
+        self._stopping = True
+        self._gauge.close()
+        self._unwatch()
+        return self._llm, self._launch
 
     def pressure(self) -> Pressure:
         return self._gauge.now
@@ -246,7 +286,8 @@ def hang_up(llm: Any, spec: LaunchSpec) -> None:
 
 def _phases(marks: list[tuple[str, float]], report: Mapping[str, Any]) -> dict[str, float]:
     """Seconds between marks, named by what had been done at the later one; ours and the worker's in one order."""
-    ordered = sorted([*marks, ("fork", report["born_at"]), *report["marks"]], key=lambda mark: mark[1])
+    theirs = [mark for mark in (("fork", report["born_at"]), *report["marks"]) if mark[1] >= marks[0][1]]
+    ordered = sorted([*marks, *theirs], key=lambda mark: mark[1])
     spans: dict[str, float] = {}
     for (_, begin), (step, end) in itertools.pairwise(ordered):
         spans[step] = round(spans.get(step, 0.0) + end - begin, 4)

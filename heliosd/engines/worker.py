@@ -3,6 +3,7 @@
 Named to vLLM as `worker_cls`, its own way to choose a worker; lives in the engine process.
 """
 
+import dataclasses
 import importlib
 import os
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from heliosd.engines import forked
+from heliosd.engines import forked, hot_swap
 from heliosd.engines.changed import changed
 from heliosd.engines.no_adapter import skip_tokens_without_adapter
 
@@ -81,6 +82,13 @@ def _measured(base: Any) -> Any:
             import torch
 
             return int(torch.cuda.mem_get_info(self.device)[0])
+
+        def helios_swap(self, directory: str, served_names: list[str]) -> dict[str, Any]:
+            """Become another model of the same shape: see `heliosd.engines.hot_swap`."""
+            self.helios_marks = []
+            found = hot_swap.swap(self.model_runner, self.vllm_config, directory, served_names)
+            self._helios_mark("weights")
+            return dataclasses.asdict(found)
 
         def helios_measure(self) -> dict[str, Any]:
             """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from heliosd.core.profile import ModelProfile
 from heliosd.estimation.headers import Header
+from heliosd.estimation.mould import mould_of
 
 _TEXT_PARTS = ("text_config", "llm_config", "language_config", "language_model", "thinker_config", "decoder")
 """Where models with several modalities keep the configuration of their language part."""
@@ -71,6 +72,7 @@ def read_profile(config: Mapping[str, Any], headers: Iterable[Header], *, pickle
         max_model_len=_number(parts, _LENGTH),
         remote_code=bool(config.get("auto_map")),
         pickled=pickled,
+        mould="" if pickled else mould_of(config, files),
     )
 
 

@@ -12,6 +12,7 @@ kv_cache = "4GiB"                # on each device; default 2GiB
 overhead = "2GiB"                # on each device; default 1.5GiB
 devices = 1                      # default 1
 load = 12.5                      # seconds of a start; default: 3 and a second for each 2 GiB of weights
+mould = "llama-8b"               # an engine can become another model of the same mould; default: none
 """
 
 import tomllib
@@ -31,7 +32,7 @@ KV_CACHE_BYTES = 2 * GiB
 KV_MOST_BYTES = 256 * GiB
 """As much as is left over: hundreds of long requests would fill it."""
 OVERHEAD_BYTES = 3 * GiB // 2
-_KEYS = ("name", "weights", "kv_cache", "overhead", "devices", "load")
+_KEYS = ("name", "weights", "kv_cache", "overhead", "devices", "load", "mould")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def read(file: Path) -> Fleet:
 
 def model_of(
     name: str, weights_bytes: int, kv_cache_bytes: int = KV_CACHE_BYTES, overhead_bytes: int = OVERHEAD_BYTES,
-    device_count: int = 1, load_s: float | None = None,
+    device_count: int = 1, load_s: float | None = None, mould: str = "",
 ) -> Model:  # fmt: skip
     demand = Demand(
         model=name,
@@ -80,6 +81,7 @@ def model_of(
         kv_least_bytes=kv_cache_bytes,
         kv_most_bytes=KV_MOST_BYTES if kv_cache_bytes else 0,
         max_num_seqs=256,
+        mould=mould,
     )
     return Model(demand, usual_load_s(weights_bytes * device_count) if load_s is None else load_s)
 
@@ -100,6 +102,9 @@ def _model(table: Mapping[str, Any], number: int) -> Model:
     count, load = table.get("devices", 1), table.get("load")
     if not isinstance(count, int) or not 1 <= count <= 64:
         raise ValueError(f"model {number} ({name}): devices must be from 1 to 64")
+    mould = table.get("mould", "")
+    if not isinstance(mould, str):
+        raise ValueError(f"model {number} ({name}): mould must be a text")
     if load is not None and not (isinstance(load, int | float) and 0 <= load < 1e6):
         raise ValueError(f"model {number} ({name}): load must be seconds")
     sizes = {key: parse_bytes(str(table[key])) for key in ("weights", "kv_cache", "overhead") if key in table}
@@ -110,4 +115,5 @@ def _model(table: Mapping[str, Any], number: int) -> Model:
         sizes.get("overhead", OVERHEAD_BYTES),
         count,
         None if load is None else float(load),
+        mould,
     )

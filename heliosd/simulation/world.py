@@ -32,6 +32,7 @@ from heliosd.core.messages import (
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
+from heliosd.core.usage import LOAD_BYTES_PER_S, SWAP_BASE_S
 from heliosd.simulation.fleet import Fleet, Model
 from heliosd.simulation.trace import Asked
 
@@ -54,6 +55,10 @@ class Speeds:
         """For `n_bytes` of weights on each device."""
         return self.wake_base_s + n_bytes / self.wake_bytes_per_s
 
+    def swap_s(self, n_bytes: int) -> float:
+        """To read `n_bytes` of weights on each device into a running engine."""
+        return SWAP_BASE_S + n_bytes / LOAD_BYTES_PER_S
+
     def first_token_s(self, asked: Asked) -> float:
         return asked.prompt_tokens / self.prefill_tokens_per_s
 
@@ -75,6 +80,8 @@ class Outcome:
     """Of each answered request, since it was sent."""
     starts: int = 0
     wakes: int = 0
+    swaps: int = 0
+    """Starts in the engine of another."""
     swap_s: float = 0.0
     """Seconds in which engines started or woke, summed."""
     device_s: float = 0.0
@@ -198,14 +205,20 @@ class World:
 
     def _carry_out(self, command: Command, at: float) -> None:
         match command:
-            case StartReplica(replica=replica, demand=demand, devices=devices):
-                began = max(at, *(self._starting_until.get(device, 0.0) for device in devices))
-                load_s = self.fleet.models[demand.model].load_s
-                self._starting_until |= dict.fromkeys(devices, began + load_s)
+            case StartReplica(replica=replica, demand=demand, devices=devices, takes_over=taken):
+                began, load_s = at, self.speeds.swap_s(demand.per_device.weights_bytes)
+                if taken is None:
+                    began = max(at, *(self._starting_until.get(device, 0.0) for device in devices))
+                    load_s = self.fleet.models[demand.model].load_s
+                    self._starting_until |= dict.fromkeys(devices, began + load_s)
+                else:
+                    self._scarce(at)
+                    self._gone.add(taken)
+                    self.outcome.swaps += 1
                 self.outcome.starts += 1
                 self.outcome.swap_s += load_s
                 levels = frozenset({1, 2}) if self.scheduler.limits.sleep else frozenset[int]()
-                self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device, levels))
+                self._later(ReplicaBecameReady(began + load_s, replica, demand.per_device, levels, swaps=True))
             case SleepReplica(replica=replica, level=level):
                 self._scarce(at)
                 booked = self.scheduler.replicas[replica].demand

@@ -61,6 +61,8 @@ TURN_S = PATIENCE_S + LEASE_S + SLEEP_S + STOP_S + START_S + WAKE_S
 SEQUENCES = 4
 TROUBLE_S, READ_EVERY_S = 12.0, 5.0
 RUSH_EVERY_S, RUSH_S = 600.0, 120.0
+TWINS = ("m1", "m3", "m5")
+"""Models that have another of the same mould."""
 SIZES_GIB = (6, 10, 15, 25, 40, 50, 60, 75, 100)
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 _SERVES = (State.READY, State.DRAINING)
@@ -129,6 +131,9 @@ class Storm:
         self.scheduler = Scheduler(LIMITS, Ledger())
         self.devices = [DeviceId(f"g{at}") for at in range(devices)]
         self.demands = {f"m{at}": self._demand(at, size) for at, size in enumerate(SIZES_GIB)}
+        for name in TWINS:
+            self.demands[name] = replace(self.demands[name], mould=name)
+            self.demands[f"{name}-twin"] = replace(self.demands[name], model=f"{name}-twin")
         self.demands["pair"] = replace(self.demands["m3"], model="pair", revision="pair", device_count=2)
         self.waiting: dict[Ticket, Waiting] = {}
         self.held: dict[Ticket, ReplicaId] = {}
@@ -337,7 +342,7 @@ class Storm:
         self._tell(RequestArrived(self.now, ticket, model, self.demands[model], deadline_at, terms=terms))
 
     def _model(self) -> str:
-        return self.random.choices(list(self.demands), [8, 6, 5, 4, 4, 3, 2, 1, 1, 2])[0]
+        return self.random.choices(list(self.demands), [8, 6, 5, 4, 4, 3, 2, 1, 1, *[4] * len(TWINS), 2])[0]
 
     def _cancel(self) -> None:
         """A client goes, waiting or served; sometimes it says so twice."""
@@ -446,14 +451,20 @@ class Storm:
             case Refuse(ticket, code):
                 self._settle(ticket, code)
                 self.tally.broken += code is RefusalCode.CANNOT_FIT and self._can_fit(ticket)
-            case StartReplica(name, demand, devices):
+            case StartReplica(name, demand, devices, _, taken):
                 self.running[name] = Replica(demand, devices)
+                if taken is not None:
+                    old = self.running.pop(taken)
+                    self.tally.happened["hot swap"] += 1
+                    self.tally.broken += taken in self.held.values() or old.state != "ready"
+                    self.running[name].held_bytes = old.held_bytes
                 self._check_promises(devices)
                 if self.random.random() < 0.08:
                     self._later(START_S, ReplicaExited(0.0, name, self.random.choice([OOM, "ImportError: no kernel"])))
                 else:
                     levels = self.random.choice([frozenset(), frozenset({1, 2}), frozenset({1, 2}), frozenset({2})])
-                    self._later(START_S, ReplicaBecameReady(0.0, name, Footprint(0, 0, 0), levels))
+                    swaps = self.random.random() < 0.8
+                    self._later(START_S, ReplicaBecameReady(0.0, name, Footprint(0, 0, 0), levels, swaps))
             case SleepReplica(name, level):
                 self.tally.broken += name in self.held.values() or self.running[name].state != "ready"
                 self.running[name].state = "sleeping"

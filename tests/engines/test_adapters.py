@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -75,7 +77,7 @@ async def test_an_adapter_that_vllm_refuses_is_told_with_the_cause(
     if "target_modules" in more:
         files["adapter_model.safetensors"] = b"\x08" + bytes(7) + b"{}      "
         files["adapter_config.json"] = json.dumps({"peft_type": "LORA", "r": 8}).encode()
-    with pytest.raises(EngineFailed, match="cannot use the adapter org/bad with m: ") as failed:
+    with pytest.raises(EngineFailed, match=r"cannot use the adapter org/bad with m: ") as failed:
         await tiny.load_adapter("org/bad", write_folder(tmp_path / "bad", files))
     assert failed.value.code == "adapter_refused"
     assert says in (failed.value.cause or "")
@@ -86,7 +88,7 @@ async def test_an_adapter_that_vllm_refuses_is_told_with_the_cause(
 async def test_without_room_an_adapter_is_refused(vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path) -> None:
     engine = await vllm_kind.start(spec(tiny_dir, tmp_path))
     try:
-        with pytest.raises(EngineFailed, match="cannot use the adapter org/a with m"):
+        with pytest.raises(EngineFailed, match=r"cannot use the adapter org/a with m"):
             await engine.load_adapter("org/a", write_folder(tmp_path / "a", adapter_files()))
         assert (await chat(engine)).status == 200
     finally:
@@ -114,3 +116,22 @@ async def test_a_dead_engine_tells_what_it_died_of(vllm_kind: VllmKind, tiny_dir
     with pytest.raises(EngineFailed, match="SIGKILL"):
         await engine.load_adapter("org/a", write_folder(tmp_path / "a", adapter_files()))
     await engine.stop()
+
+
+async def test_an_engine_that_dies_while_it_reads_an_adapter_keeps_nobody_waiting(
+    vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path
+) -> None:
+    engine = await vllm_kind.start(spec(tiny_dir, tmp_path, "dying", dtype="float32", engine_args=ROOM.engine_args))
+    folder = write_folder(tmp_path / "adapter", adapter_files(seed=1))
+    for pid in engine.pids:
+        os.kill(pid, signal.SIGSTOP)  # what it is asked now it never answers
+    with pytest.raises(EngineFailed, match=r"cannot use the adapter org/late with m: .*SIGKILL"):
+        asyncio.get_running_loop().call_soon(_kill, engine)
+        async with asyncio.timeout(60):
+            await engine.load_adapter("org/late", folder)
+    await engine.stop()
+
+
+def _kill(engine: Engine) -> None:
+    for pid in engine.pids:
+        os.kill(pid, signal.SIGKILL)

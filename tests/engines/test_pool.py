@@ -67,12 +67,12 @@ class Bench:
     tasks: asyncio.TaskGroup
     folder: Path
 
-    def launch(self, replica: ReplicaId = R1, **engine_args: Any) -> None:
+    def launch(self, replica: ReplicaId = R1, takes_over: ReplicaId | None = None, **engine_args: Any) -> None:
         launch = spec(
             self.folder, self.folder, replica, devices=(SIMULATED,), kv_cache_bytes=2 * GiB, engine_args=engine_args
         )
         self.pool.expect(replica)
-        self.tasks.create_task(self.pool.run(replace(launch, sleep=True)))
+        self.tasks.create_task(self.pool.run(replace(launch, sleep=True), takes_over))
 
     async def ready(self, replica: ReplicaId = R1, **engine_args: Any) -> SimulatedEngine:
         self.launch(replica, **engine_args)
@@ -257,3 +257,40 @@ async def test_what_presses_an_engine_is_told(tmp_path: Path) -> None:
         told = await its.next()
         assert isinstance(told, ReplicaPressed)
         assert (told.running, told.waiting, told.kv_used_ratio) == (0, 0, 0.0)
+
+
+async def test_one_replica_begins_in_the_engine_of_another(tmp_path: Path) -> None:
+    async with bench(tmp_path) as its:
+        await its.ready()
+        used_bytes = await its.used_bytes()
+        its.launch(R2, takes_over=R1)
+        told = [await its.next(), await its.next()]
+        assert {(type(each), each.replica) for each in told} == {(ReplicaExited, R1), (ReplicaBecameReady, R2)}
+        assert its.pool.engine(R1) is None
+        assert await its.used_bytes() == used_bytes
+        assert [its.gate.reached.get_nowait() for _ in range(2)] == [4.0, 4.0 / 3], "it started afresh"
+
+
+async def test_where_that_fails_it_starts_afresh(tmp_path: Path) -> None:
+    async with bench(tmp_path) as its:
+        await its.ready()
+        its.launch(R2, takes_over=R1, swap_fails="another shape")
+        told = [await its.next(), await its.next()]
+        assert {(type(each), each.replica) for each in told} == {(ReplicaExited, R1), (ReplicaBecameReady, R2)}
+        assert [its.gate.reached.get_nowait() for _ in range(3)] == [4.0, 4.0 / 3, 4.0]
+
+
+async def test_where_the_other_has_ended_it_starts_afresh(tmp_path: Path) -> None:
+    async with bench(tmp_path) as its:
+        its.launch(R2, takes_over=R1)
+        assert isinstance(await its.next(), ReplicaBecameReady)
+
+
+async def test_stopped_before_it_has_the_engine_nobody_keeps_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as its:
+        await its.ready()
+        its.launch(R2, takes_over=R1)
+        its.pool.stop(R2)
+        told = [await its.next(), await its.next()]
+        assert {(type(each), each.replica) for each in told} == {(ReplicaExited, R1), (ReplicaExited, R2)}
+        assert await its.used_bytes() == 0
