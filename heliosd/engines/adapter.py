@@ -24,6 +24,8 @@ os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
 
 import prometheus_client
 import vllm.model_executor.models.registry as model_registry
+import vllm.tokenizers.hf as hf_tokenizers
+import vllm.tokenizers.registry as tokenizer_registry
 import vllm.v1.engine.utils as engine_utils
 import vllm.v1.utils as v1_utils
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -38,6 +40,7 @@ from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
+from heliosd.engines.tokenizers import Tokenizers, shared
 from heliosd.engines.worker import NAMES as OUR_WORKERS
 from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote, call_in_fork
 from heliosd.errors import EngineFailed
@@ -65,6 +68,7 @@ class Launch:
             zygote, spec.log_file, {"VLLM_RPC_BASE_PATH": self._folder, **_child_environment(spec)}
         )
         self.marks: list[tuple[str, float]] = [("", time.monotonic())]
+        self._shares = not spec.engine_args.get("enable_prompt_embeds")  # that adds a token
 
     def mark(self, step: str) -> None:
         self.marks.append((step, time.monotonic()))
@@ -98,11 +102,24 @@ class Launch:
         func_utils._supports_kw.cache_clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def tokenizer(self, name: str, **options: Any) -> Any:
+        """Where vLLM wants a tokenizer that it may keep."""
+        return (_tokenizers.get if self._shares else tokenizer_registry.get_tokenizer)(name, **options)
+
     def call_off(self) -> None:
         """Kill what was started, and let nothing more start. vLLM's thread then fails by itself."""
         self.context.call_off()
 
 
+def _load_tokenizer(name: str, **options: Any) -> Any:
+    return tokenizer_registry.get_tokenizer(name, **options)
+
+
+def _share_tokenizer(tokenizer: Any) -> Any:
+    return shared(hf_tokenizers.maybe_make_thread_pool, hf_tokenizers.ThreadSafeHFTokenizerMixin, tokenizer)
+
+
+_tokenizers = Tokenizers(_load_tokenizer, _share_tokenizer)
 _launch: ContextVar[Launch | None] = ContextVar("helios_launch", default=None)
 
 
@@ -112,6 +129,7 @@ def install() -> None:
     _replace(engine_utils, "get_open_zmq_ipc_path", Launch.socket_address)
     _replace(v1_utils, "get_open_zmq_ipc_path", Launch.socket_address)
     _replace(model_registry, "_run_in_subprocess", Launch.call)
+    _replace(tokenizer_registry, "cached_get_tokenizer", Launch.tokenizer)
 
 
 def _replace(module: Any, name: str, ours: Callable[..., Any]) -> None:
@@ -121,9 +139,9 @@ def _replace(module: Any, name: str, ours: Callable[..., Any]) -> None:
     if hasattr(theirs, "helios"):
         return
 
-    def chosen(*args: Any) -> Any:
+    def chosen(*args: Any, **options: Any) -> Any:
         launch = _launch.get()
-        return theirs(*args) if launch is None else ours(launch, *args)
+        return theirs(*args, **options) if launch is None else ours(launch, *args, **options)
 
     chosen.helios = True  # type: ignore[attr-defined]
     setattr(module, name, chosen)
@@ -221,12 +239,16 @@ class Face:
     def put_on(self, llm: AsyncLLM) -> Any:
         """Replace the one that is there, whose renderer is returned, to be shut down. No request may be under way."""
         before = llm.renderer
-        if not (hasattr(llm, "_logger_ref") and hasattr(llm.output_processor, "tokenizer")):
-            raise changed("AsyncLLM._logger_ref or OutputProcessor.tokenizer")
+        if not hasattr(llm.output_processor, "tokenizer"):
+            raise changed("OutputProcessor.tokenizer")
+        if llm.output_handler is not None:  # it runs since the first request, and keeps what it calls in a list
+            if not hasattr(llm, "_logger_ref"):
+                raise changed("AsyncLLM._logger_ref")
+            llm._logger_ref[0] = self.loggers
         llm.vllm_config, llm.model_config = self.config, self.config.model_config
         llm.renderer, llm.input_processor = self.renderer, self.inputs
         llm.output_processor.tokenizer = self.renderer.tokenizer
-        llm.logger_manager = llm._logger_ref[0] = self.loggers
+        llm.logger_manager = self.loggers
         self.loggers.log_engine_initialized()
         return before
 

@@ -64,7 +64,7 @@ class Expected:
         for tensor in tensors:
             there = parameter.data[begin : begin + tensor.shape[0]]
             begin += tensor.shape[0]
-            if not bool((there == tensor.to(there.device, there.dtype)).all()):
+            if not _equal(there, tensor.to(there.device, there.dtype)):
                 self.found.differs = self.found.differs or name
             self.found.equal_bytes += tensor.nbytes
 
@@ -74,6 +74,15 @@ class Expected:
             self.look(name, parameter)
         self.found.unknown_bytes += sum(tensor.nbytes for some in self._whole.values() for tensor in some)
         return self.found
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Bit for bit; eight bytes at a time where they lie in a row, which is several times faster than by numbers."""
+    import torch
+
+    if one.is_contiguous() and other.is_contiguous() and one.nbytes % 8 == 0:
+        one, other = (each.reshape(-1).view(torch.uint8).view(torch.int64) for each in (one, other))
+    return torch.equal(one, other)
 
 
 def _part_of(name: str, packed: Mapping[str, list[str]]) -> tuple[str, int, int]:

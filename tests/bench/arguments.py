@@ -12,6 +12,8 @@ from heliosd.engines.surroundings import surroundings
 
 NAME = "bench/model"
 """What both servers call the model."""
+TWIN = "bench/twin"
+"""Another of the same shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,19 @@ class Arguments:
             "--enable-prefix-caching",
         ]
 
-    def toml(self) -> str:
-        """For heliosd, as helios.toml."""
+    def toml(self, *names: str) -> str:
+        """For heliosd, as helios.toml; `names` of the models, by default the one."""
         threads = "" if self.threads is None else f"[engines]\nthreads = {self.threads}\n"
-        return f"""{threads}[models.{json.dumps(NAME)}]
+        return threads + "".join(map(self._table, names or (NAME,)))
+
+    def _table(self, name: str) -> str:
+        return f"""[models.{json.dumps(name)}]
 dtype = "{self.dtype}"
 max_model_len = {self.max_model_len}
 max_num_seqs = {self.max_num_seqs}
 kv_cache = {self.kv_cache_bytes}
 keep_alive_s = "forever"
-[models.{json.dumps(NAME)}.engine_args]
+[models.{json.dumps(name)}.engine_args]
 max_num_batched_tokens = {self.max_num_batched_tokens}
 enforce_eager = true
 enable_prefix_caching = true

@@ -52,10 +52,12 @@ def prompts(salt: str, count: int) -> list[str]:
     ]
 
 
-async def ask(session: aiohttp.ClientSession, url: str, prompt: str, max_tokens: int = MAX_TOKENS) -> Answer:
+async def ask(
+    session: aiohttp.ClientSession, url: str, prompt: str, max_tokens: int = MAX_TOKENS, model: str = NAME
+) -> Answer:
     """Stream one chat of exactly `max_tokens` tokens. Raises RuntimeError when the server refuses or breaks off."""
     body = {
-        "model": NAME,
+        "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": 0,

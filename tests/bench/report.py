@@ -69,12 +69,18 @@ def gateway_object(levels: Mapping[int, Ratios]) -> dict[str, object]:
 
 
 def coldstart_object(
-    helios_s: Sequence[float], serve_s: Sequence[float], phases: Sequence[Mapping[str, float]]
+    helios_s: Sequence[float],
+    serve_s: Sequence[float],
+    llama_s: Sequence[float],
+    swap_s: Sequence[float],
+    phases: Sequence[Mapping[str, float]],
 ) -> dict[str, object]:
-    """The cold start's result: medians over all starts, and the second start by itself."""
+    """The cold start's result: medians over all starts, and the second start by itself. None: it is not installed."""
     names = list(dict.fromkeys(name for each in phases for name in each))
     return {
         "vs_vllm_serve": round(median(helios_s) / median(serve_s), 4),
+        "vs_llama_server": round(median(helios_s) / median(llama_s), 4) if llama_s else None,
+        "hot_swap_s": round(median(swap_s), 3),
         "second_start_s": round(helios_s[1], 3),
         "phases": {name: round(median(each.get(name, 0.0) for each in phases), 4) for name in names},
     }

