@@ -82,7 +82,7 @@ def _equal(one: Any, other: Any) -> bool:
 
     if one.is_contiguous() and other.is_contiguous() and one.nbytes % 8 == 0:
         one, other = (each.reshape(-1).view(torch.uint8).view(torch.int64) for each in (one, other))
-    return torch.equal(one, other)
+    return bool(torch.equal(one, other))
 
 
 def _part_of(name: str, packed: Mapping[str, list[str]]) -> tuple[str, int, int]:

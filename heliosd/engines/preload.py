@@ -9,7 +9,9 @@ import gc
 import importlib
 import os
 import weakref
-from typing import Any
+from functools import lru_cache
+from importlib import metadata
+from typing import Any, cast
 
 from heliosd.engines.changed import changed
 
@@ -134,6 +136,13 @@ def attention_without_amx() -> None:
     module._get_attn_isa = without_amx
 
 
+def installed_plugins_once() -> None:
+    """Read here which plug-ins are installed: each engine would go through all packages again, twice (0.06 s)."""
+    cast(Any, metadata).entry_points = lru_cache(metadata.entry_points)
+    for group in ("vllm.general_plugins", "vllm.platform_plugins", "vllm.logits_processors"):
+        metadata.entry_points(group=group)
+
+
 def log_to_output() -> None:
     """Have vLLM write its log to the standard output, which in an engine is the engine's log file."""
     from vllm.config.logging import LoggingConfig
@@ -149,6 +158,7 @@ def preload() -> None:
     log_to_output()
     register_kernels_once()
     tokenizer_on_demand()
+    installed_plugins_once()
     gc.collect()
     gc.freeze()
     gc.enable()
