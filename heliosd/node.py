@@ -499,7 +499,8 @@ class Node:
         engine = self.engine(replica)
         model = self._models.get(ticket, "")
         if engine is None:  # it died in the same moment; its exit is in the inbox
-            self._answer(ticket, EngineFailed(f"cannot use {replica} of {model}: it has just ended; ask again"))
+            ended = f"cannot use {replica} of {model}: it has just ended; ask again"
+            self._answer(ticket, EngineFailed(ended, replica=replica))
         else:
             self._answer(ticket, LocalLease(ticket, model, replica, engine))
 
