@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from heliosd.core.eviction import Resident, by_worth, smallest_sufficient
 from heliosd.core.ledger import Ledger
 from heliosd.core.names import DeviceId, ReplicaId
+from heliosd.core.stages import Links
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class DeviceOutlook:
 @dataclass(frozen=True, slots=True)
 class Outlook:
     devices: tuple[DeviceId, ...]
-    link: int
-    """How far apart they are, as `topology.rank` says."""
+    link: Links
+    """How far apart they are."""
     parts: Mapping[DeviceId, DeviceOutlook]
     """At least of these devices."""
 
