@@ -74,6 +74,11 @@ class Outlook:
         """What is stopping already suffices: nobody else has to go."""
         return all(self.parts[device].comes_back for device in self.devices)
 
+    @property
+    def drains(self) -> bool:
+        """What is on its way back suffices once its last leases are over: nobody else has to go."""
+        return all(self.parts[device].missing_bytes <= self.parts[device].coming_bytes for device in self._lacking())
+
     def idle(self) -> tuple[Resident, ...]:
         """Idle replicas that suffice, else ()."""
         lacking = self._lacking()

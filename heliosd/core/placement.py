@@ -123,6 +123,9 @@ def _make_room(
         )
         reason = f"{_free_on(best, demand, ledger)}; idle, enough, and cheapest to start again: {names}"
         return Fits(best.devices, tuple(each.id for each in victims), reason)
+    draining = [each for each in outlooks if each.drains]
+    if draining:
+        return _wait(min(draining, key=lambda each: (each.link, each.devices)), (), demand, ledger, residents)
     ready = [(each, each.any()) for each in outlooks]
     least, drain = min(
         ready, key=lambda each: (not each[1], sum(one.busy for one in each[1]), each[0].link, each[0].devices)
