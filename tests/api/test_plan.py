@@ -59,7 +59,7 @@ async def test_a_model_is_divided_over_as_few_devices_as_hold_it(it: World) -> N
 
 async def test_heads_that_do_not_divide_are_no_reason_to_leave_a_model_out(it: World) -> None:
     odd = CONFIG | {
-        "num_hidden_layers": 160,
+        "num_hidden_layers": 320,
         "num_attention_heads": 27,
         "num_key_value_heads": 9,
         "hidden_size": 27 * 128,
