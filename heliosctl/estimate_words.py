@@ -139,7 +139,7 @@ def _tables(view: EstimateView, *, why: bool, wide: bool) -> Iterator[str]:
 
 def _facts(view: EstimateView) -> Iterator[tuple[str, str]]:
     devices = f"{view.device_count} x {view.device}" if view.device else str(view.device_count)
-    yield "devices", devices
+    yield "devices", devices + (f" in {view.pipeline_parallel} pipeline stages" if view.pipeline_parallel > 1 else "")
     if view.training is not None:
         yield from _training(view.training)
     else:

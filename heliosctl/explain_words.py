@@ -10,6 +10,7 @@ from heliosd.core.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from heliosd.wire import (
         AppetiteView,
+        EstimateView,
         Explanation,
         FootprintView,
         ModelStory,
@@ -83,7 +84,7 @@ def _model(model: str, it: "ModelStory") -> Iterator[str]:
     if it.estimate is not None:
         need = it.estimate.per_device
         parts = " + ".join(f"{format_bytes(getattr(need, field))} {name}" for name, field in _PARTS[:-1])
-        yield f"  would take {parts} = {format_bytes(need.total_bytes)} on {_devices(it.estimate.device_count)}"
+        yield f"  would take {parts} = {format_bytes(need.total_bytes)} on {_devices(it.estimate)}"
         yield f"  {it.estimate.verdict.replace('_', ' ')}: {it.estimate.reason}"
     for replica in it.replicas:
         measured = "not measured yet" if replica.measured is None else _against(replica.predicted, replica.measured)
@@ -95,8 +96,9 @@ def _model(model: str, it: "ModelStory") -> Iterator[str]:
         yield f"  last failure: {it.failure.message} ({clock(it.failure.at)})"
 
 
-def _devices(count: int) -> str:
-    return "one device" if count == 1 else f"each of {count} devices"
+def _devices(it: "EstimateView") -> str:
+    stages = f" in {it.pipeline_parallel} pipeline stages" if it.pipeline_parallel > 1 else ""
+    return "one device" if it.device_count == 1 else f"each of {it.device_count} devices{stages}"
 
 
 def _against(predicted: "FootprintView", measured: "FootprintView") -> str:

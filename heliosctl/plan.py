@@ -13,7 +13,7 @@ from heliosd.core.units import format_bytes
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
-    from heliosd.wire import PlanView
+    from heliosd.wire import PlacedView, PlanView
 
 _PATH = "/helios/v1/plan"
 _SEVERAL = re.compile(r"(\d+)x(.+)")
@@ -110,6 +110,12 @@ def _worth(text: str, worth: str) -> float:
     return found
 
 
+def _staged(placed: "PlacedView") -> str:
+    """`gpu0+gpu1 -> gpu2+gpu3`: the devices of each pipeline stage."""
+    size = max(1, len(placed.devices) // placed.pipeline_parallel)
+    return " -> ".join("+".join(placed.devices[at : at + size]) for at in range(0, len(placed.devices), size))
+
+
 def words(view: "PlanView", *, plain: bool) -> str:
     """A bar for each device, a table of what lies there, and why the rest does not."""
     from heliosctl.bars import Part, bar
@@ -134,7 +140,7 @@ def words(view: "PlanView", *, plain: bool) -> str:
     rows = [
         (
             each.model,
-            "+".join(each.devices),
+            _staged(each),
             format_bytes(each.needed_bytes),
             format_bytes(each.kv_cache_bytes),
             f"{each.context:,}",

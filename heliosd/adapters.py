@@ -72,4 +72,4 @@ class Adapters:
 
 
 def _ended(replica: ReplicaId, adapter: StoredModel) -> EngineFailed:
-    return EngineFailed(f"cannot use {adapter.ref} on {replica}: it has just ended; ask again")
+    return EngineFailed(f"cannot use {adapter.ref} on {replica}: it has just ended; ask again", replica=replica)

@@ -278,7 +278,15 @@ class ModelSection(Section):
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         "auto", description="Number format of the weights: auto, float16, bfloat16 or float32."
     )
-    tensor_parallel: int = Field(1, ge=1, description="Devices to split the model over.")
+    tensor_parallel: int = Field(1, ge=1, description="Devices to split each layer over.")
+    pipeline_parallel: CountOrAuto = Field(
+        None,
+        description=(
+            "Pipeline stages to cut the layers into, each on tensor_parallel devices of its own. "
+            '"auto": one; but where the heads do not divide over tensor_parallel devices, or only slow links join '
+            "them, stages on just as many."
+        ),
+    )
     min_replicas: int = _reloadable(0, "So many replicas are always kept ready, asked for or not.", ge=0, le=64)
     max_replicas: int = Field(1, ge=1, le=64, description="So many may run when one alone cannot keep up.")
     trust_remote_code: bool = Field(False, description="Whether to run Python code that comes with the model.")
@@ -305,6 +313,8 @@ class ModelSettings:
     """None: as suits the device."""
     dtype: str
     tensor_parallel: int
+    pipeline_parallel: int | None
+    """None: as many as it takes to split the model over `tensor_parallel` devices."""
     min_replicas: int
     max_replicas: int
     trust_remote_code: bool
@@ -356,6 +366,7 @@ class Settings(BaseSettings):
             max_num_seqs=own.max_num_seqs or self.engines.max_num_seqs,
             dtype=own.dtype,
             tensor_parallel=own.tensor_parallel,
+            pipeline_parallel=own.pipeline_parallel,
             min_replicas=own.min_replicas,
             max_replicas=max(own.max_replicas, own.min_replicas),
             trust_remote_code=own.trust_remote_code,

@@ -19,6 +19,7 @@ from heliosd.engine_arguments import arguments_of, chosen_step
 from heliosd.errors import BadRequest, NotFound
 from heliosd.estimation.calibration import Calibration
 from heliosd.estimation.chosen_limits import STEP, within
+from heliosd.estimation.division import Division, division
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import Estimate, History, Place, Wishes, estimate, sequences
 from heliosd.estimation.launch import CURRENT, Version
@@ -123,6 +124,7 @@ class Demands:
             max_num_seqs=max_num_seqs or settings.max_num_seqs,
             dtype=settings.dtype,
             tensor_parallel=settings.tensor_parallel,
+            pipeline_parallel=settings.pipeline_parallel or 1,
             engine_args=settings.engine_args,
         )
         fallback: Appraisal | None = None
@@ -134,10 +136,16 @@ class Demands:
             sizes = [each.profile.weights_bytes for each in adapters] if DeviceKind.HOST in family else []
             copies_bytes = sum(heapq.nlargest(room.at_once, sizes)) if room else 0
             usable = usable_bytes(largest, self.settings) - copies_bytes
-            predict = self._predictor(base, settings, largest, await self._learned())
+            cut = _division(base, settings, devices)
+            divided = replace(settings, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
+            wishes = replace(wishes, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
+            predict = self._predictor(base, divided, largest, await self._learned())
             predicted = within(usable, wishes, base.known, predict)
             chosen = chosen_step(predicted.launch, settings.engine_args)
-            demand = _demand(base, predicted, family, settings, arguments_of(settings, predicted.max_num_seqs, chosen))
+            demand = _demand(base, predicted, family, settings, arguments_of(divided, predicted.max_num_seqs, chosen))
+            if cut.reason:
+                predicted = replace(predicted, notes=(*predicted.notes, f"{_staged(cut)}: {cut.reason}"))
+                demand = replace(demand, division_reason=cut.reason)
             appraisal = Appraisal(stored, base, predicted, demand)
             if room is not None:
                 appraisal = _with_adapters(appraisal, room, copies_bytes)
@@ -207,6 +215,18 @@ def usable_bytes(device: Device, settings: Settings) -> int:
     return device.capacity_bytes - int(device.capacity_bytes * settings.devices.safety_ratio)
 
 
+def _division(base: StoredModel, settings: ModelSettings, devices: Iterable[Device]) -> Division:
+    """As the operator said; over as many devices, but in stages, where he said nothing of those and it must be."""
+    if settings.pipeline_parallel is not None:
+        return Division(settings.tensor_parallel, settings.pipeline_parallel)
+    return division(base.known.model, settings.tensor_parallel, devices)
+
+
+def _staged(cut: Division) -> str:
+    each = "one device" if cut.tensor == 1 else f"{cut.tensor} devices"
+    return f"cut into {cut.pipeline} pipeline stages of {each} each"
+
+
 def _check_room(stored: StoredModel, room: AdapterRoom | None) -> None:
     """An operator may want less room than an adapter needs. Raises BadRequest."""
     if stored.adapter is None:
@@ -244,6 +264,7 @@ def _demand(
         revision=stored.revision,
         per_device=predicted.per_device,
         device_count=predicted.device_count,
+        pipeline_parallel=predicted.pipeline_parallel,
         kinds=family,
         max_model_len=predicted.max_model_len,
         max_num_seqs=predicted.max_num_seqs,

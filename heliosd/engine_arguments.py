@@ -23,6 +23,8 @@ def arguments_of(settings: ModelSettings, max_num_seqs: int, step_tokens: int | 
         "max_num_seqs": max_num_seqs,
         "tensor_parallel": settings.tensor_parallel,
     }
+    if settings.pipeline_parallel is not None and settings.pipeline_parallel > 1:
+        said["pipeline_parallel"] = settings.pipeline_parallel
     if step_tokens is not None:
         said[STEP] = step_tokens
     return json.dumps(said, separators=(",", ":"))

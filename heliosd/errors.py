@@ -86,11 +86,19 @@ class EngineFailed(HeliosError):
     status = 502
 
     def __init__(
-        self, message: str, *, code: str | None = None, cause: str | None = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        cause: str | None = None,
+        retry_after_s: float | None = None,
+        replica: str | None = None,
     ) -> None:
-        """`retry_after_s`: when the next start is tried, where that is known."""
+        """`retry_after_s`: when the next start is tried, where that is known. `replica`: the one whose engine ended
+        before it was asked anything."""
         super().__init__(message, code=code, cause=cause)
         self.retry_after_s = retry_after_s
+        self.replica = replica
 
 
 class SourceFailed(HeliosError):

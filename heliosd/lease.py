@@ -52,11 +52,13 @@ class Judgement:
     """`ready`, `fits`, `must_wait` or `never_fits`."""
     reason: str
     notes: tuple[str, ...]
-    account: DeviceAccount | None = None
-    """Of the neediest device; None when nothing is known of the model but its size."""
+    accounts: tuple[DeviceAccount, ...] = ()
+    """Of a device of each pipeline stage; empty when nothing is known of the model but its size."""
     launch: Launch | None = None
     read: Model | None = None
     """The model as its configuration describes it."""
+    pipeline_parallel: int = 1
+    """Stages among which the devices are dealt out; `per_device` is the neediest one's."""
 
 
 def refusal_error(refuse: Refuse) -> HeliosError:

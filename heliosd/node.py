@@ -292,9 +292,10 @@ class Node:
             verdict=verdict,
             reason=reason,
             notes=predicted.notes,
-            account=predicted.account,
+            accounts=predicted.accounts,
             launch=predicted.launch,
             read=appraisal.base.known.model,
+            pipeline_parallel=predicted.pipeline_parallel,
         )
 
     def facts(self, subject: str) -> Facts:
@@ -499,7 +500,8 @@ class Node:
         engine = self.engine(replica)
         model = self._models.get(ticket, "")
         if engine is None:  # it died in the same moment; its exit is in the inbox
-            self._answer(ticket, EngineFailed(f"cannot use {replica} of {model}: it has just ended; ask again"))
+            ended = f"cannot use {replica} of {model}: it has just ended; ask again"
+            self._answer(ticket, EngineFailed(ended, replica=replica))
         else:
             self._answer(ticket, LocalLease(ticket, model, replica, engine))
 
@@ -541,6 +543,7 @@ class Node:
                     remote_code=demand.remote_code,
                     engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
                     sleep=self._scheduler.limits.sleep,
+                    pipeline_parallel=demand.pipeline_parallel,
                 ),
                 takes_over=command.takes_over,
             )
@@ -566,7 +569,7 @@ class Node:
                 likely=likely,
                 architecture=basis.architecture if basis else "",
                 device_name=basis.device_name if basis else "",
-                tensor_parallel=len(replica.devices),
+                tensor_parallel=len(replica.devices) // demand.pipeline_parallel,
                 law=basis.law if basis else {},
                 features=basis.features if basis else {},
             )
@@ -612,7 +615,8 @@ class Node:
             self._store_moved.clear()
             sizes = []
             for stored in await self._store.models():
-                devices = self._settings.for_model(str(stored.ref)).tensor_parallel
+                own = self._settings.for_model(str(stored.ref))
+                devices = own.tensor_parallel * (own.pipeline_parallel or 1)
                 sizes.append((str(stored.ref), stored.profile.weights_bytes // devices))
             self.post(ModelsKnown(self.now(), tuple(sizes)))
             await self._store_moved.wait()

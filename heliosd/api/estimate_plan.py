@@ -136,6 +136,7 @@ def planned(asked: EstimateRequest, subject: Subject, target: Target, *, changes
             total_bytes=chosen.booked_bytes,
         ),
         device_count=launch.world_size * launch.data_parallel,
+        pipeline_parallel=launch.pipeline_parallel,
         max_model_len=length,
         kv_tokens=fit.tokens,
         kv_bytes_per_token=per_token_bytes(fit.trial.cache, length),

@@ -137,12 +137,12 @@ async def _serve(
         try:
             await answer()
         except EngineFailed as failure:
-            dead = trace.replica
+            dead = trace.replica or failure.replica
             if dead is None or not reply.repeatable or not await _gone(parts, dead) or not parts.retries.spend():
                 raise
             parts.metrics.retried(trace.model or "")
-            why = f"{trace.replica} died before the first word; asked once more: {failure.message}"
-            parts.journal.note("retry", why, ticket=trace.ticket, model=trace.model, replica=trace.replica)
+            why = f"{dead} died before the first word; asked once more: {failure.message}"
+            parts.journal.note("retry", why, ticket=trace.ticket, model=trace.model, replica=dead)
             reply.again()
             trace.replica = None
             await answer()

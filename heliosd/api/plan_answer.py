@@ -1,7 +1,7 @@
 """What if these models were to share those devices: where each would lie, with how much KV cache. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from heliosd.api.estimate_plan import Subject, fitted
 from heliosd.api.estimate_target import Target
@@ -41,6 +41,8 @@ class _Candidate:
     device_count: int
     reason: str
     """Why there is no such kind."""
+    stages: int = 1
+    """Of a pipeline, among which the devices are dealt out."""
 
     def item(self) -> Item:
         return Item(
@@ -62,7 +64,7 @@ def plan_answer(asked: PlanRequest, subjects: Sequence[Subject], devices: Sequen
             raise BadRequest(error.message, code=error.code, param=param) from error
         for replica in range(model.replicas):
             name = _unused(f"{found.name} #{replica + 1}" if model.replicas > 1 else found.name, candidates)
-            candidates[name] = _Candidate(name, model, found.fits, found.device_count, found.reason)
+            candidates[name] = replace(found, name=name)
     rooms = [Room(DeviceId(each.name), each.room_bytes, each.kind) for each in devices]
     packing = pack((each.item() for each in candidates.values()), rooms)
     return _view(candidates, packing, devices)
@@ -72,32 +74,52 @@ def _candidate(model: PlanModel, subject: Subject, devices: Sequence[PlanDevice]
     kinds = {each.kind: each.target for each in devices}
     counts = {kind: sum(1 for each in devices if each.kind == kind) for kind in kinds}
     reason = "there is no device"
-    for ranks in (model.tensor_parallel,) if model.tensor_parallel else RANKS:
+    asked = bool(model.tensor_parallel or model.pipeline_parallel)
+    started = 0
+    """The last number of devices over which an engine would divide it."""
+    for ranks, stages in _divisions(model):
+        count = ranks * stages
+        if count == started:
+            continue  # fewer ranks in more stages need no less of each device
         fits: dict[str, Fit] = {}
         for kind, target in kinds.items():
-            if counts[kind] < ranks:
-                reason = f"needs {ranks} equal devices" if model.tensor_parallel else reason
+            if counts[kind] < count:
+                reason = f"needs {count} equal devices" if asked else reason
                 continue
             try:
-                fit = fitted(_estimate_request(model, ranks), subject, target)
+                fit = fitted(_estimate_request(model, ranks, stages), subject, target)
             except BadRequest:
-                if model.tensor_parallel or ranks == 1:
+                if asked or count == 1:
                     raise
                 continue  # so many ranks cannot share its heads: more or fewer may
+            started = count
             if fit.fits:
                 fits[kind] = fit
             else:
-                reason = f"{ranks} x {target.name}: {fit.verdict}" if ranks > 1 else f"{target.name}: {fit.verdict}"
+                reason = f"{count} x {target.name}: {fit.verdict}" if count > 1 else f"{target.name}: {fit.verdict}"
         if fits:
-            return _Candidate(subject.name, model, fits, ranks, "")
+            return _Candidate(subject.name, model, fits, count, "", stages)
     return _Candidate(subject.name, model, {}, 1, reason)
 
 
-def _estimate_request(model: PlanModel, ranks: int) -> EstimateRequest:
+def _divisions(model: PlanModel) -> Iterator[tuple[int, int]]:
+    """(ranks, stages) in the order in which they are tried: few devices first, of as many the most ranks."""
+    if model.tensor_parallel or model.pipeline_parallel:
+        yield model.tensor_parallel or 1, model.pipeline_parallel or 1
+        return
+    for count in RANKS:
+        ranks = count
+        while ranks:
+            yield ranks, count // ranks
+            ranks //= 2
+
+
+def _estimate_request(model: PlanModel, ranks: int, stages: int) -> EstimateRequest:
     return EstimateRequest(
         context=model.context,
         concurrency=model.concurrency,
         tensor_parallel=ranks,
+        pipeline_parallel=stages,
         precision=model.precision,
         kv_cache_dtype=model.kv_cache_dtype,
     )
@@ -123,6 +145,7 @@ def _view(candidates: dict[str, _Candidate], packing: Packing, devices: Sequence
             PlacedView(
                 model=name,
                 devices=list(there),
+                pipeline_parallel=candidates[name].stages,
                 needed_bytes=fit.needed_bytes,
                 kv_cache_bytes=kv_bytes,
                 committed_bytes=fit.fixed_bytes + kv_bytes,

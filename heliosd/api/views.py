@@ -193,7 +193,8 @@ def peer_model_view(ref: str, peer: str) -> ModelView:
 
 
 def estimate_view(judgement: Judgement) -> EstimateView:
-    account, launch, read = judgement.account, judgement.launch, judgement.read
+    launch, read = judgement.launch, judgement.read
+    ranks = judgement.device_count // judgement.pipeline_parallel
     return EstimateView(
         model=judgement.model,
         per_device=footprint_view(judgement.per_device),
@@ -204,9 +205,11 @@ def estimate_view(judgement: Judgement) -> EstimateView:
         verdict=cast(Literal["ready", "fits", "must_wait", "never_fits"], judgement.verdict),
         reason=judgement.reason,
         notes=list(judgement.notes),
-        accounts=[account_view(account, 0, judgement.device_count, launch.device_bytes if launch else None)]
-        if account
-        else [],
+        accounts=[
+            account_view(each, stage, ranks, launch.device_bytes if launch else None)
+            for stage, each in enumerate(judgement.accounts)
+        ],
+        pipeline_parallel=judgement.pipeline_parallel,
         device=(launch.device_name or None) if launch else None,
         engine_version=".".join(map(str, launch.version)) if launch else None,
         architecture=architecture_of(read) if read else None,

@@ -14,7 +14,8 @@ from heliosd.core.hardware import Device
 from heliosd.core.ledger import Ledger
 from heliosd.core.messages import Demand
 from heliosd.core.names import DeviceId, ReplicaId
-from heliosd.core.topology import described, groups, rank
+from heliosd.core.stages import Links, arranged, described_stages, links
+from heliosd.core.topology import groups
 from heliosd.core.units import format_bytes
 
 MOST_MOVES = 4
@@ -57,8 +58,8 @@ class _State:
     least_s: float
     """What the moves cost, and what is missing still will at least; tenths decide."""
     moves: int
-    link: int
-    """Of the place, as `topology.rank` says."""
+    link: Links
+    """Of the place."""
     number: int
     """So that equal ones come in the order in which they were thought of."""
     devices: tuple[DeviceId, ...] = field(compare=False)
@@ -87,9 +88,10 @@ def defragment(
     free = {device: ledger.free_bytes(device) for device in usable}
     need, count = demand.per_device.total_bytes, demand.device_count
     fitting = {name: device for name, device in usable.items() if not demand.kinds or device.kind in demand.kinds}
+    stages = demand.pipeline_parallel
     places = [
-        place
-        for place in groups(fitting, count, free, need)
+        arranged(place, fitting, stages)
+        for place in groups(fitting, count, free, need, stages)
         if all(ledger.lasting_bytes(device) >= need for device in place)
     ]
     fits_now = any(all(free[device] >= need for device in place) for place in places)
@@ -102,7 +104,7 @@ def defragment(
         if each.id not in ledger.sleeping and each.id in reload_s
     }
     search = _Search(need, usable, free, movable, reload_s, most_states)
-    found = search.cheapest(places)
+    found = search.cheapest(places, stages)
     return None if found is None else search.plan(found, demand)
 
 
@@ -130,9 +132,9 @@ class _Search:
         for device in devices.values():
             self._like.setdefault((device.kind, device.name, device.capacity_bytes), []).append(device.id)
 
-    def cheapest(self, places: list[tuple[DeviceId, ...]]) -> _State | None:
+    def cheapest(self, places: list[tuple[DeviceId, ...]], stages: int) -> _State | None:
         heap: list[_State] = []
-        links = {place: rank(place, self._devices) for place in places}
+        far = {place: links(place, self._devices, stages) for place in places}
         seen: set[tuple[tuple[DeviceId, ...], frozenset[tuple[ReplicaId, DeviceId]]]] = set()
         number = 0
 
@@ -145,7 +147,7 @@ class _Search:
             number += 1
             least_s = self._least_s(devices, at)
             if least_s is not None:
-                heappush(heap, _State(round(least_s, 1), len(at), links[devices], number, devices, at))
+                heappush(heap, _State(round(least_s, 1), len(at), far[devices], number, devices, at))
 
         for place in places:
             push(place, {})
@@ -205,7 +207,8 @@ class _Search:
             for move in moves
         )
         reason = (
-            f"{demand.model} needs {format_bytes(self._need)} on {described(state.devices, self._devices)}; at most "
+            f"{demand.model} needs {format_bytes(self._need)} on "
+            f"{described_stages(state.devices, self._devices, demand.pipeline_parallel)}; at most "
             f"{format_bytes(freest)} are free on one device, {format_bytes(sum(self._free.values()))} on all "
             f"{len(self._free)}; enough when these move: {told}"
         )

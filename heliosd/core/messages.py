@@ -51,6 +51,11 @@ class Demand:
     revision: str
     per_device: Footprint
     device_count: int = 1
+    """Tensor ranks times pipeline stages."""
+    pipeline_parallel: int = 1
+    """Stages that follow one another, each with its share of the layers; `per_device` is the neediest one's."""
+    division_reason: str = field(default="", compare=False)
+    """Why it is cut into stages, where nobody asked for them."""
     kinds: frozenset[DeviceKind] = frozenset()
     """Kinds of device it was estimated for; empty: any."""
     max_model_len: int | None = None

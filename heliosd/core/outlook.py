@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from heliosd.core.eviction import Resident, by_worth, smallest_sufficient
 from heliosd.core.ledger import Ledger
 from heliosd.core.names import DeviceId, ReplicaId
+from heliosd.core.stages import Links
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class DeviceOutlook:
 @dataclass(frozen=True, slots=True)
 class Outlook:
     devices: tuple[DeviceId, ...]
-    link: int
-    """How far apart they are, as `topology.rank` says."""
+    link: Links
+    """How far apart they are."""
     parts: Mapping[DeviceId, DeviceOutlook]
     """At least of these devices."""
 
@@ -72,6 +73,11 @@ class Outlook:
     def comes_back(self) -> bool:
         """What is stopping already suffices: nobody else has to go."""
         return all(self.parts[device].comes_back for device in self.devices)
+
+    @property
+    def drains(self) -> bool:
+        """What is on its way back suffices once its last leases are over: nobody else has to go."""
+        return all(self.parts[device].missing_bytes <= self.parts[device].coming_bytes for device in self._lacking())
 
     def idle(self) -> tuple[Resident, ...]:
         """Idle replicas that suffice, else ()."""

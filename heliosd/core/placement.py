@@ -9,7 +9,8 @@ from heliosd.core.ledger import Ledger
 from heliosd.core.messages import Demand
 from heliosd.core.names import DeviceId, PeerName, ReplicaId
 from heliosd.core.outlook import DeviceOutlook, Outlook
-from heliosd.core.topology import described, groups, rank
+from heliosd.core.stages import Links, arranged, described_stages, links
+from heliosd.core.topology import groups
 from heliosd.core.units import GiB, format_bytes
 
 
@@ -74,9 +75,9 @@ def place(
     In this order: a place with free room; one where enough is on its way back already; one where idle replicas make
     room, those whose loss costs the fewest seconds, what is left over priced too (tenths decide, less is noise); one to
     wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same
-    NUMA node, the rest), then the tightest. Devices that fail or run out are not considered. What older requests wait
-    for (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it
-    failed; `idle_gib_s` is the price of a GiB that is left over.
+    NUMA node, the rest), inside the stages of a pipeline first, then the tightest. Devices that fail or run out are not
+    considered. What older requests wait for (`claimed`) is left to them. `only` is the place of a sleeper that wakes;
+    `barred` are groups on which it failed; `idle_gib_s` is the price of a GiB that is left over.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
@@ -98,20 +99,21 @@ def place(
         device: DeviceOutlook.of(device, need, ledger, residents)
         for device in sorted({device for group in possible for device in group})
     }
-    outlooks = [Outlook(group, rank(group, ledger.devices), views) for group in possible]
+    stages = demand.pipeline_parallel
+    outlooks = [Outlook(group, links(group, ledger.devices, stages), views) for group in possible]
     free_now = [each for each in outlooks if each.free_bytes >= need]
     if free_now:
         best = min(free_now, key=lambda each: (each.link, each.free_bytes, _spare(each, views), each.devices))
-        return Fits(best.devices, (), _free_on(best, need, ledger))
-    return _make_room(need, ledger, residents, outlooks, idle_gib_s)
+        return Fits(best.devices, (), _free_on(best, demand, ledger))
+    return _make_room(demand, ledger, residents, outlooks, idle_gib_s)
 
 
 def _make_room(
-    need: int, ledger: Ledger, residents: tuple[Resident, ...], outlooks: list[Outlook], idle_gib_s: float
+    demand: Demand, ledger: Ledger, residents: tuple[Resident, ...], outlooks: list[Outlook], idle_gib_s: float
 ) -> Fits | MustWait:
     soon = [each for each in outlooks if each.comes_back]
     if soon:
-        return _wait(min(soon, key=lambda each: (each.link, each.devices)), (), need, ledger, residents)
+        return _wait(min(soon, key=lambda each: (each.link, each.devices)), (), demand, ledger, residents)
     idle = [(each, victims) for each in outlooks if (victims := each.idle())]
     if idle:
         best, victims = min(idle, key=lambda each: _price(each[0], each[1], idle_gib_s))
@@ -119,18 +121,21 @@ def _make_room(
             f"{each.model} ({each.id}, {format_bytes(each.per_device.total_bytes)}, {each.loss_s:.1f} s)"
             for each in victims
         )
-        reason = f"{_free_on(best, need, ledger)}; idle, enough, and cheapest to start again: {names}"
+        reason = f"{_free_on(best, demand, ledger)}; idle, enough, and cheapest to start again: {names}"
         return Fits(best.devices, tuple(each.id for each in victims), reason)
+    draining = [each for each in outlooks if each.drains]
+    if draining:
+        return _wait(min(draining, key=lambda each: (each.link, each.devices)), (), demand, ledger, residents)
     ready = [(each, each.any()) for each in outlooks]
     least, drain = min(
         ready, key=lambda each: (not each[1], sum(one.busy for one in each[1]), each[0].link, each[0].devices)
     )
-    return _wait(least, drain, need, ledger, residents)
+    return _wait(least, drain, demand, ledger, residents)
 
 
 def _price(
     place: Outlook, victims: tuple[Resident, ...], idle_gib_s: float
-) -> tuple[float, int, float, float, int, tuple[DeviceId, ...]]:
+) -> tuple[float, Links, float, float, int, tuple[DeviceId, ...]]:
     alone = len(place.devices) == 1  # of several devices the link matters more
     left_gib = (place.free_bytes + _least_freed(place, victims)) / GiB if alone else 0.0
     loss_s = sum(each.loss_s for each in victims) + idle_gib_s * left_gib
@@ -144,10 +149,10 @@ def _least_freed(place: Outlook, victims: tuple[Resident, ...]) -> int:
 
 
 def _wait(
-    view: Outlook, drain: tuple[Resident, ...], need: int, ledger: Ledger, residents: tuple[Resident, ...]
+    view: Outlook, drain: tuple[Resident, ...], demand: Demand, ledger: Ledger, residents: tuple[Resident, ...]
 ) -> MustWait:
     """Nothing is claimed where only foreign processes stand in the way: nobody knows when they leave."""
-    missing = _free_on(view, need, ledger)
+    missing = _free_on(view, demand, ledger)
     if view.hopeless:
         return MustWait((), (), f"{missing}; foreign processes hold the rest")
     if not drain and not view.comes_back and view.pinned:
@@ -157,9 +162,10 @@ def _wait(
     return MustWait(view.devices, tuple(each.id for each in drain), held, view.comes_back)
 
 
-def _free_on(view: Outlook, need: int, ledger: Ledger) -> str:
-    where = described(view.devices, ledger.devices)
-    return f"needs {format_bytes(need)}, {format_bytes(view.free_bytes)} free on {where}"
+def _free_on(view: Outlook, demand: Demand, ledger: Ledger) -> str:
+    where = described_stages(view.devices, ledger.devices, demand.pipeline_parallel)
+    why = f" ({demand.division_reason})" if demand.division_reason else ""
+    return f"needs {format_bytes(demand.per_device.total_bytes)}, {format_bytes(view.free_bytes)} free on {where}{why}"
 
 
 def _spare(view: Outlook, views: Mapping[DeviceId, DeviceOutlook]) -> int:
@@ -167,21 +173,24 @@ def _spare(view: Outlook, views: Mapping[DeviceId, DeviceOutlook]) -> int:
 
 
 def _groups(ledger: Ledger, demand: Demand) -> list[tuple[DeviceId, ...]]:
-    """Sets of healthy devices of the kinds it was estimated for, over which it could be split."""
+    """Sets of healthy devices of the kinds it was estimated for, over which it could be split, stage by stage."""
     usable = {
         device.id: device
         for device in ledger.devices.values()
         if ledger.healthy(device.id) and (not demand.kinds or device.kind in demand.kinds)
     }
     free = {device: ledger.free_bytes(device) for device in usable}
-    return groups(usable, demand.device_count, free, demand.per_device.total_bytes)
+    stages = demand.pipeline_parallel
+    found = groups(usable, demand.device_count, free, demand.per_device.total_bytes, stages)
+    return found if stages == 1 else [arranged(group, usable, stages) for group in found]
 
 
 def _never(demand: Demand, ledger: Ledger, groups: list[tuple[DeviceId, ...]]) -> str:
     each = demand.per_device
     parts = (
         f"{demand.model} needs {format_bytes(each.total_bytes)} on "
-        f"{'one device' if demand.device_count == 1 else f'each of {demand.device_count} equal devices'} "
+        f"{'one device' if demand.device_count == 1 else f'each of {demand.device_count} equal devices'}"
+        f"{f' in {demand.pipeline_parallel} pipeline stages' if demand.pipeline_parallel > 1 else ''} "
         f"({format_bytes(each.weights_bytes)} weights + {format_bytes(each.kv_cache_bytes)} KV cache + "
         f"{format_bytes(each.overhead_bytes)} overhead)"
     )
@@ -200,7 +209,7 @@ def _never(demand: Demand, ledger: Ledger, groups: list[tuple[DeviceId, ...]]) -
         + (
             f": a KV cache of {format_bytes(each.kv_cache_bytes - missing)} would fit (set kv_cache or max_model_len)"
             if each.kv_cache_bytes > missing
-            else ": it needs a smaller precision, more devices (tensor_parallel) or a larger device"
+            else ": it needs a smaller precision, more devices (tensor_parallel, pipeline_parallel) or a larger device"
         )
     )
 
@@ -214,9 +223,10 @@ def _slices(demand: Demand, ledger: Ledger) -> str:
     each, count = demand.per_device, demand.device_count
     whole = count * (each.weights_bytes + each.kv_cache_bytes) + each.overhead_bytes
     largest = max(ledger.lasting_bytes(device) for device in ledger.devices if _is_slice(ledger, device))
+    settings = "tensor_parallel" if demand.pipeline_parallel == 1 else "tensor_parallel and pipeline_parallel"
     return (
         "MIG slices have no way to reach one another, so each serves alone: the whole model needs about "
         f"{format_bytes(whole)} ({count} x {format_bytes(each.weights_bytes + each.kv_cache_bytes)} + "
         f"{format_bytes(each.overhead_bytes)}), the largest slice offers {format_bytes(largest)}: "
-        + ("set tensor_parallel to 1" if whole <= largest else f"it needs {count} GPUs that are not sliced")
+        + (f"set {settings} to 1" if whole <= largest else f"it needs {count} GPUs that are not sliced")
     )

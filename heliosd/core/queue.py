@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from heliosd.core.fair_share import FairShare
+from heliosd.core.fair_share import FairShare, Turn
 from heliosd.core.messages import Demand, RequestArrived
 from heliosd.core.names import Ticket
 
@@ -16,8 +16,8 @@ class Queued:
 
     request: RequestArrived
     demand: Demand
-    round: int = 0
-    """Of the fair share, in which it is served."""
+    turn: Turn
+    """Of the fair share."""
     number: int = 0
     """Of its arrival."""
     told: str | None = None
@@ -30,7 +30,7 @@ class Queued:
     def order(self, at: float, overtaking_s: float) -> tuple[int, int, int, int]:
         if at - self.request.at >= overtaking_s:
             return (0, 0, 0, self.number)
-        return (1, -self.request.terms.priority, self.round, self.number)
+        return (1, -self.request.terms.priority, self.turn.round, self.number)
 
     def news(self, at: float, reason: str, position: int, eta_s: float | None) -> bool:
         """Take in what can be told now; whether it is worth telling."""
@@ -57,7 +57,16 @@ class Queue:
 
     def served(self, queued: Queued) -> None:
         self.waiting.pop(queued.request.ticket, None)
-        self.fair.served(queued.round)
+        self.fair.served(queued.turn.round)
+
+    def leave(self, ticket: Ticket) -> None:
+        """It was refused, passed on, came too late or went away: its key is not charged for it. Harmless when it does
+        not wait."""
+        queued = self.waiting.pop(ticket, None)
+        if queued is None:
+            return
+        mine = (each for each in self.waiting.values() if each.turn.key == queued.turn.key)
+        self.fair.refund(queued.turn, [each.turn for each in mine if each.number > queued.number])
 
     def ordered(self, at: float, overtaking_s: float) -> list[Queued]:
         return sorted(self.waiting.values(), key=lambda each: each.order(at, overtaking_s))

@@ -253,37 +253,39 @@ class Scheduler:
 
     def _arrived(self, request: RequestArrived) -> list[Command]:
         refused = admission.refusal(request, draining=self.draining, queued=len(self.queue), limits=self.limits)
-        made_way: list[Command] = []
+        last: Queued | None = None
         if refused and refused.code is RefusalCode.QUEUE_FULL and request.demand is not None:
-            made_way = self._line_is_full(request)
-        if refused and not made_way:
+            last = self._last_in_line(request)
+        if refused and last is None:
             return [refused]
         if request.demand is None:
             forward = admission.elsewhere(
                 request, self.holders.get(request.model, ()), f"{request.model} is not in this node's store"
             )
             unknown = Refuse(request.ticket, RefusalCode.UNKNOWN_MODEL, f"cannot find model {request.model}")
-            return [*made_way, forward or unknown]
+            return [forward or unknown]
         queued = self._queue.add(request, request.demand)
         self.usage.asked(request.demand.model, request.at)
         self.ahead.know([request.demand])
         self.ahead.preloads.asked(request.demand.model)
         self.pool.sizes[request.demand.model] = request.demand.per_device.total_bytes
-        return [*made_way, *self._shed(request.at, queued)]
+        shed = self._shed(request.at, queued, without=last)
+        return shed if shed or last is None else [self._make_place(last, request)]
 
-    def _line_is_full(self, request: RequestArrived) -> list[Command]:
-        """A request of a higher class takes the place of the last in line, if that one is of a lower class."""
+    def _last_in_line(self, request: RequestArrived) -> Queued | None:
+        """Who gives his place in a full line to a request of a higher class; None when nobody is of a lower one."""
         if self.draining or len(self.queue) < self.limits.queue_length or not self.queue:
-            return []
+            return None
         last = self._queue.ordered(request.at, self.limits.overtaking_s)[-1]
-        if last.request.terms.priority >= request.terms.priority:
-            return []
-        del self.queue[last.request.ticket]
+        return last if last.request.terms.priority < request.terms.priority else None
+
+    def _make_place(self, last: Queued, request: RequestArrived) -> Command:
+        self._queue.leave(last.request.ticket)
         reason = (
             f"cannot keep the request for {last.request.model} waiting: {self.limits.queue_length} are, which is the "
             f"limit, and one of class {request.terms.priority.name.lower()} came"
         )
-        return [Refuse(last.request.ticket, RefusalCode.QUEUE_FULL, reason, retry_after_s=5.0)]
+        return Refuse(last.request.ticket, RefusalCode.QUEUE_FULL, reason, retry_after_s=5.0)
 
     def _grow(self, event: ReplicaPressed) -> list[Command]:
         """Restart a replica with a larger KV cache, where that is worth the seconds: many wait for it, and nobody for
@@ -297,7 +299,7 @@ class Scheduler:
         return self.pool.grow(replica, event.at, len(waiting))
 
     def _released(self, event: RequestReleased) -> list[Command]:
-        self.queue.pop(event.ticket, None)
+        self._queue.leave(event.ticket)
         for replica in self.replicas.values():
             if event.ticket in replica.leases:
                 held_s = replica.release(event.ticket, event.at)
@@ -371,7 +373,7 @@ class Scheduler:
             return []
         waiting = [ticket for ticket, queued in self.queue.items() if replica.serves(queued.demand)]
         for ticket in waiting:
-            del self.queue[ticket]
+            self._queue.leave(ticket)
         reason = f"cannot start {model}: its engine failed while starting"
         return [
             Refuse(ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=breaker.retry_at - at, cause=cause)
@@ -426,7 +428,7 @@ class Scheduler:
         for ticket, queued in list(self.queue.items()):
             deadline_at = queued.request.deadline_at
             if deadline_at is not None and at >= deadline_at:
-                del self.queue[ticket]
+                self._queue.leave(ticket)
                 waited_s = at - queued.request.at
                 reason = f"cannot serve {queued.demand.model} in time: waited {waited_s:.0f} s; {queued.told or ''}"
                 commands.append(Refuse(ticket, RefusalCode.DEADLINE, reason.rstrip("; "), retry_after_s=30.0))
@@ -568,7 +570,7 @@ class Scheduler:
         if there is None:
             return None
         self.neighbours.passed(there.peer)
-        self.queue.pop(request.ticket, None)
+        self._queue.leave(request.ticket)
         return Forward(request.ticket, there.peer, there.reason)
 
     def _room_for(
@@ -579,7 +581,7 @@ class Scheduler:
         room = self._find_room(demand, asleep, frozenset(claimed), at)
         match room.at:
             case NeverFits(reason):
-                del self.queue[request.ticket]
+                self._queue.leave(request.ticket)
                 forward = admission.elsewhere(request, self.holders.get(request.model, ()), "it can never fit here")
                 return (
                     [forward or Refuse(request.ticket, RefusalCode.CANNOT_FIT, f"cannot fit: {reason}")],
@@ -709,7 +711,7 @@ class Scheduler:
         opened = self.pool.breakers.open_for(demand.model, at)
         if not opened or (len(opened) < PLACES_TRIED and self._place_for(demand, at)):
             return []
-        del self.queue[request.ticket]
+        self._queue.leave(request.ticket)
         last = max(opened.values(), key=lambda each: each.retry_at)
         left_s = max(0.0, min(each.retry_at for each in opened.values()) - at)
         reason = f"cannot start {demand.model}: {last.in_a_row} starts in a row failed; next try in {left_s:.0f} s"
@@ -761,11 +763,12 @@ class Scheduler:
         chosen = set(victims)
         return sum(each.loss_s for each in self.residents(at) if each.id in chosen)
 
-    def _shed(self, at: float, only: Queued | None = None) -> list[Command]:
-        """Refuse those whose turn would come long after their deadline, of all or of one."""
-        refused = overdue(self._queue.ordered(at, self.limits.overtaking_s), self.pool, at, only)
+    def _shed(self, at: float, only: Queued | None = None, without: Queued | None = None) -> list[Command]:
+        """Refuse those whose turn would come long after their deadline, of all or of one, were `without` not there."""
+        line = [each for each in self._queue.ordered(at, self.limits.overtaking_s) if each is not without]
+        refused = overdue(line, self.pool, at, only)
         for each in refused:
-            del self.queue[each.ticket]
+            self._queue.leave(each.ticket)
         return list(refused)
 
     def _drain_at(self, request: RequestArrived, victims: Iterable[ReplicaId], at: float) -> float:

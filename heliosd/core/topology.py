@@ -19,6 +19,7 @@ _WORDS = {
 }
 _RANKS = {kind: rank for rank, kind in enumerate(LinkKind)}
 _UNKNOWN = len(_RANKS)
+_SLOW = range(_RANKS[LinkKind.NUMA], _UNKNOWN)
 
 
 def rank(group: tuple[DeviceId, ...], devices: Mapping[DeviceId, Device]) -> int:
@@ -26,7 +27,7 @@ def rank(group: tuple[DeviceId, ...], devices: Mapping[DeviceId, Device]) -> int
 
     The slowest link decides: every collective waits for it.
     """
-    return max((_between(devices[one], devices[other]) for one, other in combinations(group, 2)), default=0)
+    return max((between(devices[one], devices[other]) for one, other in combinations(group, 2)), default=0)
 
 
 def described(group: tuple[DeviceId, ...], devices: Mapping[DeviceId, Device]) -> str:
@@ -36,14 +37,25 @@ def described(group: tuple[DeviceId, ...], devices: Mapping[DeviceId, Device]) -
     return names if len(group) == 1 or far == _UNKNOWN else f"{names}, {_WORDS[list(LinkKind)[far]]}"
 
 
+def slow(far: int) -> bool:
+    """Whether devices so far apart are too far for tensor parallelism: there is a way between them, but it leads from
+    one PCIe host bridge to another, through the CPU, and every layer waits for it twice."""
+    return far in _SLOW
+
+
 def groups(
-    devices: Mapping[DeviceId, Device], count: int, free_bytes: Mapping[DeviceId, int], need_bytes: int
+    devices: Mapping[DeviceId, Device],
+    count: int,
+    free_bytes: Mapping[DeviceId, int],
+    need_bytes: int,
+    stages: int = 1,
 ) -> list[tuple[DeviceId, ...]]:
     """Sets of `count` devices of equal kind, name and capacity that one replica could be split over.
 
     MIG slices are none: the driver gives them no way to reach one another, so each serves alone. Of few devices every
     set is there; of many, those that grow from each device by the nearest next one, once with the freest and once with
-    the fullest that still has room, and the freest of all.
+    the fullest that still has room, and the freest of all. For a pipeline, nearness counts within each of its `stages`
+    first; how a set is dealt out to them is not said here (`stages.arranged`).
     """
     if count == 1:
         return [(each,) for each in devices]
@@ -54,7 +66,7 @@ def groups(
         if comb(len(same), count) <= MOST_COMBINATIONS:
             found |= dict.fromkeys(combinations(sorted(each.id for each in same), count))
         else:
-            found |= dict.fromkeys(_grown(same, count, free_bytes, need_bytes))
+            found |= dict.fromkeys(_grown(same, count, free_bytes, need_bytes, count // stages))
     return list(found)
 
 
@@ -63,7 +75,7 @@ def _likeness(device: Device) -> tuple[str, str, int]:
 
 
 def _grown(
-    same: list[Device], count: int, free_bytes: Mapping[DeviceId, int], need_bytes: int
+    same: list[Device], count: int, free_bytes: Mapping[DeviceId, int], need_bytes: int, size: int
 ) -> Iterator[tuple[DeviceId, ...]]:
     def freest(device: Device) -> tuple[int, int, str]:
         return 0, -free_bytes[device.id], device.id
@@ -76,16 +88,22 @@ def _grown(
     for order in (freest, tightest):
         for seed in same:
             group = [seed]
-            far = {each.id: _between(seed, each) for each in same if each is not seed}
+            far = {each.id: between(seed, each) for each in same if each is not seed}
+            stage = dict(far)
             while len(group) < count:
                 rest = [each for each in same if each not in group]
-                nearest = min(rest, key=lambda each: (far[each.id], order(each)))
+                if len(group) % size == 0:
+                    stage = dict.fromkeys(far, 0)  # the first of a stage is near to nobody yet
+                nearest = min(rest, key=lambda each: (stage[each.id], far[each.id], order(each)))
                 group.append(nearest)
-                far = {each.id: max(far[each.id], _between(nearest, each)) for each in rest if each is not nearest}
+                near = {each.id: between(nearest, each) for each in rest if each is not nearest}
+                far = {each: max(far[each], distance) for each, distance in near.items()}
+                stage = {each: max(stage[each], distance) for each, distance in near.items()}
             yield tuple(sorted(each.id for each in group))
 
 
-def _between(one: Device, other: Device) -> int:
+def between(one: Device, other: Device) -> int:
+    """How far apart two devices are, as in `rank`."""
     link = next((kind for device, kind in one.links if device == other.id), None)
     if link is not None:
         return _RANKS[link]

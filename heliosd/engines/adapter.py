@@ -171,7 +171,8 @@ def engine_config(spec: LaunchSpec) -> Any:
     if kinds == {DeviceKind.CUDA}:
         args["device_ids"] = [device.index for device in spec.devices]
     if not on_host:
-        args["tensor_parallel_size"] = len(spec.devices)
+        args["tensor_parallel_size"] = len(spec.devices) // spec.pipeline_parallel
+        args["pipeline_parallel_size"] = spec.pipeline_parallel
         # With the KV cache's size given it is not used to size anything, but vLLM still refuses to start when less of
         # the device is free: with its default, a second engine on a device never would.
         args["gpu_memory_utilization"] = _LEAST_UTILIZATION

@@ -35,6 +35,8 @@ class LaunchSpec:
     """What the operator set for this model, passed to the engine unchanged."""
     sleep: bool = False
     """It shall be able to sleep, where the engine can on these devices. Must be known at the start."""
+    pipeline_parallel: int = 1
+    """Stages, each with an equal part of `devices`: the first ones are the first stage's."""
 
 
 @dataclass(frozen=True, slots=True)

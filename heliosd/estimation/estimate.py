@@ -45,6 +45,8 @@ class Wishes:
     max_num_seqs: int | None = None
     dtype: str = "auto"
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    """Stages, each on `tensor_parallel` devices of its own."""
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     """Passed on to the engine; those that change its memory are read here too."""
 
@@ -69,14 +71,16 @@ class Estimate:
     kv_tokens: int
     kv_bytes_per_token: int
     notes: tuple[str, ...]
-    account: DeviceAccount | None = None
-    """The neediest device, term by term; None when nothing is known of the model but its size."""
+    accounts: tuple[DeviceAccount, ...] = ()
+    """A device of each pipeline stage, term by term; empty when nothing is known of the model but its size."""
     launch: Launch | None = None
     basis: Basis | None = None
     kv_least_bytes: int = 0
     """The KV cache of one longest request; 0 where the KV cache is not ours to change."""
     kv_most_bytes: int = 0
     """The KV cache of as many longest requests as are worked on at once; 0 likewise."""
+    pipeline_parallel: int = 1
+    """Stages; `per_device` is what a device of the neediest takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +102,26 @@ def estimate(
     history: History | None = None,
     version: Version = CURRENT,
 ) -> Estimate:
-    """Predict the bytes on each of `wishes.tensor_parallel` devices like `place`.
+    """Predict the bytes on each of `wishes.tensor_parallel` devices like `place`, of the stage that needs most.
 
+    Every stage is given as many bytes of KV cache: the engine keeps as many blocks on each as fit on the neediest.
     `history`: what starts took here before; it corrects the laws. Raises BadRequest when the wishes contradict each
-    other: a KV cache too small for one request of the length asked for, heads that ranks cannot share.
+    other: a KV cache too small for one request of the length asked for, heads that ranks cannot share, more stages than
+    layers.
     """
     if known.model is None:
         return _by_size(profile, wishes, place, known.fault, history)
     model = known.model
     notes = list(model.notes)
     launch = launch_of(wishes, place, model, version)
-    _check_ranks(model, wishes.tensor_parallel)
+    _check_division(model, wishes)
     length = wishes.max_model_len or model.sizes.positions or profile.max_model_len or UNKNOWN_MODEL_LEN
     if not (wishes.max_model_len or model.sizes.positions or profile.max_model_len):
         notes.append(f"the configuration does not say how long a request may be: {length} tokens are assumed")
     resolved = resolve(model, launch)
     pages = cache_of(model, launch, resolved)
-    chosen = widest(account(model, launch, stored=known.stored))
+    stages = account(model, launch, stored=known.stored)
+    chosen = widest(stages)
     law = law_terms(chosen)
     features_ = features(
         weights_bytes=chosen.weights.likely_bytes,
@@ -132,19 +139,19 @@ def estimate(
     fixed_bytes = weights.likely_bytes + overhead.likely_bytes + margin
     kv_bytes, length = _kv_cache(wishes, pages, length, _share(place, fixed_bytes), notes)
     least, most = _kv_bounds(wishes, pages, length, place)
-    chosen = replace(chosen, kv_cache=Term(kv_bytes, kv_bytes, kv_bytes, "given to the engine, exact"))
+    given = Term(kv_bytes, kv_bytes, kv_bytes, "given to the engine, exact")
     likely = Footprint(weights.likely_bytes, kv_bytes, overhead.likely_bytes)
     if model.layout is not None and model.layout.guessed:
         notes.append(f"assumed, as the configuration is silent: {', '.join(model.layout.guessed[:4])}")
     return Estimate(
         per_device=replace(likely, overhead_bytes=likely.overhead_bytes + margin),
-        device_count=wishes.tensor_parallel,
+        device_count=launch.world_size,
         max_model_len=length,
         max_num_seqs=sequences(wishes, place.kind),
         kv_tokens=pages.tokens_in(kv_bytes) if pages.block_bytes else 0,
         kv_bytes_per_token=per_token_bytes(pages, length),
         notes=tuple(notes),
-        account=chosen,
+        accounts=tuple(replace(each, kv_cache=given) for each in stages),
         launch=launch,
         basis=Basis(
             architecture=profile.architecture or "",
@@ -155,6 +162,7 @@ def estimate(
         ),
         kv_least_bytes=least,
         kv_most_bytes=most,
+        pipeline_parallel=wishes.pipeline_parallel,
     )
 
 
@@ -198,6 +206,7 @@ def launch_of(wishes: Wishes, place: Place, model: Model, version: Version = CUR
         version=version,
         platform=Platform.CPU if host else Platform.CUDA,
         tensor_parallel=wishes.tensor_parallel,
+        pipeline_parallel=wishes.pipeline_parallel,
         expert_parallel=given.get("enable_expert_parallel") is True,
         dtype=None if wishes.dtype == "auto" else wishes.dtype,
         quantization=_word(given.get("quantization")),
@@ -228,8 +237,16 @@ def per_token_bytes(pages: KvPages, length: int) -> int:
     return pages.request_blocks(length) * pages.block_bytes // length
 
 
-def _check_ranks(model: Model, ranks: int) -> None:
-    heads = model.sizes.heads
+def _check_division(model: Model, wishes: Wishes) -> None:
+    heads, ranks = model.sizes.heads, wishes.tensor_parallel
+    layers, stages = model.sizes.layers, wishes.pipeline_parallel
+    if layers and stages > layers:
+        raise BadRequest(
+            f"cannot give each of {stages} pipeline stages one of {layers} layers: set pipeline_parallel to at most "
+            f"{layers}",
+            code="bad_limits",
+            param="pipeline_parallel",
+        )
     if ranks > 1 and heads and heads % ranks:
         raise BadRequest(
             f"cannot divide {heads} attention heads over {ranks} devices: set tensor_parallel to a divisor of {heads}",
@@ -306,7 +323,7 @@ def _by_size(
     kv_bytes = wishes.kv_cache_bytes or UNKNOWN_KV_BYTES
     notes = [f"its configuration is of no use: {fault}"] if fault else ["its configuration could not be read"]
     notes.append(f"the configuration does not describe its attention: {format_bytes(kv_bytes)} of KV cache assumed")
-    ranks = wishes.tensor_parallel
+    ranks = wishes.tensor_parallel * wishes.pipeline_parallel
     weights = profile.weights_bytes // ranks
     guess = Term(UNKNOWN_OVERHEAD_BYTES, UNKNOWN_OVERHEAD_BYTES // 4, UNKNOWN_OVERHEAD_BYTES, "a guess")
     law = {"weights": Term(weights, weights, weights, "the size of its files"), "overhead": guess}
@@ -326,6 +343,7 @@ def _by_size(
             law={name: term.likely_bytes for name, term in law.items()},
             features={},
         ),
+        pipeline_parallel=wishes.pipeline_parallel,
     )
 
 

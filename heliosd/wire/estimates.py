@@ -190,13 +190,14 @@ class EstimateView(Wire):
     model: str
     per_device: FootprintView
     device_count: int
+    pipeline_parallel: int = Field(1, description="stages among which the devices are dealt out")
     max_model_len: int
     kv_tokens: int = Field(description="tokens that the KV cache holds")
     kv_bytes_per_token: int
     verdict: Literal["ready", "fits", "must_wait", "never_fits"]
     reason: str
     notes: list[str] = Field([], description="what is assumed or not known")
-    accounts: list[AccountView] = Field([], description="one for each pipeline stage; of a stored model the neediest")
+    accounts: list[AccountView] = Field([], description="one for each pipeline stage")
     device: str | None = Field(None, description="what it was calculated for")
     engine_version: str | None = None
     architecture: str | None = None

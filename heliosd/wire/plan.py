@@ -19,7 +19,12 @@ class PlanModel(Asked):
     name: str | None = Field(None, max_length=200, description="what it is called in the answer")
     context: int | None = Field(None, gt=0, le=LARGEST, description="longest request in tokens")
     concurrency: int = Field(1, gt=0, le=2**20, description="requests of full length that must fit at once")
-    tensor_parallel: int | None = Field(None, gt=0, le=64, description="devices for one replica; default: the fewest")
+    tensor_parallel: int | None = Field(
+        None, gt=0, le=64, description="devices that share each layer; default: the fewest that hold the model"
+    )
+    pipeline_parallel: int | None = Field(
+        None, gt=0, le=64, description="stages; default: one, more where the heads do not divide over the devices"
+    )
     precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "fp4"] | None = None
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     replicas: int = Field(1, gt=0, le=64)
@@ -35,7 +40,8 @@ class PlacedView(Wire):
     """A replica and where it lies."""
 
     model: str
-    devices: list[str]
+    devices: list[str] = Field(description="those of the first stage first")
+    pipeline_parallel: int = Field(1, description="stages among which the devices are dealt out")
     needed_bytes: int = Field(description="on each device, with the margin and the KV cache asked for")
     kv_cache_bytes: int = Field(description="on each device, once what is left there is dealt out")
     committed_bytes: int = Field(description="on each device, with that KV cache")

@@ -241,7 +241,7 @@ async def test_a_model_here_keeps_its_fields_and_gains_the_account(it: World) ->
     model, launch = read_model(CONFIG), Launch(device_name="NVIDIA L4", device_bytes=23 * GiB, max_num_seqs=256)
     [told] = account(model, launch, kv_bytes=GiB)
     it.node.judgement = Judgement(
-        "tiny", FOOTPRINT, 1, 8192, 46_000, 23_040, "fits", "31 GiB are free", (), told, launch, model
+        "tiny", FOOTPRINT, 1, 8192, 46_000, 23_040, "fits", "31 GiB are free", (), (told,), launch, model
     )
     found = EstimateView.model_validate(await ask(it, model="tiny"))
     assert (found.verdict, found.kv_tokens, found.parameters) == ("fits", 46_000, PARAMETERS)

@@ -434,6 +434,17 @@ async def test_a_request_whose_engine_died_before_a_word_is_asked_once_more(it: 
     assert [entry.kind for entry in await it.journal.read(subject="tiny")] == ["retry"]
 
 
+async def test_a_request_whose_engine_ended_as_it_was_granted_is_asked_once_more(it: World) -> None:
+    """The lease itself fails then: the replica is known only from the error."""
+    it.node.ending, it.engine.state = 1, State.FAILED
+    async with it.http.post("/v1/chat/completions", json=CHAT) as response:
+        assert response.status == 200
+    assert len(it.node.leases) == 2
+    await it.journal.flushed()
+    ((kind, message),) = [(each.kind, each.message) for each in await it.journal.read(subject="tiny")]
+    assert (kind, message.partition(" died")[0]) == ("retry", "r-tiny")
+
+
 async def test_a_stream_is_asked_once_more_too_as_long_as_nothing_of_it_was_sent(it: World) -> None:
     calls: list[Request] = []
 

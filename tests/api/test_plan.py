@@ -57,6 +57,20 @@ async def test_a_model_is_divided_over_as_few_devices_as_hold_it(it: World) -> N
     assert asked.left[0].reason == "needs 2 equal devices"
 
 
+async def test_heads_that_do_not_divide_are_no_reason_to_leave_a_model_out(it: World) -> None:
+    odd = CONFIG | {
+        "num_hidden_layers": 320,
+        "num_attention_heads": 27,
+        "num_key_value_heads": 9,
+        "hidden_size": 27 * 128,
+    }
+    found = await planned(it, [model("odd", odd, context=1024)], gpus=["H100"] * 4)
+    (placed,) = found.placed
+    assert len(placed.devices) == placed.pipeline_parallel == 2
+    asked = await planned(it, [model("a", SMALL, tensor_parallel=2, pipeline_parallel=2)], gpus=["H100"] * 4)
+    assert (len(asked.placed[0].devices), asked.placed[0].pipeline_parallel) == (4, 2)
+
+
 async def test_replicas_have_numbers_and_names_stay_apart(it: World) -> None:
     found = await planned(it, [model("a", SMALL, replicas=2), model("a #1", SMALL)], gpus=["H100", "H100"])
     assert sorted(each.model for each in found.placed) == ["a #1", "a #1 (2)", "a #2"]

@@ -26,7 +26,7 @@ from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, 
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
 from heliosd.engines.engine import Reply, Request
-from heliosd.errors import HeliosError, NotFound
+from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
@@ -117,6 +117,8 @@ class MemoryNode:
     def __init__(self) -> None:
         self.accepting = True
         self.draining = False
+        self.ending = 0
+        """So many leases find that their engine has just ended."""
         self.engines: dict[str, MemoryEngine] = {"tiny": MemoryEngine()}
         self.aliases: dict[str, str] = {}
         self.at_peers: dict[str, PeerName] = {}
@@ -168,6 +170,9 @@ class MemoryNode:
             if name in self.at_peers:
                 terms = (claim or Claim()).terms(Priority.NORMAL)
                 yield PeerLease(ticket, name, self.at_peers[name], terms, deadline_s)
+            elif self.ending:
+                self.ending -= 1
+                raise EngineFailed(f"cannot use r-{name} of {name}: it has just ended", replica=f"r-{name}")
             elif name in self.engines:
                 yield LocalLease(ticket, name, ReplicaId(f"r-{name}"), self.engines[name])
             else:

@@ -10,16 +10,21 @@ from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import (
     DemandsKnown,
     DevicesFound,
+    Footprint,
     Limits,
     ModelsChanged,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaSlept,
     RequestArrived,
+    RequestReleased,
+    SleepReplica,
     StartReplica,
     StopAsked,
     StopReplica,
     Tick,
     UsageSeeded,
+    WakeReplica,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
@@ -141,6 +146,27 @@ def test_clocks_that_share_a_device_wait_less_and_nothing_is_lost() -> None:
     assert outcomes[Limits()][1].hits == 0
     assert counted.hits > 80 and counted.misses < counted.hits / 5
     assert sum(ahead.first_token_s) < sum(without.first_token_s) / 2
+
+
+@pytest.mark.parametrize(("keep_alive_s", "wakes"), [(30.0, 0), (70.0, 1)])
+def test_a_sleeper_is_woken_ahead_unless_it_would_sleep_again_before_it_is_asked_for(
+    keep_alive_s: float, wakes: int
+) -> None:
+    scheduler = seeded()
+    clock = replace(CLOCK, keep_alive_s=keep_alive_s)
+    (start, *_) = scheduler.handle(RequestArrived(PERIOD_S, Ticket("t1"), "clock", clock))
+    assert isinstance(start, StartReplica)
+    scheduler.handle(ReplicaBecameReady(PERIOD_S + 10, start.replica, clock.per_device, frozenset({2})))
+    scheduler.handle(RequestReleased(PERIOD_S + 11, Ticket("t1")))
+    at = PERIOD_S + 11 + keep_alive_s
+    assert [each.level for each in scheduler.handle(Tick(at)) if isinstance(each, SleepReplica)] == [2]
+    scheduler.handle(ReplicaSlept(at + 1, start.replica, 2, Footprint(0, 0, GiB), 0))
+    woken_at = []
+    while (wakeup := scheduler.next_wakeup) is not None and wakeup < 2 * PERIOD_S and not woken_at:
+        at = max(at, wakeup)
+        woken_at += [at for each in scheduler.handle(Tick(at)) if isinstance(each, WakeReplica)]
+    assert len(woken_at) == wakes
+    assert all(2 * PERIOD_S - 120 < each < 2 * PERIOD_S for each in woken_at)
 
 
 def test_what_waits_for_room_comes_first() -> None:

@@ -10,6 +10,7 @@ def test_what_helios_sets_is_refused_with_where_to_set_it() -> None:
     assert "must not set kv-cache-memory-bytes: Helios sets it from kv_cache" in (
         refusal("kv-cache-memory-bytes") or ""
     )
+    assert "Helios sets it from pipeline_parallel" in (refusal("pipeline-parallel-size") or "")
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,6 @@ def test_what_helios_sets_is_refused_with_where_to_set_it() -> None:
         "num_gpu_blocks_override",
         "kv_cache_dtype",
         "speculative_config",
-        "pipeline_parallel_size",
         "data-parallel-size",
     ],
 )

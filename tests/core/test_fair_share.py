@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from heliosd.core.messages import Terms
 def order(asked: list[Terms]) -> list[Terms]:
     """Who is served in which order when all of them come at once."""
     fair = FairShare()
-    rounds = [(fair.enter(terms), number) for number, terms in enumerate(asked)]
+    rounds = [(fair.enter(terms).round, number) for number, terms in enumerate(asked)]
     return [asked[number] for _, number in sorted(rounds)]
 
 
@@ -35,9 +36,41 @@ def test_a_share_of_four_is_served_four_times_as_much() -> None:
 def test_who_comes_late_has_no_claim_to_the_past() -> None:
     fair = FairShare()
     for _ in range(100):
-        fair.served(fair.enter(Terms("a", work_tokens=QUANTUM_TOKENS)))
-    assert fair.enter(Terms("b", work_tokens=1)) >= fair.round
+        fair.served(fair.enter(Terms("a", work_tokens=QUANTUM_TOKENS)).round)
+    assert fair.enter(Terms("b", work_tokens=1)).round >= fair.round
     assert len(fair.spent) <= 2, "keys that are served are forgotten"
+
+
+def test_who_leaves_unserved_has_spent_nothing_and_those_behind_move_up() -> None:
+    fair = FairShare()
+    large, small = Terms("a", work_tokens=50 * QUANTUM_TOKENS), Terms("a", work_tokens=QUANTUM_TOKENS)
+    gone, behind = fair.enter(large), fair.enter(small)
+    assert (gone.round, behind.round) == (50, 51)
+    fair.refund(gone, [behind])
+    assert (behind.round, fair.enter(small).round) == (1, 2)
+
+
+def test_nobody_moves_up_to_before_he_came() -> None:
+    fair = FairShare()
+    gone = fair.enter(Terms("a", work_tokens=5 * QUANTUM_TOKENS))
+    fair.served(4)
+    behind = fair.enter(Terms("a", work_tokens=QUANTUM_TOKENS))
+    fair.refund(gone, [behind])
+    assert (behind.begins, behind.round) == (3.0, 4)
+    assert fair.enter(Terms("a", work_tokens=QUANTUM_TOKENS)).round == 5
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(1, 20_000), st.booleans()), min_size=1, max_size=30))
+def test_a_key_is_served_as_if_those_that_left_had_never_come(asked: list[tuple[int, bool]]) -> None:
+    fair, without = FairShare(), FairShare()
+    turns = [fair.enter(Terms("a", work_tokens=tokens)) for tokens, _ in asked]
+    for at, (_, leaves) in enumerate(asked):
+        if leaves:
+            fair.refund(turns[at], [turn for turn, (_, gone) in zip(turns[at + 1 :], asked[at + 1 :], strict=True)])
+    stayed = [turn.ends for turn, (_, leaves) in zip(turns, asked, strict=True) if not leaves]
+    alone = [without.enter(Terms("a", work_tokens=tokens)).ends for tokens, leaves in asked if not leaves]
+    assert stayed == pytest.approx(alone)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -5,6 +5,7 @@ from heliosd.core.messages import (
     Demand,
     DevicesFound,
     Footprint,
+    Grant,
     Limits,
     Priority,
     RefusalCode,
@@ -13,6 +14,7 @@ from heliosd.core.messages import (
     RequestArrived,
     RequestReleased,
     Terms,
+    Tick,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
@@ -65,3 +67,31 @@ def test_a_full_line_gives_its_last_place_to_a_higher_class() -> None:
         each for each in scheduler.handle(RequestArrived(14.0, Ticket("more"), "m", MODEL)) if isinstance(each, Refuse)
     ]
     assert (refused.ticket, refused.code) == ("more", RefusalCode.QUEUE_FULL)
+
+
+def test_nobody_makes_way_for_one_who_would_come_too_late_all_the_same() -> None:
+    scheduler = served(Limits(queue_length=4))
+    for name in ("t1", "t2", "t3"):
+        scheduler.handle(RequestArrived(12.0, Ticket(name), "m", MODEL, terms=Terms(priority=Priority.HIGH)))
+    scheduler.handle(RequestArrived(12.0, Ticket("low"), "m", MODEL, terms=Terms(priority=Priority.LOW)))
+    late = RequestArrived(13.0, Ticket("late"), "m", MODEL, 15.0, terms=Terms(priority=Priority.HIGH))
+    refused = [each for each in scheduler.handle(late) if isinstance(each, Refuse)]
+    assert [(each.ticket, each.code) for each in refused] == [("late", RefusalCode.OVERLOADED)]
+    assert set(scheduler.queue) == {"t1", "t2", "t3", "low"}
+
+
+def test_a_key_is_not_charged_for_what_was_refused_timed_out_or_left() -> None:
+    """Each of them would have cost its key a hundred rounds, before the next request is served."""
+    dear = Terms("a", work_tokens=100 * 4096)
+    scheduler = served()
+    never = Demand("never", "rev", Footprint(800 * GiB, 0, 0))
+    scheduler.handle(RequestArrived(12.0, Ticket("refused"), "never", never, terms=dear))
+    scheduler.handle(RequestArrived(12.0, Ticket("left"), "m", MODEL, terms=dear))
+    scheduler.handle(RequestReleased(13.0, Ticket("left")))
+    scheduler.handle(RequestArrived(13.0, Ticket("late"), "m", MODEL, 14.0, terms=dear))
+    scheduler.handle(Tick(14.5))
+    scheduler.handle(RequestArrived(15.0, Ticket("other"), "m", MODEL, terms=Terms("b", work_tokens=2 * 4096)))
+    scheduler.handle(RequestArrived(15.0, Ticket("next"), "m", MODEL, terms=Terms("a", work_tokens=4096)))
+    assert not {"refused", "left", "late"} & set(scheduler.queue)
+    commands = scheduler.handle(RequestReleased(16.0, Ticket("a")))
+    assert [each.ticket for each in commands if isinstance(each, Grant)] == ["next"]

@@ -10,6 +10,7 @@ from heliosd.core.messages import (
     Demand,
     DevicesFound,
     DevicesRead,
+    DrainReplica,
     Footprint,
     Limits,
     LimitsChanged,
@@ -17,6 +18,7 @@ from heliosd.core.messages import (
     Priority,
     Refuse,
     ReplicaBecameReady,
+    ReplicaExited,
     ReplicaSlept,
     RequestArrived,
     RequestReleased,
@@ -25,6 +27,8 @@ from heliosd.core.messages import (
     StartReplica,
     StopReplica,
     Terms,
+    Tick,
+    WakeReplica,
     Wanted,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
@@ -128,3 +132,39 @@ def test_room_that_comes_back_goes_before_new_victims() -> None:
     again = stopped(scheduler.handle(RequestArrived(60.5, Ticket("u"), "m", demand("m", 50))))
     assert not again, "one of them is enough"
     assert scheduler.replicas[sleeper].state is State.ASLEEP
+
+
+HOT = replace(demand("hot", 20), max_num_seqs=1, max_replicas=2)
+
+
+def test_a_second_replica_is_the_one_that_sleeps() -> None:
+    scheduler = node("g0", "g1")
+    first = served(scheduler, 0.0, HOT)
+    scheduler.handle(RequestArrived(6.0, Ticket("a"), "hot", HOT))
+    scheduler.handle(RequestArrived(7.0, Ticket("b"), "hot", HOT))
+    (second,) = [each.replica for each in scheduler.handle(Tick(13.0)) if isinstance(each, StartReplica)]
+    scheduler.handle(ReplicaBecameReady(18.0, second, HOT.per_device, frozenset({1, 2})))
+    scheduler.handle(RequestReleased(20.0, Ticket("b")))
+    asleep(scheduler, 21.0, second, 1, 20)
+    scheduler.handle(RequestArrived(30.0, Ticket("c"), "hot", HOT))
+    commands = scheduler.handle(Tick(36.0))
+    assert [each.replica for each in commands if isinstance(each, WakeReplica)] == [second]
+    assert not [each for each in commands if isinstance(each, StartReplica)]
+    assert scheduler.replicas[first].leases == {"a"}
+
+
+def test_a_second_replica_leaves_the_room_that_an_older_request_waits_for() -> None:
+    scheduler = node("g0", "g1")
+    full, other, large = demand("full", 55), demand("other", 40), demand("large", 70)
+    for at, model in enumerate((HOT, full, other)):
+        replica = served(scheduler, 10.0 * at, model)
+        scheduler.handle(RequestArrived(10.0 * at + 6, Ticket(model.model), model.model, model))
+        assert scheduler.replicas[replica].devices == (("g1",) if model is other else ("g0",))
+    scheduler.handle(RequestArrived(40.0, Ticket("older"), "large", large))
+    scheduler.handle(RequestArrived(41.0, Ticket("younger"), "hot", HOT))
+    commands = [*scheduler.handle(Tick(46.0)), *scheduler.handle(Tick(47.0))]
+    assert [each.replica for each in commands if isinstance(each, DrainReplica)] == ["r3"]
+    assert not [each for each in commands if isinstance(each, StartReplica)], "40 GiB of g1 are free, and spoken for"
+    scheduler.handle(RequestReleased(48.0, Ticket("other")))
+    commands = scheduler.handle(ReplicaExited(49.0, ReplicaId("r3"), None))
+    assert [each.demand.model for each in commands if isinstance(each, StartReplica)] == ["large"]

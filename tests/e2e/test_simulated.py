@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.daemon import Daemon, heliosd, prepared, until
-from tests.store.models import model_files, write_folder
+from tests.store.models import config, model_files, write_folder
 
 pytestmark = pytest.mark.slow
 
@@ -271,6 +271,28 @@ def test_an_engine_that_dies_or_does_not_start_says_why(small_models: Path):
         daemon.until(lambda: daemon.metric("helios_replica_failures_total") == 4, 10, "not all failures were counted")
         assert daemon.metric("helios_retries_total") == 1
         assert len([event for event in daemon.events() if event["kind"] == "exited"]) == 4
+
+
+def test_a_model_in_stages_is_placed_served_and_explained(small_models: Path):
+    """One as it was configured, one because its two heads do not divide over four devices."""
+    sizes = {"tensor_parallel = 2\npipeline_parallel = 2": "test/asked", "tensor_parallel = 4": "test/odd"}
+    staged = "".join(f'[models."{ref}"]\n{own}\nengine_args = {{load_s = 0.05}}\n' for own, ref in sizes.items())
+    with prepared(fleet=FLEET, config=SETTINGS.replace("4GiB", "1GiB") + staged, stock=small_models) as daemon:
+        daemon.start()
+        for seed, ref in enumerate(sizes.values()):
+            files = model_files(seed=seed) | {"config.json": config(model_type="llama", intermediate_size=128)}
+            daemon.bring(write_folder(daemon.folder / f"m{seed}", files), ref, f"other{seed}")
+        assert chat(daemon.openai(), "test/asked") and chat(daemon.openai(), "test/odd")
+        assert [len(each["devices"]) for each in daemon.replicas()] == [4, 4]
+        estimate = daemon.get("explain/test/asked")["model"]["estimate"]
+        assert (estimate["device_count"], estimate["pipeline_parallel"], len(estimate["accounts"])) == (4, 2, 2)
+        assert [each["devices"] for each in estimate["accounts"]] == [2, 2]
+        starts = {each["model"]: each["message"] for each in daemon.events() if each["kind"] == "start"}
+        assert starts["test/asked"].count(" -> ") == 1 and starts["test/asked"].count("NVLink") == 2
+        assert "(cannot divide 2 attention heads over 4 tensor ranks)" in starts["test/odd"]
+        command = [sys.executable, "-m", "heliosctl", "--socket", str(daemon.socket), "estimate", "test/odd"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "in 2 pipeline stages" in told and "cut into 2 pipeline stages of 2 devices each: cannot divide" in told
 
 
 def test_draining_finishes_what_runs_and_refuses_what_comes(small_models: Path):

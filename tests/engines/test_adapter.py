@@ -74,11 +74,26 @@ async def test_on_a_gpu_no_share_of_it_is_demanded_and_sleep_is_the_operators_to
     assert not config.model_config.enable_sleep_mode
 
 
+async def test_the_devices_of_a_pipeline_are_dealt_out_to_its_stages(tiny_dir: Path, tmp_path: Path) -> None:
+    from heliosd.engines import adapter
+
+    cards = tuple(replace(HOST, kind=DeviceKind.MIG) for _ in range(4))
+    config = adapter.engine_config(spec(tiny_dir, tmp_path, devices=cards, pipeline_parallel=2))
+    parallel = config.parallel_config
+    assert (parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.world_size) == (2, 2, 4)
+    config = adapter.engine_config(spec(tiny_dir, tmp_path, devices=cards[:2]))
+    assert (config.parallel_config.tensor_parallel_size, config.parallel_config.pipeline_parallel_size) == (2, 1)
+
+
 async def test_what_helios_decides_cannot_be_set_otherwise(tiny_dir: Path, tmp_path: Path) -> None:
     from heliosd.engines import adapter
 
-    with pytest.raises(EngineFailed, match=r"must not set model: .*; must not set device_ids: "):
-        adapter.engine_config(spec(tiny_dir, tmp_path, engine_args={"model": "x", "device_ids": [0]}))
+    with pytest.raises(
+        EngineFailed, match=r"must not set model: .*; must not set device_ids: .*from pipeline_parallel, "
+    ):
+        adapter.engine_config(
+            spec(tiny_dir, tmp_path, engine_args={"model": "x", "device_ids": [0], "pipeline-parallel-size": 2})
+        )
     assert HOST.kind == "host"
 
 

@@ -98,8 +98,7 @@ def test_another_precision_scales_the_weights() -> None:
 def test_fewer_sequences_save_gigabytes_on_a_gpu() -> None:
     many = estimate(known(LLAMA_8B), PROFILE, Wishes(max_num_seqs=1024), H100)
     few = estimate(known(LLAMA_8B), PROFILE, Wishes(max_num_seqs=16), H100)
-    assert many.account is not None and few.account is not None
-    assert many.account.graphs.likely_bytes > few.account.graphs.likely_bytes
+    assert many.accounts[0].graphs.likely_bytes > few.accounts[0].graphs.likely_bytes
 
 
 def test_an_encoder_keeps_nothing() -> None:
@@ -124,6 +123,19 @@ def test_ranks_share_the_weights() -> None:
     predicted = estimate(known(LLAMA_8B), PROFILE, Wishes(tensor_parallel=4), H100)
     assert predicted.device_count == 4
     assert predicted.per_device.weights_bytes == pytest.approx(whole.per_device.weights_bytes / 4, rel=0.02)
+
+
+def test_stages_share_the_layers_and_the_neediest_is_booked() -> None:
+    whole = estimate(known(LLAMA_8B), PROFILE, Wishes(kv_cache_bytes=20 * GiB), H100)
+    cut = estimate(known(LLAMA_8B), PROFILE, Wishes(kv_cache_bytes=20 * GiB, pipeline_parallel=4), H100)
+    assert (cut.device_count, cut.pipeline_parallel, len(cut.accounts)) == (4, 4, 4)
+    assert cut.per_device.weights_bytes == max(each.weights.likely_bytes for each in cut.accounts)
+    together = sum(each.weights.likely_bytes for each in cut.accounts)
+    assert whole.per_device.weights_bytes <= together < 1.05 * whole.per_device.weights_bytes
+    assert {each.kv_cache.likely_bytes for each in cut.accounts} == {20 * GiB}
+    assert cut.kv_tokens == pytest.approx(4 * whole.kv_tokens, rel=0.01), "each stage keeps a quarter of the layers"
+    with pytest.raises(BadRequest, match="cannot give each of 33 pipeline stages one of 32 layers"):
+        estimate(known(LLAMA_8B), PROFILE, Wishes(pipeline_parallel=33), H100)
 
 
 def test_a_share_too_small_for_one_block_is_not_taken() -> None:

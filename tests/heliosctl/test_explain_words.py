@@ -56,6 +56,13 @@ def test_a_model() -> None:
     assert "last failure: r0 died: no kernel" in it
 
 
+def test_a_model_in_stages() -> None:
+    staged = ESTIMATE.model_copy(update={"device_count": 4, "pipeline_parallel": 2})
+    assert "= 1.6 GiB on each of 4 devices in 2 pipeline stages" in words(
+        model=ModelStory(estimate=staged, replicas=[])
+    )
+
+
 def test_a_replica() -> None:
     worth = WorthView(loss_s=3.44, slower_s=4.0, frees_bytes=2 * GiB, sleeps=False, rank=2, of=3,
                       before=[RivalView(replica="r9", model="org/cold", loss_s=0.1, frees_bytes=GiB)])  # fmt: skip

@@ -44,6 +44,13 @@ def test_models_and_gpus_are_asked_about(daemon: StandIn, ctl: Ctl, tmp_path: Pa
     assert "committed: 97.5% of all devices" in ended.out
 
 
+def test_stages_are_shown_apart(daemon: StandIn, ctl: Ctl) -> None:
+    staged = PLACED.model_copy(update={"devices": ["gpu0", "gpu1", "gpu2", "gpu3"], "pipeline_parallel": 2})
+    devices = [DEVICE.model_copy(update={"name": name}) for name in staged.devices]
+    daemon.plan = PlanView(placed=[staged], left=[], devices=devices, committed_ratio=0.975)
+    assert "gpu0+gpu1 -> gpu2+gpu3" in ctl("plan", "--models", "org/a", "--gpus", "4xH100").out
+
+
 def test_what_is_left_over_ends_with_6(daemon: StandIn, ctl: Ctl) -> None:
     left = LeftView(model="org/b", reason="needs 90.0 GiB on one device")
     empty = DEVICE.model_copy(update={"models": [], "committed_bytes": 0})

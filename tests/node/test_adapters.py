@@ -185,8 +185,7 @@ async def test_an_adapter_is_estimated_with_its_base(tmp_path: Path) -> None:
         # Two matrices of rank 16 for each projection and each end of the vocabulary, four times, in bfloat16.
         ends = 2 * (1000 + 64)
         layers = 2 * (128 + 96 + 96 + 128)
-        assert both.account is not None and alone.account is not None
-        more = both.account.weights.likely_bytes - alone.account.weights.likely_bytes
+        more = both.accounts[0].weights.likely_bytes - alone.accounts[0].weights.likely_bytes
         assert more >= 4 * 16 * 2 * (ends + layers)
         assert both.per_device.total_bytes > alone.per_device.total_bytes
         assert any("an adapter of org/m" in note and str(AdapterRoom(4, 16)) in note for note in both.notes)

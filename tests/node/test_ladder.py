@@ -1,11 +1,14 @@
 """Replicas that sleep and wake, and models that are pinned, through the node with simulated engines."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heliosd.core.lifecycle import State
-from heliosd.core.names import ModelRef
+from heliosd.core.messages import LimitsChanged
+from heliosd.core.names import ModelRef, ReplicaId
 from heliosd.errors import Conflict, NotFound
 from heliosd.lease import LocalLease
 from tests.node.world import World, world
@@ -79,6 +82,23 @@ async def test_what_cannot_sleep_says_why(tmp_path: Path) -> None:
         await ask(here, await here.add("org/one"))
         with pytest.raises(Conflict, match=r"pool\.sleep is false"):
             await here.node.sleep("r1")
+
+
+async def test_what_can_sleep_no_more_when_its_turn_comes_says_why_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await ask(here, await here.add("org/one"))
+        named = here.node._named
+
+        async def changed_meanwhile(subject: str, doing: str) -> tuple[ReplicaId, ...]:
+            """What is asked for is behind this in the inbox, and was still possible when it was asked for."""
+            chosen = await named(subject, doing)
+            here.node.post(LimitsChanged(here.node.now(), replace(here.node._limits(), sleep=False)))
+            return chosen
+
+        here.node._named = changed_meanwhile  # type: ignore[method-assign]
+        async with asyncio.timeout(5):
+            with pytest.raises(Conflict, match=r"cannot put r1 to sleep: pool\.sleep is false"):
+                await here.node.sleep("r1")
 
 
 async def test_a_pinned_model_starts_unasked_and_stays(tmp_path: Path) -> None:

@@ -239,6 +239,18 @@ async def test_an_engine_that_dies_is_replaced_by_the_next_request(tmp_path: Pat
         assert "exited" in await here.kinds_noted("r1")
 
 
+async def test_a_grant_whose_engine_has_just_ended_names_the_replica(tmp_path: Path) -> None:
+    never = {"engine_args": {"never_ready": True}}
+    async with world(tmp_path, models={"org/slow": never}) as here:
+        ref, ticket = await here.add("org/slow"), here.node.new_ticket()
+        with pytest.raises(EngineFailed, match="cannot use r7 of org/slow: it has just ended") as caught:
+            told = lambda hold: here.node._grant(hold.ticket, ReplicaId("r7"))  # noqa: E731
+            async with here.node.lease(ticket, ref, told=told):
+                raise AssertionError("there is no such engine")
+        assert caught.value.replica == "r7"
+        await here.node.stop("org/slow")
+
+
 async def test_who_asks_before_the_devices_are_known_is_held(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         ref = await here.add("org/one")

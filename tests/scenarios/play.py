@@ -103,8 +103,11 @@ class Player:
             name, size, *more = each.split()
             keep_alive_s = parse_seconds(more[1]) if more[:1] == ["keep-alive"] else 300.0
             count = int(more[1]) if more[:1] == ["devices"] else 1
+            stages = int(more[3]) if more[2:3] == ["stages"] else 1
             footprint = Footprint(parse_bytes(size), 0, 0)
-            self.demands[name] = Demand(name, "rev", footprint, device_count=count, keep_alive_s=keep_alive_s)
+            self.demands[name] = Demand(
+                name, "rev", footprint, device_count=count, pipeline_parallel=stages, keep_alive_s=keep_alive_s
+            )
 
     def _patience(self, rest: str) -> None:
         self.scheduler.handle(LimitsChanged(0.0, Limits(patience_s=parse_seconds(rest), safety_ratio=0.0)))
