@@ -191,7 +191,9 @@ class VllmEngine:
             if isinstance(error, EngineFailed) and not died:
                 raise
             words = await self.wait_dead() if died else str(error) or repr(error)
-            raise EngineFailed(f"{cannot}: {gist(words)}", code=None if died else code, cause=words) from error
+            gone = self._spec.replica if died else None
+            text = f"{cannot}: {gist(words)}"
+            raise EngineFailed(text, code=None if died else code, cause=words, replica=gone) from error
 
     def _host_bytes(self) -> int:
         return sum(map(proportional_bytes, self.pids))

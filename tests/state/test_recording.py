@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heliosd.core.messages import Event, ReplicaDied, StartReplica, Tick
+from heliosd.core.messages import Event, Footprint, ReplicaBecameReady, StartReplica, Tick
 from heliosd.core.names import ReplicaId
 from heliosd.core.scheduler import Scheduler
 from heliosd.replay import Outcome, read, replay
@@ -99,7 +99,7 @@ async def test_an_event_that_the_scheduler_fails_on_is_kept(tmp_path: Path) -> N
     async with recording(tmp_path) as it:
         scheduler = Scheduler()
         it.begin(scheduler)
-        it.note(scheduler, ReplicaDied(1.0, ReplicaId("r9")), None)
+        it.note(scheduler, ReplicaBecameReady(1.0, ReplicaId("r9"), Footprint(0, 0, 0)), None)
         it.note(scheduler, Tick(2.0), None)
         outcome = await streamed(it)
     (difference,) = outcome.differences
