@@ -1,0 +1,318 @@
+"""Below the file: a newer file that has tensors in common with older ones is kept as a recipe of pieces of them.
+
+Headers say which files may have tensors in common, a sample of each says which tensors probably are, and only those
+are compared in full. What is different goes into a blob of its own. The file is hashed through its recipe before the
+row is written, and its own blob is removed after that: killed at any moment the store has one or the other.
+"""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from heliosd.core.names import Digest
+from heliosd.core.units import MiB, format_bytes
+from heliosd.errors import CorruptData, Unavailable
+from heliosd.store.blobs import Blobs, Hold
+from heliosd.store.catalog import Catalog
+from heliosd.store.content import opened
+from heliosd.store.inspection import header_of
+from heliosd.store.layout import Layout
+from heliosd.store.matching import (
+    Run,
+    Span,
+    delta_bytes,
+    delta_offsets,
+    likely_bytes,
+    recipe_of,
+    runs_of,
+    signature_of,
+    spans_of,
+)
+from heliosd.store.part import CHUNK_BYTES, Part
+from heliosd.store.recipe import Piece, Recipe
+from heliosd.store.revisions import Revisions
+from heliosd.store.threads import Threads
+
+log = logging.getLogger("heliosd.store")
+
+LEAST_RATIO = 0.1
+"""Of a file's bytes that must be found elsewhere: below that it is not worth the pieces."""
+MOST_BASES = 16
+"""Files that one is compared with, those with most in common first."""
+STEP_BYTES = 64 * MiB
+"""Done at a time, before others are let through."""
+SAMPLE_BYTES = 4096
+SPARE_BYTES = 64 * MiB
+
+Calm = Callable[[], Awaitable[None]]
+"""Returns when nothing more urgent is under way."""
+
+
+async def at_once() -> None:
+    """Nobody else is to be considered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What one look at the store found."""
+
+    files: int = 0
+    """That are kept as recipes from now on."""
+    logical_bytes: int = 0
+    """Of those files."""
+    freed_bytes: int = 0
+    in_use: int = 0
+    """Files left as they are because somebody uses them; worth another look when he is done."""
+
+
+class Sharing:
+    """One look at a time. `wanted` tells what nobody may delete, `tidy` removes the directory of a revision that is
+    gone."""
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        blobs: Blobs,
+        revisions: Revisions,
+        catalog: Catalog,
+        wanted: Callable[[], Awaitable[AbstractSet[str]]],
+        tidy: Callable[[Digest], Awaitable[None]],
+        clock: Callable[[], float],
+        file_bytes: int,
+        run_bytes: int,
+    ) -> None:
+        """Smaller files than `file_bytes` are left alone; shorter equal runs than `run_bytes` count as changed."""
+        self._layout = layout
+        self._blobs = blobs
+        self._revisions = revisions
+        self._catalog = catalog
+        self._wanted = wanted
+        self._tidy = tidy
+        self._clock = clock
+        self._file_bytes = file_bytes
+        self._run_bytes = run_bytes
+        self._threads = Threads(1, niceness=19)
+        self._looking = asyncio.Lock()
+        self._signatures: dict[Digest, array[int]] = {}
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def share(self, *, again: bool, calm: Calm) -> Shared:
+        """Look at every file that was not looked at yet, or with `again` at all of them."""
+        async with self._looking:
+            return await self._share(again, calm)
+
+    async def _share(self, again: bool, calm: Calm) -> Shared:
+        files = [
+            (digest, size_bytes)
+            for path, digest, size_bytes in await self._catalog.files()
+            if path.endswith(".safetensors") and size_bytes >= self._file_bytes
+        ]
+        compared = frozenset() if again else await self._catalog.compared()
+        recipes = await self._catalog.recipes(digest for digest, _ in files)
+        for digest in self._signatures.keys() - {digest for digest, _ in files}:
+            del self._signatures[digest]
+        pieces = await self._catalog.pieces()
+        older: list[Digest] = []
+        done = Shared()
+        for digest, size_bytes in files:
+            if digest in recipes:
+                continue
+            freed_bytes: int | None = 0
+            # A file that others are made of stays whole.
+            if older and digest not in compared and digest not in pieces:
+                await calm()
+                freed_bytes = await self._share_file(digest, older, calm)
+                if freed_bytes:
+                    pieces = await self._catalog.pieces()
+                    done = Shared(
+                        done.files + 1, done.logical_bytes + size_bytes, done.freed_bytes + freed_bytes, done.in_use
+                    )
+            if freed_bytes is None:
+                done = Shared(done.files, done.logical_bytes, done.freed_bytes, done.in_use + 1)
+            elif digest not in compared:
+                await self._catalog.set_compared(digest)
+            if not freed_bytes:
+                older.append(digest)
+        return done
+
+    async def _share_file(self, digest: Digest, older: Sequence[Digest], calm: Calm) -> int | None:
+        """Returns the bytes freed; None when the file is in use."""
+        if digest in self._blobs.held:
+            return None
+        touched: set[Digest] = set()
+        try:
+            with self._blobs.hold() as hold:
+                touched = hold.digests
+                await hold.add(digest)
+                try:
+                    spans = await self._threads.run(self._spans, digest)
+                except CorruptData as error:
+                    log.warning("file not shared", extra={"digest": digest, "cause": str(error)})
+                    return 0
+                places = await self._places(digest, spans, older, hold)
+                return await self._replace(digest, spans, places, hold, calm)
+        finally:
+            await self._blobs.delete(touched, self._wanted)
+
+    def _spans(self, digest: Digest) -> tuple[Span, ...]:
+        try:
+            with opened(digest, None, self._layout.blob) as content:
+                header, head_bytes = header_of(content, digest)
+                return spans_of(content.read(0, head_bytes), header)
+        except OSError as error:
+            raise CorruptData(f"cannot read {digest}: {error}") from error
+
+    async def _signature(self, digest: Digest) -> "array[int]":
+        found = self._signatures.get(digest)
+        if found is None:
+            try:
+                found = await self._threads.run(lambda: signature_of(self._spans(digest)))
+            except CorruptData:
+                found = array("q")
+            self._signatures[digest] = found
+        return found
+
+    async def _places(
+        self, digest: Digest, spans: Sequence[Span], older: Sequence[Digest], hold: Hold
+    ) -> dict[Span, Piece]:
+        """Where the spans probably are found once more, in files that are held from now on."""
+        places: dict[Span, Piece] = {}
+        likely = [(likely_bytes(spans, await self._signature(other)), other) for other in older]
+        likely.sort(key=lambda each: -each[0])
+        for size_bytes, other in likely[:MOST_BASES]:
+            left = [span for span in spans if span not in places]
+            if size_bytes < self._run_bytes or likely_bytes(left, await self._signature(other)) < self._run_bytes:
+                continue
+            await hold.add(other)
+            if other not in hold.recipes and await self._blobs.size(other) is not None:
+                places |= await self._threads.run(self._sampled, digest, left, other)
+        return places
+
+    def _sampled(self, digest: Digest, spans: Sequence[Span], other: Digest) -> dict[Span, Piece]:
+        """Of each tensor a few bytes in its middle are looked at."""
+        theirs = {span.key: span for span in self._spans(other)}
+        places = {}
+        with opened(digest, None, self._layout.blob) as mine, opened(other, None, self._layout.blob) as its:
+            for span in spans:
+                found = theirs.get(span.key)
+                if found is None or found.size_bytes != span.size_bytes:
+                    continue
+                inside = max(0, span.size_bytes - SAMPLE_BYTES) // 2
+                count = min(SAMPLE_BYTES, span.size_bytes)
+                if mine.read(span.begin + inside, count) == its.read(found.begin + inside, count):
+                    places[span] = Piece(other, found.begin, span.size_bytes)
+        return places
+
+    async def _replace(
+        self, digest: Digest, spans: Sequence[Span], places: dict[Span, Piece], hold: Hold, calm: Calm
+    ) -> int | None:
+        runs = self._runs(spans, places)
+        if not runs:
+            return 0
+        for span in _shared_spans(spans, runs):
+            if not await self._equal(digest, span, places[span], calm):
+                del places[span]
+        runs = self._runs(spans, places)
+        if not runs:
+            return 0
+        recipe, new = await self._write(digest, runs, hold, calm)
+        if (found := await self._hashed(digest, recipe, calm)) != digest:
+            log.error("file not shared: put together from pieces it is another", extra={"digest": digest, "is": found})
+            return 0
+        before = await self._catalog.held_in(digest)
+
+        async def commit() -> bool:
+            return await self._catalog.set_recipe(digest, recipe, self._clock(), new)
+
+        removed_bytes = await self._blobs.replace(digest, hold, commit)
+        if not removed_bytes:
+            return None
+        for manifest in before:
+            recipes = await self._catalog.recipes(file.digest for file in manifest.files)
+            await self._revisions.present(manifest, recipes)
+            await self._tidy(manifest.digest)
+        return removed_bytes - sum(new.values())
+
+    def _runs(self, spans: Sequence[Span], places: dict[Span, Piece]) -> tuple[Run, ...]:
+        """None when too little would be freed."""
+        runs = runs_of(spans, places, least_bytes=self._run_bytes)
+        size_bytes = spans[-1].begin + spans[-1].size_bytes
+        return runs if size_bytes - delta_bytes(runs) >= LEAST_RATIO * size_bytes else ()
+
+    async def _equal(self, digest: Digest, span: Span, place: Piece, calm: Calm) -> bool:
+        for begin in range(0, span.size_bytes, STEP_BYTES):
+            await calm()
+            count = min(STEP_BYTES, span.size_bytes - begin)
+            if not await self._threads.run(self._equal_step, digest, span.begin + begin, place, begin, count):
+                return False
+        return True
+
+    def _equal_step(self, digest: Digest, begin: int, place: Piece, inside: int, size_bytes: int) -> bool:
+        with opened(digest, None, self._layout.blob) as mine, opened(place.blob, None, self._layout.blob) as its:
+            return all(
+                mine.read(begin + at, count) == its.read(place.offset + inside + at, count)
+                for at in range(0, size_bytes, CHUNK_BYTES)
+                for count in (min(CHUNK_BYTES, size_bytes - at),)
+            )
+
+    async def _write(
+        self, digest: Digest, runs: Sequence[Run], hold: Hold, calm: Calm
+    ) -> tuple[Recipe, dict[Digest, int]]:
+        """Write what is changed into a blob. Returns the recipe, and that blob with its size."""
+        changed = delta_offsets(runs)
+        if not changed:
+            return recipe_of(runs, None), {}
+        await self._check_room(digest, delta_bytes(runs))
+        part = await self._blobs.open_part()
+        try:
+            for run, offset in changed:
+                await self._threads.run(part.write, bytes(offset - part.size_bytes))
+                for begin in range(0, run.size_bytes, STEP_BYTES):
+                    await calm()
+                    count = min(STEP_BYTES, run.size_bytes - begin)
+                    await self._threads.run(self._copy_step, digest, run.begin + begin, count, part)
+            delta, size_bytes = await self._blobs.commit(part, hold)
+        finally:
+            await self._threads.run(part.discard)
+        return recipe_of(runs, delta), {delta: size_bytes}
+
+    def _copy_step(self, digest: Digest, begin: int, size_bytes: int, part: Part) -> None:
+        with opened(digest, None, self._layout.blob) as content:
+            for at in range(0, size_bytes, CHUNK_BYTES):
+                part.write(content.read(begin + at, min(CHUNK_BYTES, size_bytes - at)))
+
+    async def _check_room(self, digest: Digest, needs_bytes: int) -> None:
+        has_bytes = (await self._threads.run(shutil.disk_usage, self._layout.root)).free - SPARE_BYTES
+        if needs_bytes > has_bytes:
+            raise Unavailable(
+                f"cannot share {digest}: what it does not share takes {format_bytes(needs_bytes)} until its blob is "
+                f"removed, and {self._layout.root} has {format_bytes(max(0, has_bytes))} to spare; remove a model",
+                code="disk_full",
+                retry_after_s=60.0,
+            )
+
+    async def _hashed(self, digest: Digest, recipe: Recipe, calm: Calm) -> str:
+        sha256 = hashlib.sha256()
+        for begin in range(0, recipe.size_bytes, STEP_BYTES):
+            await calm()
+            await self._threads.run(self._hash_step, digest, recipe, begin, sha256.update)
+        return sha256.hexdigest()
+
+    def _hash_step(self, digest: Digest, recipe: Recipe, begin: int, update: Callable[[bytes], object]) -> None:
+        with opened(digest, recipe, self._layout.blob) as content:
+            for at in range(begin, min(begin + STEP_BYTES, recipe.size_bytes), CHUNK_BYTES):
+                update(content.read(at, min(CHUNK_BYTES, begin + STEP_BYTES - at)))
+
+
+def _shared_spans(spans: Sequence[Span], runs: Sequence[Run]) -> list[Span]:
+    """Those that lie in runs that are to be found elsewhere."""
+    ranges = [(run.begin, run.begin + run.size_bytes) for run in runs if run.place is not None]
+    return [span for span in spans if any(begin <= span.begin < end for begin, end in ranges)]
