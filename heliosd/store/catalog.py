@@ -147,6 +147,12 @@ class Catalog:
 
         return await self._database.run(work)
 
+    async def sizes(self) -> tuple[int, int]:
+        """Bytes of every ref's files, and of all blobs."""
+        files = "select coalesce(sum(size_bytes), 0) from refs join revisions on revisions.id = refs.revision"
+        blobs = "select coalesce(sum(size_bytes), 0) from blobs"
+        return await self._database.run(lambda db: (db.execute(files).fetchone()[0], db.execute(blobs).fetchone()[0]))
+
     async def holdings(self) -> Holdings:
         """Everything that takes room on the disk, and for whom."""
         return await self._database.run(_holdings)

@@ -266,6 +266,10 @@ class Store:
         """
         return await self._sharing.share(again=again, calm=calm)
 
+    async def sizes(self) -> tuple[int, int]:
+        """Bytes of all models' files as if nothing was shared, and of what is on the disk for them."""
+        return await self._catalog.sizes()
+
     async def usage(self) -> Usage:
         """What the models take on the disk, together and each."""
         now = self._clock()

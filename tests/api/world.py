@@ -35,6 +35,7 @@ from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
 from heliosd.store.stored import Adapter, Addition, StoredModel
+from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -292,6 +293,19 @@ class MemoryStore:
     async def remove(self, ref: ModelRef) -> int:
         self.held = [model for model in self.held if model.ref != ref]
         return 700
+
+    async def usage(self) -> Usage:
+        holdings = Holdings(
+            tuple((str(model.ref), model.manifest) for model in self.held),
+            (),
+            {},
+            {file.digest: file.size_bytes for model in self.held for file in model.manifest.files},
+        )
+        return usage_of(holdings, {}, {}, {}, frozenset(), 0)
+
+    async def sizes(self) -> tuple[int, int]:
+        usage = await self.usage()
+        return usage.logical_bytes, usage.physical_bytes
 
 
 class MemoryRecording:
