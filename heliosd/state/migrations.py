@@ -128,6 +128,7 @@ def recipes(db: Database) -> None:
         not_null={"size_bytes", "pieces"},
     )
     db.table("compared").create({"digest": str}, pk="digest")  # files that were compared with all older ones
+    db.table("extents").create({"digest": str}, pk="digest")  # blobs that share blocks on the disk with others
 
 
 def migrate(db: sqlite_utils.Database) -> None:

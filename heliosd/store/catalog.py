@@ -157,6 +157,18 @@ class Catalog:
         """Everything that takes room on the disk, and for whom."""
         return await self._database.run(_holdings)
 
+    async def extents(self) -> frozenset[Digest]:
+        """The blobs that share blocks with one another on the disk."""
+        return await self._database.run(
+            lambda db: frozenset(Digest(row[0]) for row in db.execute("select digest from extents"))
+        )
+
+    async def set_extents(self, digests: Iterable[Digest]) -> None:
+        """Remember that these blobs share blocks with one another."""
+        rows = json.dumps(list(digests))
+        known = "select digest from blobs where digest in (select value from json_each(?))"
+        await self._database.run(lambda db: db.execute(f"insert or ignore into extents {known}", (rows,)))
+
     async def held_in(self, digest: Digest) -> tuple[Manifest, ...]:
         """The revisions that have this file."""
         query = "select distinct manifest from revisions, json_each(manifest) where json_extract(value, '$[1]') = ?"
@@ -343,4 +355,5 @@ def _drop_unwanted(db: sqlite_utils.Database) -> frozenset[Digest]:
     ]
     for digest in unwanted:
         db.execute("delete from blobs where digest = ?", (digest,))
+    db.execute("delete from extents where digest not in (select digest from blobs)")
     return frozenset(Digest(digest) for digest in unwanted)

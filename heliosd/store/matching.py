@@ -6,7 +6,7 @@ or it is not, and where it lies in the file says nothing.
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from heliosd.core.names import Digest
@@ -87,6 +87,16 @@ def _merged(runs: Iterable[Run]) -> tuple[Run, ...]:
 
 def _continues(last: Piece | None, next_: Piece | None) -> bool:
     return last is not None and next_ is not None and last.blob == next_.blob and last.end == next_.offset
+
+
+def block_steps(run: Run, block_bytes: int, step_bytes: int) -> Iterator[tuple[int, Piece]]:
+    """What of a run lies in whole blocks of both files, in steps: where in the file, and where in the other."""
+    if run.place is None or (run.begin - run.place.offset) % block_bytes:
+        return
+    begin = -(-run.begin // block_bytes) * block_bytes
+    end = (run.begin + run.size_bytes) // block_bytes * block_bytes
+    for at in range(begin, end, step_bytes):
+        yield at, Piece(run.place.blob, run.place.offset + at - run.begin, min(step_bytes, end - at))
 
 
 def delta_offsets(runs: Iterable[Run]) -> tuple[tuple[Run, int], ...]:

@@ -20,11 +20,14 @@ from heliosd.errors import CorruptData, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
 from heliosd.store.content import opened
+from heliosd.store.extents import BLOCK_BYTES, can_share, share
+from heliosd.store.extents import STEP_BYTES as BLOCKS_STEP_BYTES
 from heliosd.store.inspection import header_of
 from heliosd.store.layout import Layout
 from heliosd.store.matching import (
     Run,
     Span,
+    block_steps,
     delta_bytes,
     delta_offsets,
     likely_bytes,
@@ -99,6 +102,8 @@ class Sharing:
         self._run_bytes = run_bytes
         self._threads = Threads(1, niceness=19)
         self._looking = asyncio.Lock()
+        self._by_blocks: bool | None = None
+        """Whether the file system can share blocks; None: not tried yet."""
         self._signatures: dict[Digest, array[int]] = {}
 
     def close(self) -> None:
@@ -119,15 +124,15 @@ class Sharing:
         recipes = await self._catalog.recipes(digest for digest, _ in files)
         for digest in self._signatures.keys() - {digest for digest, _ in files}:
             del self._signatures[digest]
-        pieces = await self._catalog.pieces()
+        pieces, by_blocks = await self._catalog.pieces(), await self._catalog.extents()
         older: list[Digest] = []
         done = Shared()
         for digest, size_bytes in files:
             if digest in recipes:
                 continue
             freed_bytes: int | None = 0
-            # A file that others are made of stays whole.
-            if older and digest not in compared and digest not in pieces:
+            # A file that others are made of stays whole; one that shares blocks does so already.
+            if older and digest not in compared and digest not in pieces | by_blocks:
                 await calm()
                 freed_bytes = await self._share_file(digest, older, calm)
                 if freed_bytes:
@@ -139,7 +144,7 @@ class Sharing:
                 done = Shared(done.files, done.logical_bytes, done.freed_bytes, done.in_use + 1)
             elif digest not in compared:
                 await self._catalog.set_compared(digest)
-            if not freed_bytes:
+            if not freed_bytes or digest not in await self._catalog.recipes([digest]):
                 older.append(digest)
         return done
 
@@ -217,6 +222,8 @@ class Sharing:
         runs = self._runs(spans, places)
         if not runs:
             return 0
+        if shared := await self._share_blocks(digest, runs, calm):
+            return shared
         for span in _shared_spans(spans, runs):
             if not await self._equal(digest, span, places[span], calm):
                 del places[span]
@@ -240,6 +247,27 @@ class Sharing:
             await self._revisions.present(manifest, recipes)
             await self._tidy(manifest.digest)
         return removed_bytes - sum(new.values())
+
+    async def _share_blocks(self, digest: Digest, runs: Sequence[Run], calm: Calm) -> int:
+        """Let the file have the others' blocks, where the file system can. Returns the bytes freed; 0: it cannot, or
+        too little lies at offsets that allow it."""
+        if self._by_blocks is None:
+            self._by_blocks = await self._threads.run(can_share, self._layout.incoming)
+        steps = [step for run in runs for step in block_steps(run, BLOCK_BYTES, BLOCKS_STEP_BYTES)]
+        size_bytes = runs[-1].begin + runs[-1].size_bytes
+        if not self._by_blocks or sum(place.size_bytes for _, place in steps) < LEAST_RATIO * size_bytes:
+            return 0
+        freed_bytes = 0
+        for begin, place in steps:
+            await calm()
+            freed_bytes += await self._threads.run(self._block_step, digest, begin, place)
+        if freed_bytes:
+            await self._catalog.set_extents({digest, *(place.blob for _, place in steps)})
+        return freed_bytes if freed_bytes >= LEAST_RATIO * size_bytes else 0
+
+    def _block_step(self, digest: Digest, begin: int, place: Piece) -> int:
+        with self._layout.blob(place.blob).open("rb") as its, self._layout.blob(digest).open("rb") as mine:
+            return share(its.fileno(), place.offset, mine.fileno(), begin, place.size_bytes)
 
     def _runs(self, spans: Sequence[Span], places: dict[Span, Piece]) -> tuple[Run, ...]:
         """None when too little would be freed."""

@@ -28,6 +28,7 @@ from heliosd.store.blobs import Blobs
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claims
 from heliosd.store.durable import make_directory
+from heliosd.store.extents import Range, ranges
 from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
@@ -42,7 +43,7 @@ from heliosd.store.sources.transfer import Patience
 from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
-from heliosd.store.usage import Usage, usage_of
+from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.store.whole import Whole
 
 log = logging.getLogger("heliosd.store")
@@ -268,12 +269,26 @@ class Store:
 
     async def sizes(self) -> tuple[int, int]:
         """Bytes of all models' files as if nothing was shared, and of what is on the disk for them."""
-        return await self._catalog.sizes()
+        logical_bytes, physical_bytes = await self._catalog.sizes()
+        if await self._catalog.extents():
+            known = await self._holdings()
+            physical_bytes = known.taken_bytes(known.sizes.keys())
+        return logical_bytes, physical_bytes
+
+    async def _holdings(self) -> Holdings:
+        """The catalog's, with where those blobs lie that share blocks."""
+        known, involved = await self._catalog.holdings(), await self._catalog.extents()
+
+        def look() -> dict[Digest, tuple[Range, ...]]:
+            paths = {blob: self._blobs.path(blob) for blob in involved}
+            return {blob: ranges(path) for blob, path in paths.items() if path.exists()}
+
+        return replace(known, ranges=await self._threads.run(look)) if involved else known
 
     async def usage(self) -> Usage:
         """What the models take on the disk, together and each."""
         now = self._clock()
-        known, claims = await self._catalog.holdings(), await self._claims.all(now)
+        known, claims = await self._holdings(), await self._claims.all(now)
         parts = {claim.ref: await self._claims.parts_bytes(claim, now) for claim in claims}
         here = {key: await self._blobs.size(Digest(key)) or 0 for claim in claims for key in claim.keys}
         return usage_of(
@@ -337,10 +352,14 @@ class Store:
             claim = next((claim for claim in await self._claims.all(now) if claim.ref == str(target)), None)
             if record is None and claim is None:
                 raise NotFound(f"cannot remove {ref}: the store does not have it", code="model_not_found")
+            known = await self._holdings() if await self._catalog.extents() else None
             unwanted = await self._catalog.remove(target)
             freed_bytes = await self._claims.give_up(claim, now) if claim else 0
             claimed = {digest for digest in await self._blobs.all() if claim and digest in claim.keys}
             freed_bytes += await self._blobs.delete(unwanted | claimed, self._adding.wanted)
+            if known is not None:  # what they shared with blobs that stay is not free
+                gone = {blob for blob in unwanted if not await self._blobs.size(blob)}
+                freed_bytes += known.freed_bytes(gone) - sum(known.sizes[blob] for blob in gone)
             if record is not None:
                 await self._drop_directory(record.revision)
         log.info("model removed", extra={"model": str(target), "freed_bytes": freed_bytes})

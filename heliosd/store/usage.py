@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest
+from heliosd.store.extents import Range, taken_bytes
 from heliosd.store.recipe import Recipe
 
 
@@ -20,6 +21,21 @@ class Holdings:
     recipes: Mapping[Digest, Recipe]
     sizes: Mapping[Digest, int]
     """Of every blob."""
+    ranges: Mapping[Digest, tuple[Range, ...]] = field(default_factory=dict)
+    """Of the blobs that share blocks with others: where they lie on the disk."""
+
+    def taken_bytes(self, blobs: AbstractSet[Digest]) -> int:
+        """What these blobs take on the disk together."""
+        apart = sum(self.sizes.get(blob, 0) for blob in blobs if blob not in self.ranges)
+        return apart + taken_bytes(self.ranges[blob] for blob in blobs & self.ranges.keys())
+
+    def freed_bytes(self, gone: AbstractSet[Digest]) -> int:
+        """What would be free without these blobs."""
+        apart = sum(self.sizes.get(blob, 0) for blob in gone if blob not in self.ranges)
+        if not gone & self.ranges.keys():
+            return apart
+        left = (its for blob, its in self.ranges.items() if blob not in gone)
+        return apart + taken_bytes(self.ranges.values()) - taken_bytes(left)
 
     def blobs_of(self, manifest: Manifest) -> frozenset[Digest]:
         """The blobs that its files are or are made of."""
@@ -72,19 +88,20 @@ def usage_of(
     models = []
     for (ref, manifest), mine in zip(known.refs, blobs, strict=True):
         alone = {blob for blob in mine if users[blob] == 1}
-        sizes = {blob: known.sizes.get(blob, 0) for blob in mine}
         claimed = {key: here.get(key, 0) for key in claims.get(ref, frozenset()) if key not in users}
         spared = held | {key for other, keys in claims.items() if other != ref for key in keys}
-        going: dict[str, int] = {**claimed, **{blob: sizes[blob] for blob in alone}}
-        alone_bytes = sum(sizes[blob] for blob in alone)
+        alone_bytes = known.freed_bytes(alone)
+        going_bytes = known.freed_bytes(alone - spared) + sum(
+            size for key, size in claimed.items() if key not in spared
+        )
         models.append(
             ModelUsage(
                 ref,
                 manifest.size_bytes,
                 alone_bytes,
-                sum(sizes.values()) - alone_bytes,
-                sum(size for blob, size in going.items() if blob not in spared) + parts.get(ref, 0),
+                known.taken_bytes(mine) - alone_bytes,
+                going_bytes + parts.get(ref, 0),
             )
         )
     logical_bytes = sum(manifest.size_bytes for _, manifest in known.refs)
-    return Usage(tuple(models), logical_bytes, sum(known.sizes.values()), whole_bytes)
+    return Usage(tuple(models), logical_bytes, known.taken_bytes(known.sizes.keys()), whole_bytes)
