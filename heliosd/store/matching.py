@@ -54,9 +54,13 @@ def signature_of(spans: Iterable[Span]) -> "array[int]":
     return array("q", (hash(span.key) for span in spans))
 
 
-def likely_bytes(spans: Iterable[Span], other: "array[int]") -> int:
-    """How much of these could be equal to what is in the file of that signature."""
-    sizes = {hash(span.key): span.size_bytes for span in spans}
+def sizes_of(spans: Iterable[Span]) -> dict[int, int]:
+    """The spans of a file by what a signature has of each."""
+    return {hash(span.key): span.size_bytes for span in spans}
+
+
+def likely_bytes(sizes: Mapping[int, int], other: "array[int]") -> int:
+    """How much of the file with these sizes could be equal to what is in the file of that signature."""
     return sum(sizes.get(key, 0) for key in other)
 
 
@@ -87,6 +91,18 @@ def _merged(runs: Iterable[Run]) -> tuple[Run, ...]:
 
 def _continues(last: Piece | None, next_: Piece | None) -> bool:
     return last is not None and next_ is not None and last.blob == next_.blob and last.end == next_.offset
+
+
+def spans_in(spans: Iterable[Span], runs: Iterable[Run]) -> Iterator[Span]:
+    """Those spans that lie in runs which are to be found elsewhere."""
+    rest = iter(spans)
+    for run in runs:
+        left_bytes = run.size_bytes
+        while left_bytes:
+            span = next(rest)
+            left_bytes -= span.size_bytes
+            if run.place is not None:
+                yield span
 
 
 def block_steps(run: Run, block_bytes: int, step_bytes: int) -> Iterator[tuple[int, Piece]]:

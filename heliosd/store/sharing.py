@@ -19,10 +19,9 @@ from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import CorruptData, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
-from heliosd.store.content import opened
-from heliosd.store.extents import BLOCK_BYTES, can_share, share
+from heliosd.store.comparing import STEP_BYTES, Comparing
+from heliosd.store.extents import BLOCK_BYTES, can_share
 from heliosd.store.extents import STEP_BYTES as BLOCKS_STEP_BYTES
-from heliosd.store.inspection import header_of
 from heliosd.store.layout import Layout
 from heliosd.store.matching import (
     Run,
@@ -34,9 +33,9 @@ from heliosd.store.matching import (
     recipe_of,
     runs_of,
     signature_of,
-    spans_of,
+    sizes_of,
+    spans_in,
 )
-from heliosd.store.part import CHUNK_BYTES, Part
 from heliosd.store.recipe import Piece, Recipe
 from heliosd.store.revisions import Revisions
 from heliosd.store.threads import Threads
@@ -47,9 +46,6 @@ LEAST_RATIO = 0.1
 """Of a file's bytes that must be found elsewhere: below that it is not worth the pieces."""
 MOST_BASES = 16
 """Files that one is compared with, those with most in common first."""
-STEP_BYTES = 64 * MiB
-"""Done at a time, before others are let through."""
-SAMPLE_BYTES = 4096
 SPARE_BYTES = 64 * MiB
 
 Calm = Callable[[], Awaitable[None]]
@@ -101,6 +97,7 @@ class Sharing:
         self._file_bytes = file_bytes
         self._run_bytes = run_bytes
         self._threads = Threads(1, niceness=19)
+        self._comparing = Comparing(layout.blob)
         self._looking = asyncio.Lock()
         self._by_blocks: bool | None = None
         """Whether the file system can share blocks; None: not tried yet."""
@@ -122,8 +119,7 @@ class Sharing:
         ]
         compared = frozenset() if again else await self._catalog.compared()
         recipes = await self._catalog.recipes(digest for digest, _ in files)
-        for digest in self._signatures.keys() - {digest for digest, _ in files}:
-            del self._signatures[digest]
+        await self._threads.run(self._forget_all_but, {digest for digest, _ in files})
         pieces, by_blocks = await self._catalog.pieces(), await self._catalog.extents()
         older: list[Digest] = []
         done = Shared()
@@ -148,6 +144,10 @@ class Sharing:
                 older.append(digest)
         return done
 
+    def _forget_all_but(self, digests: set[Digest]) -> None:
+        for digest in self._signatures.keys() - digests:
+            del self._signatures[digest]
+
     async def _share_file(self, digest: Digest, older: Sequence[Digest], calm: Calm) -> int | None:
         """Returns the bytes freed; None when the file is in use."""
         if digest in self._blobs.held:
@@ -158,7 +158,7 @@ class Sharing:
                 touched = hold.digests
                 await hold.add(digest)
                 try:
-                    spans = await self._threads.run(self._spans, digest)
+                    spans = await self._threads.run(self._comparing.spans, digest)
                 except CorruptData as error:
                     log.warning("file not shared", extra={"digest": digest, "cause": str(error)})
                     return 0
@@ -167,19 +167,19 @@ class Sharing:
         finally:
             await self._blobs.delete(touched, self._wanted)
 
-    def _spans(self, digest: Digest) -> tuple[Span, ...]:
-        try:
-            with opened(digest, None, self._layout.blob) as content:
-                header, head_bytes = header_of(content, digest)
-                return spans_of(content.read(0, head_bytes), header)
-        except OSError as error:
-            raise CorruptData(f"cannot read {digest}: {error}") from error
+    def _ranked(self, spans: Sequence[Span], older: Sequence[Digest]) -> list[Digest]:
+        """Of the older files those with most of the same tensors, by their headers. In the thread, which alone uses
+        the signatures."""
+        sizes = sizes_of(spans)
+        likely = [(likely_bytes(sizes, self._signature(other)), other) for other in older]
+        likely.sort(key=lambda each: -each[0])
+        return [other for size_bytes, other in likely[:MOST_BASES] if size_bytes >= self._run_bytes]
 
-    async def _signature(self, digest: Digest) -> "array[int]":
+    def _signature(self, digest: Digest) -> "array[int]":
         found = self._signatures.get(digest)
         if found is None:
             try:
-                found = await self._threads.run(lambda: signature_of(self._spans(digest)))
+                found = signature_of(self._comparing.spans(digest))
             except CorruptData:
                 found = array("q")
             self._signatures[digest] = found
@@ -190,47 +190,28 @@ class Sharing:
     ) -> dict[Span, Piece]:
         """Where the spans probably are found once more, in files that are held from now on."""
         places: dict[Span, Piece] = {}
-        likely = [(likely_bytes(spans, await self._signature(other)), other) for other in older]
-        likely.sort(key=lambda each: -each[0])
-        for size_bytes, other in likely[:MOST_BASES]:
+        for other in await self._threads.run(self._ranked, spans, older):
             left = [span for span in spans if span not in places]
-            if size_bytes < self._run_bytes or likely_bytes(left, await self._signature(other)) < self._run_bytes:
-                continue
             await hold.add(other)
-            if other not in hold.recipes and await self._blobs.size(other) is not None:
-                places |= await self._threads.run(self._sampled, digest, left, other)
-        return places
-
-    def _sampled(self, digest: Digest, spans: Sequence[Span], other: Digest) -> dict[Span, Piece]:
-        """Of each tensor a few bytes in its middle are looked at."""
-        theirs = {span.key: span for span in self._spans(other)}
-        places = {}
-        with opened(digest, None, self._layout.blob) as mine, opened(other, None, self._layout.blob) as its:
-            for span in spans:
-                found = theirs.get(span.key)
-                if found is None or found.size_bytes != span.size_bytes:
-                    continue
-                inside = max(0, span.size_bytes - SAMPLE_BYTES) // 2
-                count = min(SAMPLE_BYTES, span.size_bytes)
-                if mine.read(span.begin + inside, count) == its.read(found.begin + inside, count):
-                    places[span] = Piece(other, found.begin, span.size_bytes)
+            if left and other not in hold.recipes and await self._blobs.size(other) is not None:
+                places |= await self._threads.run(self._comparing.sampled, digest, left, other)
         return places
 
     async def _replace(
         self, digest: Digest, spans: Sequence[Span], places: dict[Span, Piece], hold: Hold, calm: Calm
     ) -> int | None:
-        runs = self._runs(spans, places)
+        runs = await self._threads.run(self._runs, spans, places)
         if not runs:
             return 0
         if shared := await self._share_blocks(digest, runs, calm):
             return shared
-        for span in _shared_spans(spans, runs):
+        for span in spans_in(spans, runs):
             if not await self._equal(digest, span, places[span], calm):
                 del places[span]
-        runs = self._runs(spans, places)
+        runs = await self._threads.run(self._runs, spans, places)
         if not runs:
             return 0
-        recipe, new = await self._write(digest, runs, hold, calm)
+        recipe, new, costs_bytes = await self._write(digest, runs, hold, calm)
         if (found := await self._hashed(digest, recipe, calm)) != digest:
             log.error("file not shared: put together from pieces it is another", extra={"digest": digest, "is": found})
             return 0
@@ -246,7 +227,7 @@ class Sharing:
             recipes = await self._catalog.recipes(file.digest for file in manifest.files)
             await self._revisions.present(manifest, recipes)
             await self._tidy(manifest.digest)
-        return removed_bytes - sum(new.values())
+        return removed_bytes - costs_bytes
 
     async def _share_blocks(self, digest: Digest, runs: Sequence[Run], calm: Calm) -> int:
         """Let the file have the others' blocks, where the file system can. Returns the bytes freed; 0: it cannot, or
@@ -260,14 +241,10 @@ class Sharing:
         freed_bytes = 0
         for begin, place in steps:
             await calm()
-            freed_bytes += await self._threads.run(self._block_step, digest, begin, place)
+            freed_bytes += await self._threads.run(self._comparing.share_blocks, digest, begin, place)
         if freed_bytes:
             await self._catalog.set_extents({digest, *(place.blob for _, place in steps)})
         return freed_bytes if freed_bytes >= LEAST_RATIO * size_bytes else 0
-
-    def _block_step(self, digest: Digest, begin: int, place: Piece) -> int:
-        with self._layout.blob(place.blob).open("rb") as its, self._layout.blob(digest).open("rb") as mine:
-            return share(its.fileno(), place.offset, mine.fileno(), begin, place.size_bytes)
 
     def _runs(self, spans: Sequence[Span], places: dict[Span, Piece]) -> tuple[Run, ...]:
         """None when too little would be freed."""
@@ -278,26 +255,19 @@ class Sharing:
     async def _equal(self, digest: Digest, span: Span, place: Piece, calm: Calm) -> bool:
         for begin in range(0, span.size_bytes, STEP_BYTES):
             await calm()
-            count = min(STEP_BYTES, span.size_bytes - begin)
-            if not await self._threads.run(self._equal_step, digest, span.begin + begin, place, begin, count):
+            step = Piece(place.blob, place.offset + begin, min(STEP_BYTES, span.size_bytes - begin))
+            if not await self._threads.run(self._comparing.equal, digest, span.begin + begin, step):
                 return False
         return True
 
-    def _equal_step(self, digest: Digest, begin: int, place: Piece, inside: int, size_bytes: int) -> bool:
-        with opened(digest, None, self._layout.blob) as mine, opened(place.blob, None, self._layout.blob) as its:
-            return all(
-                mine.read(begin + at, count) == its.read(place.offset + inside + at, count)
-                for at in range(0, size_bytes, CHUNK_BYTES)
-                for count in (min(CHUNK_BYTES, size_bytes - at),)
-            )
-
     async def _write(
         self, digest: Digest, runs: Sequence[Run], hold: Hold, calm: Calm
-    ) -> tuple[Recipe, dict[Digest, int]]:
-        """Write what is changed into a blob. Returns the recipe, and that blob with its size."""
+    ) -> tuple[Recipe, dict[Digest, int], int]:
+        """Write what is changed into a blob. Returns the recipe, that blob with its size, and what it takes: nothing
+        if it was there."""
         changed = delta_offsets(runs)
         if not changed:
-            return recipe_of(runs, None), {}
+            return recipe_of(runs, None), {}, 0
         await self._check_room(digest, delta_bytes(runs))
         part = await self._blobs.open_part()
         try:
@@ -306,16 +276,12 @@ class Sharing:
                 for begin in range(0, run.size_bytes, STEP_BYTES):
                     await calm()
                     count = min(STEP_BYTES, run.size_bytes - begin)
-                    await self._threads.run(self._copy_step, digest, run.begin + begin, count, part)
+                    await self._threads.run(self._comparing.copy, digest, run.begin + begin, count, part)
+            known = await self._blobs.size(part.digest) is not None
             delta, size_bytes = await self._blobs.commit(part, hold)
         finally:
             await self._threads.run(part.discard)
-        return recipe_of(runs, delta), {delta: size_bytes}
-
-    def _copy_step(self, digest: Digest, begin: int, size_bytes: int, part: Part) -> None:
-        with opened(digest, None, self._layout.blob) as content:
-            for at in range(0, size_bytes, CHUNK_BYTES):
-                part.write(content.read(begin + at, min(CHUNK_BYTES, size_bytes - at)))
+        return recipe_of(runs, delta), {delta: size_bytes}, 0 if known else size_bytes
 
     async def _check_room(self, digest: Digest, needs_bytes: int) -> None:
         has_bytes = (await self._threads.run(shutil.disk_usage, self._layout.root)).free - SPARE_BYTES
@@ -331,16 +297,5 @@ class Sharing:
         sha256 = hashlib.sha256()
         for begin in range(0, recipe.size_bytes, STEP_BYTES):
             await calm()
-            await self._threads.run(self._hash_step, digest, recipe, begin, sha256.update)
+            await self._threads.run(self._comparing.hash, digest, recipe, begin, sha256.update)
         return sha256.hexdigest()
-
-    def _hash_step(self, digest: Digest, recipe: Recipe, begin: int, update: Callable[[bytes], object]) -> None:
-        with opened(digest, recipe, self._layout.blob) as content:
-            for at in range(begin, min(begin + STEP_BYTES, recipe.size_bytes), CHUNK_BYTES):
-                update(content.read(at, min(CHUNK_BYTES, begin + STEP_BYTES - at)))
-
-
-def _shared_spans(spans: Sequence[Span], runs: Sequence[Run]) -> list[Span]:
-    """Those that lie in runs that are to be found elsewhere."""
-    ranges = [(run.begin, run.begin + run.size_bytes) for run in runs if run.place is not None]
-    return [span for span in spans if any(begin <= span.begin < end for begin, end in ranges)]
