@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import CorruptData, Unavailable
-from heliosd.store.content import opened
+from heliosd.store.content import CHUNK_BYTES, opened
 from heliosd.store.durable import make_directory
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
@@ -26,6 +26,8 @@ from heliosd.store.threads import Threads
 
 SPARE_BYTES = 64 * MiB
 """Left on the disk, as an addition leaves it."""
+STEP_BYTES = 64 * MiB
+"""Written at a time: who gives up waiting for the engine waits for no more than that."""
 
 
 class Whole:
@@ -53,7 +55,7 @@ class Whole:
         try:
             async with self._making:
                 for digest, recipe in recipes.items():
-                    await self._threads.run(self._put_together, digest, recipe)
+                    await self._put_together(digest, recipe)
                     self._sizes[digest] = recipe.size_bytes
                 directory = await self._threads.run(self._present, manifest, recipes)
             yield directory
@@ -69,12 +71,27 @@ class Whole:
     def _file(self, digest: Digest) -> Path:
         return self._layout.whole / "files" / digest
 
-    def _put_together(self, digest: Digest, recipe: Recipe) -> None:
+    async def _put_together(self, digest: Digest, recipe: Recipe) -> None:
         target = self._file(digest)
-        if target.exists():
+        if await self._threads.run(target.exists):
             return
-        make_directory(target.parent)
-        has_bytes = shutil.disk_usage(target.parent).free - SPARE_BYTES
+        await self._threads.run(self._make_room, digest, recipe)
+        beside, sha256 = target.with_name(f"{digest}.new"), hashlib.sha256()
+        try:
+            for begin in range(0, recipe.size_bytes, STEP_BYTES):
+                await self._threads.run(self._copy, digest, recipe, begin, beside, sha256.update)
+            if sha256.hexdigest() != digest:
+                raise CorruptData(
+                    f"cannot put {digest} together: its pieces make {sha256.hexdigest()}; add the model again"
+                )
+            await self._threads.run(beside.rename, target)
+        finally:
+            await self._threads.run(beside.unlink, missing_ok=True)
+
+    def _make_room(self, digest: Digest, recipe: Recipe) -> None:
+        folder = self._file(digest).parent
+        make_directory(folder)
+        has_bytes = shutil.disk_usage(folder).free - SPARE_BYTES
         if recipe.size_bytes > has_bytes:
             raise Unavailable(
                 f"cannot put {digest} together for an engine that reads whole files only: it needs "
@@ -83,23 +100,14 @@ class Whole:
                 code="disk_full",
                 retry_after_s=60.0,
             )
-        beside = target.with_name(f"{digest}.new")
-        try:
-            found = self._copy(digest, recipe, beside)
-            if found != digest:
-                raise CorruptData(f"cannot put {digest} together: its pieces make {found}; add the model again")
-            beside.rename(target)
-        finally:
-            beside.unlink(missing_ok=True)
 
-    def _copy(self, digest: Digest, recipe: Recipe, path: Path) -> str:
-        sha256 = hashlib.sha256()
-        with opened(digest, recipe, self._layout.blob) as content, path.open("xb") as file:
-            for data in content.chunks():
-                sha256.update(data)
+    def _copy(self, digest: Digest, recipe: Recipe, begin: int, path: Path, update: Callable[[bytes], object]) -> None:
+        end = min(begin + STEP_BYTES, recipe.size_bytes)
+        with opened(digest, recipe, self._layout.blob) as content, path.open("ab") as file:
+            for at in range(begin, end, CHUNK_BYTES):
+                data = content.read(at, min(CHUNK_BYTES, end - at))
+                update(data)
                 file.write(data)
-            os.fchmod(file.fileno(), 0o444)
-        return sha256.hexdigest()
 
     def _present(self, manifest: Manifest, recipes: Mapping[Digest, Recipe]) -> Path:
         directory = self._layout.whole / manifest.digest
