@@ -97,6 +97,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     from heliosctl import (
+        cache,
         cluster,
         estimate,
         journal,
@@ -122,7 +123,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    for group in (run, models, replicas, queue, pins, estimate, plan, simulate, replay, journal, node, cluster, keys):
+    for group in (
+        run,
+        models,
+        cache,
+        replicas,
+        queue,
+        pins,
+        estimate,
+        plan,
+        simulate,
+        replay,
+        journal,
+        node,
+        cluster,
+        keys,
+    ):
         group.add(commands)
     return parser
 

@@ -55,7 +55,8 @@ class Adapters:
             if read.revisions.get(adapter.ref) == adapter.revision:
                 return
             began = self._now()
-            directory = await mine.enter_async_context(self._store.hold(adapter.revision))
+            # Engines open an adapter's weights themselves, whatever their load format.
+            directory = await mine.enter_async_context(self._store.hold(adapter.revision, whole=True))
             await engine.load_adapter(str(adapter.ref), directory)
             if replica not in self._read:
                 raise _ended(replica, adapter)

@@ -145,6 +145,7 @@ class StoreSection(Section):
     )
     hub_token_file: AbsolutePath | None = Field(None, description="File with the hub token, instead of hub_token.")
     offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
+    share: bool = Field(True, description="Keep what new models have in common with older ones on the disk only once.")
 
 
 class EnginesSection(Section):

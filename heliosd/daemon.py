@@ -57,6 +57,7 @@ from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
+from heliosd.sharing import BackgroundSharing
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
@@ -146,6 +147,7 @@ class Daemon:
             recording=recording,
             usage=UsageTable(database),
         )
+        sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
         app = build_app(
             Parts(
@@ -168,6 +170,7 @@ class Daemon:
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
                 hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
+                share=sharing.look,
                 accuracy=records.accuracy,
                 max_body_bytes=settings.api.max_body_bytes,
                 tell_after_s=lambda: self._settings.queue.tell_after_s,
@@ -189,6 +192,8 @@ class Daemon:
             ]
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
+            if settings.store.share:
+                work.append(tasks.create_task(sharing.run(), name="sharing"))
             work.append(tasks.create_task(self._follow_models(store, peers), name="models"))
             if self._settings.cluster.enabled:
                 work.append(tasks.create_task(self._follow_load(node, peers), name="load"))

@@ -81,6 +81,9 @@ from heliosd.wanted import WantedModels
 
 log = logging.getLogger("heliosd.node")
 
+_READ_RECIPES = ("auto", "helios", "dummy")
+"""Load formats that take files which the store keeps in pieces, or none; all others read whole files."""
+_ON_THE_WAY_UP = (State.FETCHING, State.STARTING, State.WAKING)
 _ON_THE_WAY_TO_SLEEP = (State.READY, State.DRAINING, State.SLEEPING)
 
 
@@ -139,6 +142,11 @@ class Node:
     def accepting(self) -> bool:
         """Devices are known and the node is not on its way down."""
         return self._devices_known.is_set() and not self._scheduler.draining
+
+    @property
+    def starting(self) -> bool:
+        """An engine is on its way up, and somebody may wait for it."""
+        return any(replica.state in _ON_THE_WAY_UP for replica in self._scheduler.replicas.values())
 
     def new_ticket(self) -> Ticket:
         return Ticket(f"t-{secrets.token_hex(8)}")
@@ -522,7 +530,8 @@ class Node:
         async with AsyncExitStack() as used:
             await used.enter_async_context(self._adapters.of(command.replica))
             try:
-                directory = await used.enter_async_context(self._store.hold(Digest(demand.revision)))
+                whole = settings.engine_args.get("load_format", "auto") not in _READ_RECIPES
+                directory = await used.enter_async_context(self._store.hold(Digest(demand.revision), whole=whole))
             except (HeliosError, OSError, sqlite3.Error) as error:
                 if command.takes_over is not None:
                     self._pool.stop(command.takes_over)

@@ -1,11 +1,10 @@
 """What machines ask: does it live, may it get requests, how much of everything."""
 
 import asyncio
-from collections.abc import Sequence
 
 from aiohttp import web
 
-from heliosd.api.parts import Parts, Stored
+from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.errors import Unavailable
 from heliosd.telemetry.metrics import CONTENT_TYPE, Scrape
@@ -30,6 +29,7 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
     found = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas]
     engines = [(replica, engine) for replica, engine in found if engine is not None]
     stored = await parts.store.models()
+    logical_bytes, physical_bytes = await parts.store.sizes()
     written, lost = parts.journal.written, parts.journal.lost
     recording = parts.recording
 
@@ -39,7 +39,8 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
                 snapshot=snapshot,
                 version=parts.identity.version,
                 models=len(stored),
-                store_bytes=_blob_bytes(stored),
+                store_logical_bytes=logical_bytes,
+                store_physical_bytes=physical_bytes,
                 journal_entries=written,
                 journal_lost=lost,
                 recorded_events=recording.events if recording else 0,
@@ -50,11 +51,6 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
 
     # An engine's registry alone has hundreds of series: nothing of this is done while requests wait for the loop.
     return web.Response(body=await asyncio.to_thread(render), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _blob_bytes(stored: Sequence[Stored]) -> int:
-    blobs = {file.digest: file.size_bytes for model in stored for file in model.manifest.files}
-    return sum(blobs.values())
 
 
 ROUTES = (

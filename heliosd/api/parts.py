@@ -24,7 +24,9 @@ from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
+from heliosd.store.sharing import Shared
 from heliosd.store.stored import Adapter, Addition
+from heliosd.store.usage import Usage
 from heliosd.telemetry.metrics import Metrics
 from heliosd.wire import CheckView
 
@@ -206,6 +208,10 @@ class TheStore(Protocol):
 
     async def remove_alias(self, alias: str) -> ModelRef: ...
 
+    async def sizes(self) -> tuple[int, int]: ...
+
+    async def usage(self) -> Usage: ...
+
 
 class ThePeers(Protocol):
     """What the API asks of `heliosd.cluster.peers.Peers`."""
@@ -227,6 +233,14 @@ HeliosError."""
 
 async def _no_hub(repository: str, revision: str | None) -> tuple[Known, str]:
     raise SourceFailed(f"cannot look at {repository}: this node asks no hub", code="hub_offline")
+
+
+Share = Callable[[], Awaitable[Shared]]
+"""Looks at the whole store for what models have in common, keeps that once, and notes what came of it."""
+
+
+async def _nothing_shared() -> Shared:
+    return Shared()
 
 
 async def _no_starts() -> Mapping[str, Accuracy]:
@@ -273,6 +287,7 @@ class Parts:
     """The daemon's own log."""
     estimator: Estimator = field(default_factory=Estimator)
     hub_headers: HubHeaders = _no_hub
+    share: Share = _nothing_shared
     accuracy: Callable[[], Awaitable[Mapping[str, Accuracy]]] = _no_starts
     """By term, how near estimates came to what was measured here."""
     max_body_bytes: int = 64 * 1024**2

@@ -3,6 +3,7 @@
 from heliosd.api import (
     admin,
     aliases,
+    cache,
     estimate,
     explain,
     feed,
@@ -21,6 +22,7 @@ ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
     *models.ROUTES,
     *aliases.ROUTES,
+    *cache.ROUTES,
     *replicas.ROUTES,
     *pins.ROUTES,
     *estimate.ROUTES,

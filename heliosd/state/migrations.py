@@ -115,6 +115,22 @@ def usage_of_models(db: Database) -> None:
     db.table("usage").create_index(["asked_at"])
 
 
+@steps()
+def recipes(db: Database) -> None:
+    db.table("recipes").create(
+        {
+            "digest": str,  # of the whole file
+            "size_bytes": int,
+            "pieces": str,  # JSON: [[blob, offset, size_bytes], …]
+            "created_at": float,
+        },
+        pk="digest",
+        not_null={"size_bytes", "pieces"},
+    )
+    db.table("compared").create({"digest": str}, pk="digest")  # files that were compared with all older ones
+    db.table("extents").create({"digest": str}, pk="digest")  # blobs that share blocks on the disk with others
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -18,6 +18,7 @@ from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claim, Claims
 from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
+from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
 from heliosd.store.selection import choose
 from heliosd.store.sources.source import Listing, Progress, Source, SourceFile, Tell
@@ -83,18 +84,32 @@ class Adding:
         manifest = await self._deliver(files, source, hold, tell, "verify" if listing.adopted else "fetch")
         tell(Progress("verify", None, manifest.size_bytes, manifest.size_bytes))
         try:
-            seen = await self._threads.run(inspect, manifest, self._blobs.path)
+            recipes, pieces = await self._recipes(manifest, hold)
+            seen = await self._threads.run(inspect, manifest, self._blobs.path, recipes)
         except CorruptData:
             # The source delivered what it promised and it is no good: nothing to go on with.
             await self._claims.give_up(claim, self._clock())
             raise
         base = await self._base(wanted, seen)
         tell(Progress("commit", None, manifest.size_bytes, manifest.size_bytes))
-        await self._revisions.present(manifest)
+        await self._revisions.present(manifest, recipes)
         origin = {**listing.origin, "allow_pickle": wanted.allow_pickle}
-        replaced = await self._catalog.commit(ref, manifest, origin, wanted.alias, self._clock(), base)
+        replaced = await self._catalog.commit(
+            ref, manifest, origin, wanted.alias, self._clock(), base, recipes=recipes, pieces=pieces
+        )
         await self._claims.drop(str(ref))
         return seen, replaced
+
+    async def _recipes(self, manifest: Manifest, hold: Hold) -> tuple[dict[Digest, Recipe], dict[Digest, int]]:
+        """Which of the files are kept as recipes whose blobs are all here, and the sizes of those blobs."""
+        files = {file.digest for file in manifest.files}
+        recipes = {
+            digest: recipe
+            for digest, recipe in hold.recipes.items()
+            if digest in files and await self._blobs.intact(recipe)
+        }
+        blobs = {blob for recipe in recipes.values() for blob in recipe.blobs}
+        return recipes, {blob: await self._blobs.size(blob) or 0 for blob in blobs}
 
     async def _base(self, wanted: Addition, seen: Inspected) -> ModelRef | None:
         """The model an adapter is for; None for a whole model."""

@@ -7,7 +7,7 @@ wanted is the catalog's knowledge, not this file's: `delete` removes what it is 
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,36 +17,53 @@ from heliosd.errors import CorruptData
 from heliosd.store.durable import make_directory, sync_directory
 from heliosd.store.layout import Layout
 from heliosd.store.part import Part
+from heliosd.store.recipe import Recipe
 from heliosd.store.threads import Threads
 
 Report = Callable[[int], None]
 """Told, on the event loop, how many more bytes are done."""
 
+FindRecipes = Callable[[AbstractSet[Digest]], Awaitable[Mapping[Digest, Recipe]]]
+"""Those of the files that are kept as recipes."""
+
+
+async def _no_recipes(digests: AbstractSet[Digest]) -> Mapping[Digest, Recipe]:
+    return {}
+
 
 class Hold:
-    """Digests that somebody is about to use: as long as they are held nobody deletes them."""
+    """Files that somebody is about to use: as long as they are held nobody deletes the blobs they are made of."""
 
-    def __init__(self, deleting: asyncio.Lock) -> None:
+    def __init__(self, deleting: asyncio.Lock, find_recipes: FindRecipes) -> None:
         self._deleting = deleting
+        self._find_recipes = find_recipes
         self.digests: set[Digest] = set()
+        self.recipes: dict[Digest, Recipe] = {}
+        """Of the held files those that were kept as recipes when they were taken; their blobs are held too."""
 
-    async def add(self, digest: Digest) -> None:
-        """Protect `digest` from now on. Waits while a deletion is under way, so what exists after it stays."""
+    async def add(self, *digests: Digest) -> None:
+        """Protect these from now on. Waits while a deletion is under way, so what exists after it stays."""
         async with self._deleting:
-            self.digests.add(digest)
+            new = set(digests) - self.digests
+            self.digests |= new
+            if new:
+                found = await self._find_recipes(new)
+                self.recipes.update(found)
+                self.digests.update(*(recipe.blobs for recipe in found.values()))
 
 
 class Blobs:
-    def __init__(self, layout: Layout, threads: Threads) -> None:
+    def __init__(self, layout: Layout, threads: Threads, find_recipes: FindRecipes = _no_recipes) -> None:
         self._layout = layout
         self._threads = threads
+        self._find_recipes = find_recipes
         self._deleting = asyncio.Lock()
         self._holds: dict[str, Hold] = {}
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:
         """A hold for the length of a `with` block."""
-        name, hold = uuid.uuid4().hex, Hold(self._deleting)
+        name, hold = uuid.uuid4().hex, Hold(self._deleting, self._find_recipes)
         self._holds[name] = hold
         try:
             yield hold
@@ -65,9 +82,17 @@ class Blobs:
         return await self._threads.run(_size, self.path(digest))
 
     async def exists(self, digest: Digest, size_bytes: int | None = None) -> bool:
-        """Whether it is here, with the size that is expected if one is given."""
+        """Whether the file is here, as a blob or as a recipe, with the size that is expected if one is given."""
         found = await self.size(digest)
-        return found is not None and size_bytes in (None, found)
+        if found is not None and size_bytes in (None, found):
+            return True
+        recipe = (await self._find_recipes({digest})).get(digest)
+        return recipe is not None and size_bytes in (None, recipe.size_bytes) and await self.intact(recipe)
+
+    async def intact(self, recipe: Recipe) -> bool:
+        """Whether the blobs it is made of are here and large enough."""
+        sizes = {blob: await self.size(blob) for blob in recipe.blobs}
+        return all((size or 0) >= recipe.least_bytes(blob) for blob, size in sizes.items())
 
     async def open_part(self, key: str | None = None, *, git_size_bytes: int | None = None) -> Part:
         """Begin to write; with a `key` go on with what an earlier attempt left under that key."""
@@ -83,12 +108,22 @@ class Blobs:
         digest: Digest | None = None,
         size_bytes: int | None = None,
     ) -> tuple[Digest, int]:
-        """Copy the open file `source` into the store; returns what it is. Raises as `commit` does."""
+        """Copy the open file `source` into the store; returns what it is. Raises as `commit` does.
+
+        While one thread hashes what was copied, another copies on, and the kernel writes what is copied to the disk.
+        """
         part = await self.open_part()
         try:
-            while count := await self._threads.run(part.copy_from, source):
-                report(count)
+            copied = await self._threads.run(part.copy_from, source)
+            while copied:
+                async with asyncio.TaskGroup() as both:
+                    copying = both.create_task(self._threads.run(part.copy_from, source))
+                    hashing = both.create_task(self._threads.run(part.absorb, copied))
+                report(hashing.result())
+                copied = copying.result()
             return await self.commit(part, hold, digest=digest, size_bytes=size_bytes)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         finally:
             await self._threads.run(part.discard)
 
@@ -139,6 +174,17 @@ class Blobs:
         async with self._deleting:
             spared = self.held | await wanted()
             return await self._threads.run(self._delete, set(digests) - spared)
+
+    async def replace(self, digest: Digest, mine: Hold, commit: Callable[[], Awaitable[bool]]) -> int:
+        """Remove a blob that `commit` makes unwanted in the catalog; returns the bytes freed, 0 when it stays.
+
+        It stays when somebody else than `mine` holds it, or `commit` says False. Whoever comes to hold it meanwhile
+        waits, and finds what it was replaced by.
+        """
+        async with self._deleting:
+            if any(digest in hold.digests for hold in self._holds.values() if hold is not mine) or not await commit():
+                return 0
+            return await self._threads.run(self._delete, {digest})
 
     def _delete(self, digests: set[Digest]) -> int:
         freed_bytes = 0

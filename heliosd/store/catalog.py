@@ -1,11 +1,13 @@
-"""What the store knows: refs, aliases, revisions and blobs, as rows of the state database.
+"""What the store knows: refs, aliases, revisions, recipes and blobs, as rows of the state database.
 
 A row is written after the bytes are durable and removed before they are unlinked. So a blob without a row is
-rubbish that the next start sweeps up, and a row without a blob is a fault.
+rubbish that the next start sweeps up, and a row without a blob is a fault. A file that is kept as a recipe has no
+row among the blobs; those it is made of have theirs for as long as there is the recipe, and that is there for as long
+as a revision has the file.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sqlite_utils
@@ -14,9 +16,12 @@ from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
 from heliosd.core.names import Digest, ModelRef, parse_ref
 from heliosd.errors import Conflict
 from heliosd.state.database import Database, T, Work
+from heliosd.store.recipe import Recipe, from_row, to_row
 from heliosd.store.stored import Record
+from heliosd.store.usage import Holdings
 
 _WANTED = "select json_extract(value, '$[1]') from revisions, json_each(revisions.manifest)"
+_PIECES = "select json_extract(value, '$[0]') from recipes, json_each(recipes.pieces)"
 
 
 class Catalog:
@@ -67,15 +72,113 @@ class Catalog:
         alias: str | None,
         now: float,
         base: ModelRef | None = None,
+        recipes: Mapping[Digest, Recipe] | None = None,
+        pieces: Mapping[Digest, int] | None = None,
     ) -> frozenset[Digest]:
         """Let `ref` mean this manifest from now on, in one transaction.
+
+        `recipes`: which of its files are kept so; `pieces`: the sizes of the blobs that those are made of.
 
         Returns the blobs that nobody wants any more because the ref meant something else before.
         Raises Conflict when the alias is the name of a model, and when `base`, of an adapter, has just been removed.
         """
         return await self._change(
-            lambda db: _commit(db, ref, manifest=manifest, origin=origin, alias=alias, now=now, base=base)
+            lambda db: _commit(
+                db,
+                ref,
+                manifest=manifest,
+                origin=origin,
+                alias=alias,
+                now=now,
+                base=base,
+                recipes=recipes or {},
+                pieces=pieces or {},
+            )
         )
+
+    async def recipes(self, digests: Iterable[Digest]) -> dict[Digest, Recipe]:
+        """Those of these files that are kept as recipes."""
+        wanted = json.dumps(list(digests))
+
+        def work(db: sqlite_utils.Database) -> dict[Digest, Recipe]:
+            query = "select digest, pieces from recipes where digest in (select value from json_each(?))"
+            return {Digest(digest): from_row(pieces) for digest, pieces in db.execute(query, (wanted,))}
+
+        return await self._database.run(work)
+
+    async def files(self) -> tuple[tuple[str, Digest, int], ...]:
+        """`(path, digest, size)` of every file of every revision, each digest once, the oldest first."""
+        query = (
+            "select json_extract(value, '$[0]'), json_extract(value, '$[1]') as digest, json_extract(value, '$[2]')"
+            " from revisions, json_each(revisions.manifest) group by digest order by min(revisions.created_at), 1"
+        )
+        return await self._database.run(
+            lambda db: tuple((path, Digest(digest), size) for path, digest, size in db.execute(query))
+        )
+
+    async def compared(self) -> frozenset[Digest]:
+        """The files that `set_compared` told of."""
+        return await self._database.run(
+            lambda db: frozenset(Digest(row[0]) for row in db.execute("select digest from compared"))
+        )
+
+    async def set_compared(self, digest: Digest) -> None:
+        """Remember that a file was compared with all older ones."""
+        await self._database.run(lambda db: db.execute("insert or ignore into compared values (?)", (digest,)))
+
+    async def set_recipe(self, digest: Digest, recipe: Recipe, now: float, new: Mapping[Digest, int]) -> bool:
+        """Keep the file as a recipe from now on. `new`: blobs, with their sizes, that came to be for it.
+
+        False, and nothing is changed, when the file or one of the other blobs is no longer wanted, or when a recipe
+        is made of the file itself: recipes are made of blobs only.
+        """
+
+        def work(db: sqlite_utils.Database) -> bool:
+            needed = {digest, *recipe.blobs - new.keys()}
+            query = "select count(*) from blobs where digest in (select value from json_each(?))"
+            if db.execute(query, (json.dumps(list(needed)),)).fetchone()[0] != len(needed):
+                return False
+            if db.execute(f"select 1 where ? in ({_PIECES})", (digest,)).fetchone():
+                return False
+            _insert_recipe(db, digest, recipe, now)
+            _insert_blobs(db, new.items(), now)
+            db.execute("delete from blobs where digest = ?", (digest,))
+            return True
+
+        return await self._database.run(work)
+
+    async def sizes(self) -> tuple[int, int]:
+        """Bytes of every ref's files, and of all blobs."""
+        files = "select coalesce(sum(size_bytes), 0) from refs join revisions on revisions.id = refs.revision"
+        blobs = "select coalesce(sum(size_bytes), 0) from blobs"
+        return await self._database.run(lambda db: (db.execute(files).fetchone()[0], db.execute(blobs).fetchone()[0]))
+
+    async def holdings(self) -> Holdings:
+        """Everything that takes room on the disk, and for whom."""
+        return await self._database.run(_holdings)
+
+    async def extents(self) -> frozenset[Digest]:
+        """The blobs that share blocks with one another on the disk."""
+        return await self._database.run(
+            lambda db: frozenset(Digest(row[0]) for row in db.execute("select digest from extents"))
+        )
+
+    async def set_extents(self, digests: Iterable[Digest]) -> None:
+        """Remember that these blobs share blocks with one another."""
+        rows = json.dumps(list(digests))
+        known = "select digest from blobs where digest in (select value from json_each(?))"
+        await self._database.run(lambda db: db.execute(f"insert or ignore into extents {known}", (rows,)))
+
+    async def held_in(self, digest: Digest) -> tuple[Manifest, ...]:
+        """The revisions that have this file."""
+        query = "select distinct manifest from revisions, json_each(manifest) where json_extract(value, '$[1]') = ?"
+        return await self._database.run(
+            lambda db: tuple(_manifest(row[0]) for row in db.execute(query, (digest,)).fetchall())
+        )
+
+    async def pieces(self) -> frozenset[Digest]:
+        """The blobs that recipes are made of."""
+        return await self._database.run(lambda db: frozenset(Digest(row[0]) for row in db.execute(_PIECES)))
 
     async def adapters(self, base: ModelRef) -> tuple[Record, ...]:
         """The adapters of a model, by name."""
@@ -157,12 +260,20 @@ def _commit(
     alias: str | None,
     now: float,
     base: ModelRef | None,
+    recipes: Mapping[Digest, Recipe],
+    pieces: Mapping[Digest, int],
 ) -> frozenset[Digest]:
     _check_names(db, ref, alias)
     if base is not None:
         _check_base(db, ref, base)
     for file in manifest.files:
-        db.execute("insert or ignore into blobs values (?, ?, ?)", (file.digest, file.size_bytes, now))
+        if recipe := recipes.get(file.digest):
+            _insert_recipe(db, file.digest, recipe, now)
+        else:
+            # Whole bytes of it are here: a recipe, if there is one, has lost its own.
+            db.execute("delete from recipes where digest = ?", (file.digest,))
+            _insert_blobs(db, [(file.digest, file.size_bytes)], now)
+    _insert_blobs(db, pieces.items(), now)
     rows = [[file.path, file.digest, file.size_bytes] for file in manifest.files]
     # The newest origin counts: it says whether pickles are allowed.
     db.execute(
@@ -204,10 +315,45 @@ def _set_alias(db: sqlite_utils.Database, alias: str, ref: ModelRef) -> None:
     db.execute("insert or replace into aliases values (?, ?, ?)", (alias, ref.name, ref.revision))
 
 
+def _holdings(db: sqlite_utils.Database) -> Holdings:
+    revisions = {row[0]: _manifest(row[1]) for row in db.execute("select id, manifest from revisions")}
+    refs = db.execute("select name, label, revision from refs order by name, label").fetchall()
+    unnamed = revisions.keys() - {revision for _, _, revision in refs}
+    recipes = db.execute("select digest, pieces from recipes").fetchall()
+    return Holdings(
+        tuple((str(ModelRef(name, label)), revisions[revision]) for name, label, revision in refs),
+        tuple(revisions[each] for each in sorted(unnamed)),
+        {Digest(digest): from_row(pieces) for digest, pieces in recipes},
+        {Digest(digest): size for digest, size in db.execute("select digest, size_bytes from blobs")},
+    )
+
+
+def _insert_blobs(db: sqlite_utils.Database, sizes: Iterable[tuple[Digest, int]], now: float) -> None:
+    for digest, size_bytes in sizes:
+        row = (digest, size_bytes, now)
+        db.execute("insert or ignore into blobs (digest, size_bytes, created_at) values (?, ?, ?)", row)
+
+
+def _insert_recipe(db: sqlite_utils.Database, digest: Digest, recipe: Recipe, now: float) -> None:
+    db.execute(
+        "insert or ignore into recipes (digest, size_bytes, pieces, created_at) values (?, ?, ?, ?)",
+        (digest, recipe.size_bytes, to_row(recipe), now),
+    )
+
+
 def _drop_unwanted(db: sqlite_utils.Database) -> frozenset[Digest]:
-    """Forget revisions without a ref and blobs without a revision; returns the blobs forgotten."""
+    """Forget revisions without a ref, recipes without a revision and blobs without either; returns those blobs."""
     db.execute("delete from revisions where id not in (select revision from refs)")
-    unwanted = [row[0] for row in db.execute(f"select digest from blobs where digest not in ({_WANTED})")]
+    db.execute(f"delete from recipes where digest not in ({_WANTED})")
+    db.execute(f"delete from compared where digest not in ({_WANTED})")
+    unwanted = [
+        row[0]
+        for row in db.execute(
+            f"select digest from blobs where digest not in ({_PIECES})"
+            f" and (digest not in ({_WANTED}) or digest in (select digest from recipes))"
+        )
+    ]
     for digest in unwanted:
         db.execute("delete from blobs where digest = ?", (digest,))
+    db.execute("delete from extents where digest not in (select digest from blobs)")
     return frozenset(Digest(digest) for digest in unwanted)

@@ -42,6 +42,15 @@ class Claims:
         """Give up the claim, but leave what it kept."""
         await self._threads.run(self.path(ref).unlink, missing_ok=True)
 
+    async def parts_bytes(self, claim: Claim, now: float) -> int:
+        """What giving up the claim would free."""
+        others = {key for other in await self.all(now) if other.ref != claim.ref for key in other.keys}
+        return await self._threads.run(self._parts_bytes, claim.keys - others)
+
+    def _parts_bytes(self, keys: frozenset[str]) -> int:
+        parts = (self._layout.part(key) for key in keys)
+        return sum(part.stat().st_size for part in parts if part.exists())
+
     async def give_up(self, claim: Claim, now: float) -> int:
         """Drop the claim and the parts that no other claim wants; returns the bytes freed. Blobs are not touched."""
         await self.drop(claim.ref)

@@ -5,7 +5,7 @@ thread. A header takes some 15 ms per MiB, most of it inside the JSON reader, an
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, pars
 from heliosd.estimation.known import Known, known_from
 from heliosd.estimation.profile import read_profile
 from heliosd.store.adapter_config import CONFIG, AdapterConfig, read_adapter_config
+from heliosd.store.content import Content, opened
+from heliosd.store.recipe import Recipe
 from heliosd.store.selection import PICKLES
 
 MAX_JSON_BYTES = 64 * MiB
@@ -35,8 +37,12 @@ class Inspected:
     """None: a whole model."""
 
 
-def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
+def inspect(
+    manifest: Manifest, blob: Callable[[Digest], Path], recipes: Mapping[Digest, Recipe] | None = None
+) -> Inspected:
     """Check a revision whose blobs are here and tell its profile, and what estimates rest on.
+
+    `recipes`: which of its weights are kept so.
 
     Raises CorruptData, naming the file, for a bad header, an unreadable configuration or a shard that the index
     names and the revision lacks, and for an adapter that is no LoRA.
@@ -48,8 +54,11 @@ def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
     config = _json(paths, "config.json") if adapter is None else {}
     if _INDEX in paths:
         _check_index(_json(paths, _INDEX), manifest)
+    kept = recipes or {}
     headers = [
-        read_header(paths[file.path], file.path) for file in manifest.files if file.path.endswith(".safetensors")
+        _header(file.digest, kept.get(file.digest), blob, file.path)
+        for file in manifest.files
+        if file.path.endswith(".safetensors")
     ]
     pickles = [file for file in manifest.files if file.path.endswith(PICKLES)]
     profile = read_profile(config, headers, pickled=bool(pickles))
@@ -61,16 +70,27 @@ def inspect(manifest: Manifest, blob: Callable[[Digest], Path]) -> Inspected:
 
 def read_header(path: Path, name: str) -> Header:
     """The header of the safetensors file at `path`. Raises CorruptData, naming it `name`."""
+    return _header(Digest(name), None, lambda _: path, name)
+
+
+def _header(digest: Digest, recipe: Recipe | None, blob: Callable[[Digest], Path], name: str) -> Header:
     try:
-        with path.open("rb") as file:
-            size_bytes = path.stat().st_size
-            first = file.read(LENGTH_BYTES)
-            rest = file.read(header_length(first, size_bytes) - LENGTH_BYTES)
-        return parse_header(first + rest, size_bytes)
-    except CorruptData as error:
-        raise CorruptData(f"cannot accept {name}: in its header, {error.cause}", cause=error.cause) from error
+        with opened(digest, recipe, blob) as content:
+            return header_of(content, name)[0]
     except OSError as error:
         raise CorruptData(f"cannot read {name}: {error}") from error
+
+
+def header_of(content: Content, name: str) -> tuple[Header, int]:
+    """The header of an open safetensors file, and how many bytes it takes with its length before it.
+
+    Raises CorruptData, naming the file `name`.
+    """
+    try:
+        length = header_length(content.read(0, LENGTH_BYTES), content.size_bytes)
+        return parse_header(content.read(0, length), content.size_bytes), length
+    except CorruptData as error:
+        raise CorruptData(f"cannot accept {name}: in its header, {error.cause}", cause=error.cause) from error
 
 
 def _json(paths: dict[str, Path], name: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
     blobs/sha256/ab/<digest>   one file's bytes, read-only, named by what they are
     incoming/                  what is being written; nothing in it counts until it is renamed out of it
-    revisions/<digest>/        a revision as a directory of links, file names and sub-folders kept
+    revisions/<digest>/        a revision as a directory of links, file names and sub-folders kept; `X.recipe` stands
+                               for a file X that is made of pieces of blobs
+    whole/                     such files put together, for engines that read whole files only; for as long as they do
     lock                       held by the one daemon that uses this store
 
 The links are relative symbolic links. Engines open them like files (the Hub's own cache is made the same way, so
@@ -33,6 +35,10 @@ class Layout:
     @property
     def revisions(self) -> Path:
         return self.root / "revisions"
+
+    @property
+    def whole(self) -> Path:
+        return self.root / "whole"
 
     @property
     def lock(self) -> Path:

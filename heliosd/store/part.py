@@ -1,5 +1,7 @@
 """One file being written, with its hashes kept up to date. Synchronous: belongs to one thread at a time."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
@@ -10,10 +12,18 @@ from heliosd.core.names import Digest
 from heliosd.core.units import MiB
 
 CHUNK_BYTES = 4 * MiB
+COPY_BYTES = 8 * MiB
+"""Enough that what it costs to hand a piece from thread to thread does not count."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYNC_FILE_RANGE_WRITE = 2
+_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 
 
 class Part:
     """An unfinished file under `incoming/`. What it already holds is read through `absorb` before writing on.
+
+    `copy_from` alone may run in one thread while `absorb` runs in another: it copies ahead of what is hashed.
 
     With `git_size_bytes` it also keeps the id that git gives a blob of that size.
     """
@@ -28,29 +38,58 @@ class Part:
 
     def _start(self) -> None:
         self.size_bytes = 0
+        """Of what is hashed."""
+        self._copied_bytes = 0
         self._sha256 = hashlib.sha256()
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._sha1.update(b"blob %d\0" % (self._git_size_bytes or 0))
 
     def absorb(self, limit_bytes: int = CHUNK_BYTES) -> int:
-        """Hash the next bytes that an earlier process wrote; returns how many, 0 at their end."""
-        data = os.pread(self._file, limit_bytes, self.size_bytes)
-        self._take(data)
-        return len(data)
+        """Hash the next bytes that the file holds already; returns how many, 0 at their end."""
+        begin, end = self.size_bytes, self.size_bytes + limit_bytes
+        while self.size_bytes < end:
+            data = os.pread(self._file, min(CHUNK_BYTES, end - self.size_bytes), self.size_bytes)
+            if not data:
+                break
+            self._take(data)
+        return self.size_bytes - begin
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError, with the position unchanged, when the disk does not take all of it."""
-        rest, position = memoryview(data), self.size_bytes
+        self._put(data, self.size_bytes)
+        self._take(data)
+
+    def _put(self, data: bytes, position: int) -> None:
+        rest = memoryview(data)
         while rest:
             written = os.pwrite(self._file, rest, position)
             rest, position = rest[written:], position + written
-        self._take(data)
 
-    def copy_from(self, source: int, limit_bytes: int = CHUNK_BYTES) -> int:
-        """Append the next bytes of the open file `source`; returns how many, 0 at its end."""
+    def copy_from(self, source: int, limit_bytes: int = COPY_BYTES) -> int:
+        """Append the next bytes of the open file `source`, for `absorb` to hash; returns how many, 0 at its end.
+
+        It is what lies in the part that is hashed, not what was read: `source` may change in between.
+        """
+        begin = self._copied_bytes
+        try:
+            while (count := begin + limit_bytes - self._copied_bytes) and (
+                done := os.copy_file_range(source, self._file, count, offset_dst=self._copied_bytes)
+            ):
+                self._copied_bytes += done
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+            self._copy_by_hand(source, begin + limit_bytes - self._copied_bytes)
+        # The disk is busy from now on, not only once everything is there. It says no where it cannot: no matter.
+        _libc.sync_file_range(
+            self._file, ctypes.c_int64(begin), ctypes.c_int64(self._copied_bytes - begin), _SYNC_FILE_RANGE_WRITE
+        )
+        return self._copied_bytes - begin
+
+    def _copy_by_hand(self, source: int, limit_bytes: int) -> None:
         data = os.read(source, limit_bytes)
-        self.write(data)
-        return len(data)
+        self._put(data, self._copied_bytes)
+        self._copied_bytes += len(data)
 
     def _take(self, data: bytes) -> None:
         self._sha256.update(data)

@@ -3,6 +3,7 @@
 It decides nothing about memory or use; whoever uses a revision holds it, and then its files stay.
 """
 
+import asyncio
 import errno
 import fcntl
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef
 from heliosd.core.profile import ModelProfile
+from heliosd.core.units import MiB
 from heliosd.errors import Conflict, CorruptData, HeliosError, NotFound, SourceFailed, Unavailable
 from heliosd.estimation.known import Known
 from heliosd.state.database import Database
@@ -26,9 +28,12 @@ from heliosd.store.blobs import Blobs
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claims
 from heliosd.store.durable import make_directory
+from heliosd.store.extents import Range, ranges
 from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
+from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
+from heliosd.store.sharing import Calm, Shared, Sharing, at_once
 from heliosd.store.sources.directory import DirectorySource
 from heliosd.store.sources.fetch import Fetcher
 from heliosd.store.sources.gguf import GgufSource
@@ -38,10 +43,14 @@ from heliosd.store.sources.transfer import Patience
 from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
+from heliosd.store.usage import Holdings, Usage, usage_of
+from heliosd.store.whole import Whole
 
 log = logging.getLogger("heliosd.store")
 
 THREADS = 6
+SHARED_FILE_BYTES = 64 * MiB
+SHARED_RUN_BYTES = 1 * MiB
 
 
 class Store:
@@ -59,15 +68,21 @@ class Store:
         patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
+        shared_file_bytes: int = SHARED_FILE_BYTES,
+        shared_run_bytes: int = SHARED_RUN_BYTES,
     ) -> None:
-        """`changed` is called on the event loop right after each commit that changes what `models` tells."""
+        """`changed` is called on the event loop right after each commit that changes what `models` tells.
+
+        `share` leaves alone smaller files than `shared_file_bytes`, and shorter runs than `shared_run_bytes`.
+        """
         self._layout = Layout(root)
         self._hub = hub or HubAccess()
         self._clock = clock
         self._threads = Threads(THREADS)
-        self._blobs = Blobs(self._layout, self._threads)
-        self._revisions = Revisions(self._layout, self._threads)
         self._catalog = Catalog(database, self._committed)
+        self._blobs = Blobs(self._layout, self._threads, self._catalog.recipes)
+        self._revisions = Revisions(self._layout, self._threads)
+        self._whole = Whole(self._layout, self._threads)
         self._claims = Claims(self._layout, self._threads)
         self._fetcher = Fetcher(self._layout, self._blobs, self._threads, patience or Patience())
         self._adding = Adding(
@@ -79,6 +94,20 @@ class Store:
             threads=self._threads,
             clock=clock,
         )
+        self._sharing = Sharing(
+            layout=self._layout,
+            blobs=self._blobs,
+            revisions=self._revisions,
+            catalog=self._catalog,
+            wanted=self._adding.wanted,
+            tidy=self._drop_directory,
+            clock=clock,
+            file_bytes=shared_file_bytes,
+            run_bytes=shared_run_bytes,
+        )
+        self.share_due = asyncio.Event()
+        """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
+        self.share_due.set()
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
         self._inspected: dict[Digest, Inspected] = {}
@@ -119,6 +148,7 @@ class Store:
     async def close(self) -> None:
         """Close connections, end the threads, let go of the root."""
         await self._fetcher.close()
+        self._sharing.close()
         self._threads.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -164,7 +194,8 @@ class Store:
         if record.revision in self._damaged:
             return unknown
         try:
-            seen = await self._threads.run(inspect, record.manifest, self._blobs.path)
+            recipes = await self._recipes(record.manifest)
+            seen = await self._threads.run(inspect, record.manifest, self._blobs.path, recipes)
         except CorruptData as error:
             log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
             self._damaged.add(record.revision)
@@ -177,7 +208,11 @@ class Store:
 
         Raises NotFound for a revision that is not here, CorruptData when a blob is gone or cut.
         """
-        return await self._revisions.present(await self._manifest(revision))
+        manifest = await self._manifest(revision)
+        return await self._revisions.present(manifest, await self._recipes(manifest))
+
+    async def _recipes(self, manifest: Manifest) -> dict[Digest, Recipe]:
+        return await self._catalog.recipes(file.digest for file in manifest.files)
 
     async def _manifest(self, revision: Digest) -> Manifest:
         manifest = await self._catalog.manifest(revision)
@@ -186,31 +221,79 @@ class Store:
         return manifest
 
     @asynccontextmanager
-    async def hold(self, revision: Digest) -> AsyncIterator[Path]:
+    async def hold(self, revision: Digest, *, whole: bool = False) -> AsyncIterator[Path]:
         """The revision's directory, whose files stay for the length of the block whatever is added or removed.
 
-        What nobody refers to any more is deleted when the last holder leaves. Raises as `directory` does, OSError
-        and sqlite3.Error on the way in; nothing on the way out.
+        In it a file X may be kept as a recipe, `X.recipe`; with `whole` all are put together, in a directory that
+        lasts as long as the block. What nobody refers to any more is deleted when the last holder leaves. Raises as
+        `directory` does, OSError and sqlite3.Error on the way in, with `whole` also Unavailable for want of disk;
+        nothing on the way out.
         """
         manifest = await self._manifest(revision)
         self._held[revision] += 1
+        kept: set[Digest] = set()
         try:
             with self._blobs.hold() as hold:
-                for file in manifest.files:
-                    await hold.add(file.digest)
+                kept = hold.digests
+                await hold.add(*(file.digest for file in manifest.files))
                 # Only now is it certain that it was not removed meanwhile.
-                yield await self.directory(revision)
+                directory = await self.directory(revision)
+                recipes = await self._recipes(manifest) if whole else {}
+                if recipes:
+                    async with self._whole.hold(manifest, recipes) as directory:
+                        yield directory
+                else:
+                    yield directory
         finally:
             self._held[revision] -= 1
-            await self._let_go(manifest)
+            await self._let_go(manifest, kept)
+            self.share_due.set()
 
-    async def _let_go(self, manifest: Manifest) -> None:
+    async def _let_go(self, manifest: Manifest, kept: set[Digest]) -> None:
+        has_recipes = len(kept) > len({file.digest for file in manifest.files})
         try:
-            if await self._catalog.manifest(manifest.digest) is None:
-                await self._blobs.delete({file.digest for file in manifest.files}, self._adding.wanted)
+            if has_recipes or await self._catalog.manifest(manifest.digest) is None:
+                await self._blobs.delete(kept, self._adding.wanted)
                 await self._drop_directory(manifest.digest)
         except (HeliosError, OSError, sqlite3.Error) as error:
             log.error("revision not tidied up", extra={"revision": manifest.digest, "cause": str(error)})
+
+    async def share(self, *, again: bool = False, calm: Calm = at_once) -> Shared:
+        """Keep files that are partly equal to older ones as recipes, which takes less room on the disk.
+
+        Only files that were not compared yet are looked at, unless `again`. What is in use is left alone. `calm` is
+        awaited often, so that it goes on only when nothing more urgent is under way. Cancelled or failed, it leaves
+        the file it was at as it was. Raises Unavailable when the disk is full, OSError.
+        """
+        return await self._sharing.share(again=again, calm=calm)
+
+    async def sizes(self) -> tuple[int, int]:
+        """Bytes of all models' files as if nothing was shared, and of what is on the disk for them."""
+        logical_bytes, physical_bytes = await self._catalog.sizes()
+        if await self._catalog.extents():
+            known = await self._holdings()
+            physical_bytes = known.taken_bytes(known.sizes.keys())
+        return logical_bytes, physical_bytes
+
+    async def _holdings(self) -> Holdings:
+        """The catalog's, with where those blobs lie that share blocks."""
+        known, involved = await self._catalog.holdings(), await self._catalog.extents()
+
+        def look() -> dict[Digest, tuple[Range, ...]]:
+            paths = {blob: self._blobs.path(blob) for blob in involved}
+            return {blob: ranges(path) for blob, path in paths.items() if path.exists()}
+
+        return replace(known, ranges=await self._threads.run(look)) if involved else known
+
+    async def usage(self) -> Usage:
+        """What the models take on the disk, together and each."""
+        now = self._clock()
+        known, claims = await self._holdings(), await self._claims.all(now)
+        parts = {claim.ref: await self._claims.parts_bytes(claim, now) for claim in claims}
+        here = {key: await self._blobs.size(Digest(key)) or 0 for claim in claims for key in claim.keys}
+        return usage_of(
+            known, {claim.ref: claim.keys for claim in claims}, parts, here, self._blobs.held, self._whole.size_bytes
+        )
 
     async def add(self, wanted: Addition, progress: Tell) -> StoredModel:
         """Bring a model in and return it. `progress` is called on the event loop.
@@ -232,6 +315,7 @@ class Store:
         if found is None:
             raise Conflict(f"cannot show {ref}: it was removed just after it was added")
         self._inspected[found.revision] = seen
+        self.share_due.set()
         log.info("model added", extra={"model": str(ref), "revision": found.revision})
         return await self._stored(found)
 
@@ -268,10 +352,14 @@ class Store:
             claim = next((claim for claim in await self._claims.all(now) if claim.ref == str(target)), None)
             if record is None and claim is None:
                 raise NotFound(f"cannot remove {ref}: the store does not have it", code="model_not_found")
+            known = await self._holdings() if await self._catalog.extents() else None
             unwanted = await self._catalog.remove(target)
             freed_bytes = await self._claims.give_up(claim, now) if claim else 0
             claimed = {digest for digest in await self._blobs.all() if claim and digest in claim.keys}
             freed_bytes += await self._blobs.delete(unwanted | claimed, self._adding.wanted)
+            if known is not None:  # what they shared with blobs that stay is not free
+                gone = {blob for blob in unwanted if not await self._blobs.size(blob)}
+                freed_bytes += known.freed_bytes(gone) - sum(known.sizes[blob] for blob in gone)
             if record is not None:
                 await self._drop_directory(record.revision)
         log.info("model removed", extra={"model": str(target), "freed_bytes": freed_bytes})

@@ -40,6 +40,7 @@ async def sweep(
     found_claims = await claims.all(now)
     claimed = frozenset(key for claim in found_claims for key in claim.keys)
     kept = {claims.path(claim.ref).name for claim in found_claims}
+    await threads.run(shutil.rmtree, layout.whole, ignore_errors=True)
     parts = await threads.run(_sweep_incoming, layout, kept, claimed)
     here = await blobs.all()
     unwanted = here - known - claimed

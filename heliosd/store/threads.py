@@ -1,6 +1,8 @@
 """The store's own threads: all its file and hash work is done there, never on the event loop."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -12,8 +14,14 @@ R = TypeVar("R")
 class Threads:
     """A few threads for short pieces of work: one chunk, one sync, one directory."""
 
-    def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="store")
+    def __init__(self, count: int, *, niceness: int = 0) -> None:
+        """`niceness` above 0: they run when nobody else wants to."""
+
+        def begin() -> None:
+            if niceness:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="store", initializer=begin)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `function` in a thread and return what it returns.

@@ -15,7 +15,8 @@ def gauges(
     *,
     version: str,
     models: int,
-    store_bytes: int,
+    store_logical_bytes: int,
+    store_physical_bytes: int,
     journal_entries: int,
     journal_lost: int,
     recorded_events: int,
@@ -34,7 +35,12 @@ def gauges(
     yield from _replicas(snapshot)
     yield from _preloads(snapshot.preloads)
     yield GaugeMetricFamily("helios_models", "Models in the store.", models)
-    yield GaugeMetricFamily("helios_store_bytes", "Bytes of all blobs in the store.", store_bytes)
+    yield _labelled(
+        "helios_store_bytes",
+        "Bytes of all models' files (logical), and of what is on the disk for them (physical).",
+        ["kind"],
+        [(["logical"], store_logical_bytes), (["physical"], store_physical_bytes)],
+    )
     yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
     yield CounterMetricFamily("helios_journal_lost", "Lines of the journal that could not be written.", journal_lost)
     yield CounterMetricFamily("helios_recorded_events", "Events of the scheduler kept for replay.", recorded_events)

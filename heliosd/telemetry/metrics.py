@@ -25,8 +25,10 @@ class Scrape:
     snapshot: Snapshot
     version: str
     models: int
-    store_bytes: int
-    """Each blob once."""
+    store_logical_bytes: int
+    """Of all models' files, as if they had nothing in common."""
+    store_physical_bytes: int
+    """Of all blobs."""
     journal_entries: int
     """Written since the daemon began."""
     journal_lost: int
@@ -165,7 +167,8 @@ class _AllOf(Collector):
             scrape.snapshot,
             version=scrape.version,
             models=scrape.models,
-            store_bytes=scrape.store_bytes,
+            store_logical_bytes=scrape.store_logical_bytes,
+            store_physical_bytes=scrape.store_physical_bytes,
             journal_entries=scrape.journal_entries,
             journal_lost=scrape.journal_lost,
             recorded_events=scrape.recorded_events,

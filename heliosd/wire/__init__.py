@@ -1,6 +1,7 @@
 """What crosses the admin API. The one daemon module that heliosctl and the TUI may import."""
 
 from heliosd.wire.base import Asked, ErrorBody, ErrorDetail, Wire
+from heliosd.wire.cache import CachedModel, CacheView, SharedView
 from heliosd.wire.devices import DeviceList, DeviceView, FootprintView, HostView
 from heliosd.wire.estimates import (
     LARGEST,
@@ -88,6 +89,8 @@ __all__ = [
     "BarredView",
     "BatchAnswer",
     "BatchEntry",
+    "CacheView",
+    "CachedModel",
     "ChangeKey",
     "ChangeView",
     "CheckList",
@@ -140,6 +143,7 @@ __all__ = [
     "RequestStory",
     "RivalView",
     "SetAlias",
+    "SharedView",
     "SizingView",
     "SleepingReplicas",
     "Snapshot",

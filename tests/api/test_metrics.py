@@ -75,7 +75,8 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     assert found[series("helios_journal_entries_total")] == 1
     assert found[series("helios_journal_lost_total")] == 3
     assert found[series("helios_models")] == 2
-    assert found[series("helios_store_bytes")] == 700  # the two models share their blob
+    assert found[series("helios_store_bytes", kind="logical")] == 1400
+    assert found[series("helios_store_bytes", kind="physical")] == 700  # the two models share their blob
 
 
 async def test_engines_metrics_pass_through_told_apart_by_replica(it: World) -> None:

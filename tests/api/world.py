@@ -34,7 +34,9 @@ from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
+from heliosd.store.sharing import Shared
 from heliosd.store.stored import Adapter, Addition, StoredModel
+from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -253,6 +255,12 @@ class MemoryStore:
         self.go.set()
         self.cancelled = asyncio.Event()
         self.wanted: list[Addition] = []
+        self.shared: Shared | HeliosError = Shared()
+
+    async def share(self) -> Shared:
+        if isinstance(self.shared, HeliosError):
+            raise self.shared
+        return self.shared
 
     async def models(self) -> Sequence[StoredModel]:
         return self.held
@@ -292,6 +300,19 @@ class MemoryStore:
     async def remove(self, ref: ModelRef) -> int:
         self.held = [model for model in self.held if model.ref != ref]
         return 700
+
+    async def usage(self) -> Usage:
+        holdings = Holdings(
+            tuple((str(model.ref), model.manifest) for model in self.held),
+            (),
+            {},
+            {file.digest: file.size_bytes for model in self.held for file in model.manifest.files},
+        )
+        return usage_of(holdings, {}, {}, {}, frozenset(), 0)
+
+    async def sizes(self) -> tuple[int, int]:
+        usage = await self.usage()
+        return usage.logical_bytes, usage.physical_bytes
 
 
 class MemoryRecording:
@@ -403,6 +424,7 @@ async def world(
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             hub_headers=hub.headers,
             accuracy=accuracy,
+            share=store.share,
             recording=MemoryRecording() if recorded else None,
             max_body_bytes=max_body_bytes,
             hosts=hosts,

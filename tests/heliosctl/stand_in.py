@@ -14,6 +14,7 @@ from heliosd import __version__
 from heliosd.core.units import GiB, MiB
 from heliosd.wire import (
     AccuracyView,
+    CacheView,
     CheckView,
     DeviceView,
     EngineKindView,
@@ -31,6 +32,7 @@ from heliosd.wire import (
     ProgressView,
     QueueView,
     ReplicaView,
+    SharedView,
     Snapshot,
 )
 
@@ -152,6 +154,8 @@ class StandIn:
         self.estimate = ESTIMATE
         self.plan = PlanView(placed=[], left=[], devices=[], committed_ratio=0.0)
         self.accuracy = AccuracyView(terms=[])
+        self.cache = CacheView(models=[], logical_bytes=0, physical_bytes=0, ratio=1.0)
+        self.shared = SharedView(files=0, logical_bytes=0, freed_bytes=0, in_use=0)
         self.progress = [ProgressView(phase="fetch", item="model.safetensors", done_bytes=MiB, total_bytes=4 * MiB)]
         self.add_error: Refusal | None = None
         self.words = ["The capital", " of France", " is Paris."]
@@ -197,6 +201,8 @@ class StandIn:
         add("GET", "/helios/v1/replicas", self._give(self._running))
         add("POST", "/helios/v1/replicas", self._give(lambda: self.replicas[0]))
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
+        add("GET", "/helios/v1/cache", self._give(lambda: self.cache))
+        add("POST", "/helios/v1/cache/share", self._give(lambda: self.shared))
         add("GET", "/helios/v1/devices", self._give(lambda: {"devices": _dump(self.devices)}))
         add("POST", "/helios/v1/estimate", self._give(lambda: self.estimate))
         add("POST", "/helios/v1/plan", self._give(lambda: self.plan))

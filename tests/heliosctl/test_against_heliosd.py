@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from heliosctl.exits import Exit
+from heliosd.core.units import MiB
 from tests.heliosctl.conftest import Ended
+from tests.store.related import folder, tuned
 
 pytestmark = pytest.mark.slow
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("HELIOS_")}
@@ -95,3 +97,22 @@ def _port(ctl: Callable[..., Ended]) -> str:
         if "msg=listening" in line:
             return line.partition("port=")[2].split()[0]
     raise AssertionError("the daemon's log does not tell its port")
+
+
+def test_fine_tunes_take_little_and_du_says_what_rm_frees(heliosd: Path, ctl: Callable[..., Ended], tmp_path: Path):
+    for name, content in (
+        ("base", tuned({}, layer_bytes=5 * MiB // 2)),
+        ("tune", tuned({3: 1, 4: 1}, layer_bytes=5 * MiB // 2)),
+    ):
+        assert ctl("import", str(folder(tmp_path / name, content)), "--name", f"me/{name}").code == 0
+    assert ctl("cache", "share").code == 0  # or the daemon has done it already
+    body = json.loads(ctl("cache", "du", "-o", "json").out)
+    assert body["ratio"] < 0.55
+    frees = {model["ref"]: model["frees_bytes"] for model in body["models"]}
+    noted = json.loads(ctl("events", "-o", "json").out)["events"]
+    assert [event["detail"]["files"] for event in noted if event["kind"] == "share"] == [1]
+    assert ctl("load", "me/tune").code == 0
+    assert json.loads(ctl("cache", "du", "-o", "json").out)["models"][1]["frees_bytes"] == 0, "it is in use"
+    assert ctl("stop", "me/tune").code == 0
+    removed = json.loads(ctl("rm", "-y", "me/tune", "-o", "json").out)["removed"]
+    assert removed[0]["freed_bytes"] == frees["me/tune"] < 7 * MiB

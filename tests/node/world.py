@@ -84,14 +84,19 @@ async def world(
     models: Mapping[str, Mapping[str, Any]] | None = None,
     fleet: str = '[[device]]\nname = "g0"\ncapacity = "80GiB"\n',
     settings: Mapping[str, Any] | None = None,
+    sharing: Mapping[str, int] | None = None,
 ) -> AsyncIterator[World]:
-    """`models` are sections of the configuration; simulated engines hold what they were promised and load at once."""
+    """`models` are sections of the configuration; simulated engines hold what they were promised and load at once.
+
+    `sharing`: from which sizes on the store shares, by `Store`'s own words.
+    """
     flags = {"node.state_dir": str(folder / "state"), "api.socket": str(folder / "s"), **(settings or {})}
     environ = {"HELIOS_MODELS": json.dumps(models or {}), "HOME": str(folder)}
     loaded = load_settings(flags, environ)
     database = Database(folder / "state" / "helios.db")
     await database.open()
-    store = Store(folder / "store", database, changed=lambda: node.store_changed())  # noqa: PLW0108 - made below
+    changed = lambda: node.store_changed()  # noqa: E731, PLW0108 - made below
+    store = Store(folder / "store", database, changed=changed, **(sharing or {}))
     await store.open()
     devices = SimulatedDevices(parse_fleet(fleet))
     kind = SimulatedKind(devices, Behaviour(load_s=0.0, tokens_per_s=1e9, overhead_bytes=GiB // 4))

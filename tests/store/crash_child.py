@@ -47,13 +47,25 @@ async def churn(store: Store, *folders: str) -> None:
             group.create_task(one(folder))
 
 
+async def relate(store: Store, *folders: str) -> None:
+    """Add models that have much in common, share it, remove some and add them again, for ever."""
+    for count in itertools.count():
+        for folder in folders:
+            model = await store.add(Addition("directory", folder), lambda _: None)
+            say("added", model.ref)
+            say("shared", (await store.share(again=bool(count % 2))).files)
+        for folder in folders[count % 2 :: 2]:
+            say("removing", Path(folder).name)
+            await store.remove(parse_ref(Path(folder).name))
+
+
 async def main(root: Path, job: str, *words: str) -> None:
     database = Database(root / "state.sqlite")
     await database.open()
-    store = Store(root / "store", database)
+    store = Store(root / "store", database, shared_file_bytes=64 << 10, shared_run_bytes=16 << 10)
     await store.open()
     say("open")
-    await {"fetch": fetch, "churn": churn}[job](store, *words)
+    await {"fetch": fetch, "churn": churn, "relate": relate}[job](store, *words)
     await store.close()
     await database.close()
 

@@ -143,3 +143,23 @@ async def test_who_commits_while_a_deletion_thinks_is_safe(blobs: Blobs, tmp_pat
 
     assert await blobs.delete([DIGEST], wanted) == 0
     assert await blobs.exists(DIGEST)
+
+
+async def test_what_the_kernel_does_not_copy_is_copied_by_hand(blobs: Blobs, layout: Layout) -> None:
+    source, end = os.pipe()
+    os.write(end, CONTENT)
+    os.close(end)
+    with blobs.hold() as hold:
+        assert await blobs.ingest(source, hold, lambda _: None) == (DIGEST, len(CONTENT))
+    os.close(source)
+    assert layout.blob(DIGEST).read_bytes() == CONTENT
+
+
+async def test_a_file_of_many_pieces(blobs: Blobs, layout: Layout, tmp_path: Path) -> None:
+    content = os.urandom(1000) * 20_000
+    reported: list[int] = []
+    with opened(tmp_path / "file", content) as source, blobs.hold() as hold:
+        digest, size_bytes = await blobs.ingest(source, hold, reported.append)
+    assert (digest, size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert layout.blob(digest).read_bytes() == content
+    assert (sum(reported), len(reported)) == (len(content), 3)

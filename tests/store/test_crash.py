@@ -15,6 +15,8 @@ from heliosd.store.stored import Addition
 from tests.store.conftest import OpenStore
 from tests.store.hub_server import HubServer
 from tests.store.models import model_files, write_folder
+from tests.store.related import folder, tuned
+from tests.store.test_sharing import read
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +132,37 @@ async def test_killing_at_random_moments_corrupts_and_loses_nothing(open_store: 
             assert {path.name for path in blobs} == known
             assert list((tmp_path / "store/incoming").iterdir()) == []
             committed = names
+
+
+async def test_killing_while_files_are_shared_corrupts_and_loses_nothing(open_store: OpenStore, tmp_path: Path) -> None:
+    contents = {"m0": tuned()} | {f"m{number}": tuned({number: 1, 20 + number: 2}) for number in range(1, 5)}
+    folders = [str(folder(tmp_path / name, content)) for name, content in contents.items()]
+    chance = random.Random(2)
+    committed: set[str] = set()
+    for words in range(1, 25):
+        unsure: set[str] = set()
+        heard = 0
+        async with child(tmp_path, "relate", *folders) as process:
+            loop = asyncio.get_running_loop()
+            async for word, *rest in lines(process):
+                heard += 1
+                if heard == words:
+                    loop.call_later(chance.uniform(0.0, 0.06), process.kill)
+                if word == "added":
+                    committed |= set(rest)
+                    unsure -= set(rest)
+                elif word == "removing":
+                    committed -= set(rest)
+                    unsure |= set(rest)
+        assert heard >= words, "the child ended by itself"
+        async with open_store() as store:
+            models = {str(model.ref): model for model in await store.models()}
+            assert committed <= models.keys()
+            for name, model in models.items():
+                assert read(await store.directory(model.revision), "model-0.safetensors") == contents[name]
+            blobs = [path for path in (tmp_path / "store/blobs").rglob("*") if path.is_file()]
+            for path in blobs:
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+            assert (await store.usage()).physical_bytes == sum(path.stat().st_size for path in blobs)
+            assert list((tmp_path / "store/incoming").iterdir()) == []
+            committed = set(models)
