@@ -346,4 +346,6 @@ class SimulatedEngine:
 def _weights_bytes(behaviour: Behaviour, spec: LaunchSpec) -> int:
     if behaviour.weights_bytes is not None:
         return behaviour.weights_bytes
-    return sum(file.stat().st_size for file in spec.directory.glob("*.safetensors"))
+    recipes = (json.loads(file.read_bytes()) for file in spec.directory.glob("*.safetensors.recipe"))
+    whole = sum(file.stat().st_size for file in spec.directory.glob("*.safetensors"))
+    return whole + sum(int(recipe["size_bytes"]) for recipe in recipes)
