@@ -591,7 +591,9 @@ class Scheduler:
             case Fits(devices=devices, victims=(), reason=reason):
                 replica, commands = self._bring(room, demand, devices, asleep, at, reason)
                 return commands, f"{replica.id} is {replica.state}", reload_s
-            case Fits(victims=victims) if cast := self._cast(demand, victims, reload_s, frozenset(claimed), at):
+            case Fits(victims=victims) if cast := self._cast(
+                demand, victims, room.sleep, reload_s, frozenset(claimed), at
+            ):
                 replica, started = cast
                 return [started], f"{replica.id} is {replica.state}", self._swap_s(demand, reload_s)
             case Fits(devices=devices, victims=victims, reason=reason):
@@ -618,6 +620,7 @@ class Scheduler:
         self,
         demand: Demand,
         victims: tuple[ReplicaId, ...],
+        sleep: bool,  # noqa: FBT001 (how they would make room)
         reload_s: float,
         claimed: frozenset[DeviceId],
         at: float,
@@ -635,7 +638,8 @@ class Scheduler:
         if not open_:
             return None
         best = min(open_, key=lambda each: (each.loss_s, each.last_used, each.id))
-        swap_s, otherwise_s = self._swap_s(demand, reload_s), self._costs_s(victims, at) + STOP_S + reload_s
+        swap_s = self._swap_s(demand, reload_s)
+        otherwise_s = self._costs_s(victims, at, sleep=sleep) + STOP_S + reload_s
         if best.loss_s + swap_s >= otherwise_s:
             return None
         why = (
@@ -759,9 +763,9 @@ class Scheduler:
     def _barred_anywhere(self, demand: Demand, at: float) -> bool:
         return bool(self.pool.breakers.open_for(demand.model, at))
 
-    def _costs_s(self, victims: Iterable[ReplicaId], at: float) -> float:
+    def _costs_s(self, victims: Iterable[ReplicaId], at: float, *, sleep: bool = False) -> float:
         chosen = set(victims)
-        return sum(each.loss_s for each in self.residents(at) if each.id in chosen)
+        return sum(each.loss_s for each in self.residents(at, sleep=sleep) if each.id in chosen)
 
     def _shed(self, at: float, only: Queued | None = None, without: Queued | None = None) -> list[Command]:
         """Refuse those whose turn would come long after their deadline, of all or of one, were `without` not there."""
