@@ -21,7 +21,7 @@ from heliosd.errors import SourceFailed
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
-from heliosd.lease import Judgement, Lease
+from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
 from heliosd.store.sharing import Shared
@@ -94,6 +94,10 @@ class TheNode(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def engine(self, replica: ReplicaId) -> Engine | None: ...
+
+    def start_so_far(self, replica: ReplicaId) -> StartSoFar | None: ...
+
+    def answered(self, replica: ReplicaId, asked_at: float, first_byte_at: float) -> None: ...
 
     def log_file(self, replica: ReplicaId) -> Path: ...
 

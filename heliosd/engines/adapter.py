@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -40,6 +39,8 @@ from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
+from heliosd.engines.progress import ADDRESS
+from heliosd.engines.start_clock import StartClock
 from heliosd.engines.tokenizers import Tokenizers, shared
 from heliosd.engines.worker import NAMES as OUR_WORKERS
 from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote, call_in_fork
@@ -64,18 +65,15 @@ class Launch:
         self._log_file = spec.log_file
         self._folder = tempfile.mkdtemp(prefix="e-", dir=zygote.folder)
         self._sockets = itertools.count()
-        self.context = ForkContext(
-            zygote, spec.log_file, {"VLLM_RPC_BASE_PATH": self._folder, **_child_environment(spec)}
-        )
-        self.marks: list[tuple[str, float]] = [("", time.monotonic())]
+        self.progress_address = f"{self._folder}/p"
+        environment = {"VLLM_RPC_BASE_PATH": self._folder, ADDRESS: self.progress_address, **_child_environment(spec)}
+        self.context = ForkContext(zygote, spec.log_file, environment)
+        self.mark = spec.clock.mark
         self._shares = not spec.engine_args.get("enable_prompt_embeds")  # that adds a token
 
-    def mark(self, step: str) -> None:
-        self.marks.append((step, time.monotonic()))
-
-    def begin_again(self) -> None:
+    def begin_again(self, clock: StartClock) -> None:
         """What is marked from here on is of another start: the engine becomes another model."""
-        self.marks = [("", time.monotonic())]
+        self.mark = clock.mark
 
     @property
     def processes(self) -> list[ForkedProcess]:

@@ -22,6 +22,7 @@ from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
+from heliosd.engines.progress import Hearing
 from heliosd.engines.surroundings import surroundings, vllm_version
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
 from heliosd.engines.zygote import Zygote
@@ -99,12 +100,15 @@ class VllmKind:
     async def start(self, spec: LaunchSpec) -> VllmEngine:
         """Start an engine. Raises EngineFailed with what vLLM said. Cancelling leaves no process."""
         await self.warm()
+        spec.clock.mark("zygote")
         if wrong := self._adapter.unknown_arguments(spec.engine_args, self._openai.fields):
             raise EngineFailed(f"cannot start {spec.served_names[0]}: {wrong}")
         # Engines that have ended are cycles, with 20 MiB, a thread and descriptors each. Left to itself Python collects
         # them after dozens of starts. What was frozen is not looked at, so that it takes 25 ms.
         await self._thread(gc.collect)
+        spec.clock.mark("collect")
         launch = await self._thread(partial(self._launch, spec))
+        hearing = Hearing(launch.progress_address, spec.clock)
         booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch)
         try:
             llm, registry, gauge = await asyncio.shield(booting)
@@ -120,6 +124,8 @@ class VllmKind:
             if not isinstance(failure, Exception):
                 raise
             raise await self._thread(partial(_why_not, spec, launch, failure)) from failure
+        finally:
+            hearing.close()
         return engine
 
     async def take_over(self, engine: Engine, spec: LaunchSpec) -> VllmEngine:
@@ -130,7 +136,7 @@ class VllmKind:
             await engine.stop()
             raise EngineFailed(f"cannot make a running engine {name}: it cannot read other weights")
         llm, launch = engine.hand_over()
-        launch.begin_again()
+        launch.begin_again(spec.clock)
         registry, gauge = self._adapter.Registry(), Gauge()
         other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
         try:
@@ -168,6 +174,7 @@ class VllmKind:
         return self._adapter.Launch(self._zygote, spec)
 
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
+        launch.mark("launch")
         with self._adapter.started_by(launch):
             config = self._adapter.engine_config(spec)
             launch.mark("configure")

@@ -76,6 +76,7 @@ from heliosd.wire.replicas import (
     SleepingReplicas,
     StoppedReplicas,
 )
+from heliosd.wire.timeline import SpanView, TimelineView
 
 __all__ = [
     "LARGEST",
@@ -147,11 +148,13 @@ __all__ = [
     "SizingView",
     "SleepingReplicas",
     "Snapshot",
+    "SpanView",
     "StartView",
     "StepView",
     "StoppedReplicas",
     "TermAccuracyView",
     "TermView",
+    "TimelineView",
     "TrainRequest",
     "TrainingView",
     "WeightsHeader",

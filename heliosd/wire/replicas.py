@@ -33,6 +33,7 @@ class ReplicaView(Wire):
 
 class LoadModel(Asked):
     model: str
+    stream: bool = Field(False, description="answer with events: `timeline` as each phase ends, then `done` or `error`")
 
 
 class SleepingReplicas(Wire):
