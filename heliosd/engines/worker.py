@@ -38,7 +38,7 @@ def _measured(base: Any) -> Any:
 
         def _helios_mark(self, step: str) -> None:
             self.helios_marks.append((step, time.monotonic()))
-            if self.rank == 0:
+            if getattr(self, "rank", 0) == 0:
                 say(*self.helios_marks[-1])
 
         def init_device(self) -> Any:

@@ -34,6 +34,8 @@ from heliosd.wire import (
     ReplicaView,
     SharedView,
     Snapshot,
+    SpanView,
+    TimelineView,
 )
 
 _RESPONSE = web.RequestKey("response", web.StreamResponse)
@@ -128,6 +130,21 @@ ESTIMATE = EstimateView(
 )
 
 
+TIMELINE = TimelineView(
+    replica="r1",
+    model="org/small",
+    state="ready",
+    began_at=1_000_000.0,
+    total_s=4.0,
+    other_s=1.0,
+    spans=[
+        SpanView(phase="fork", began_s=0.0, ended_s=0.5),
+        SpanView(phase="warm_up", began_s=1.5, ended_s=4.0),
+        SpanView(phase="capture", began_s=2.0, ended_s=3.0, within="warm_up"),
+    ],
+)
+
+
 class Refusal(Exception):
     """Makes a route answer with an ErrorBody."""
 
@@ -152,6 +169,7 @@ class StandIn:
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
+        self.timeline = TIMELINE
         self.plan = PlanView(placed=[], left=[], devices=[], committed_ratio=0.0)
         self.accuracy = AccuracyView(terms=[])
         self.cache = CacheView(models=[], logical_bytes=0, physical_bytes=0, ratio=1.0)
@@ -199,7 +217,8 @@ class StandIn:
         add("PUT", "/helios/v1/aliases/{alias:.+}", self._alias)
         add("DELETE", "/helios/v1/aliases/{alias:.+}", self._no_alias)
         add("GET", "/helios/v1/replicas", self._give(self._running))
-        add("POST", "/helios/v1/replicas", self._give(lambda: self.replicas[0]))
+        add("POST", "/helios/v1/replicas", self._load)
+        add("GET", "/helios/v1/replicas/{subject:.+}/timeline", self._give(lambda: self.timeline))
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
         add("GET", "/helios/v1/cache", self._give(lambda: self.cache))
         add("POST", "/helios/v1/cache/share", self._give(lambda: self.shared))
@@ -272,6 +291,19 @@ class StandIn:
                 await send("error", self.add_error.body)
             elif not self.cut:
                 await send("done", self.models[0].model_dump_json())
+        return request[_RESPONSE]
+
+    async def _load(self, request: web.Request) -> web.StreamResponse:
+        if not (await request.json()).get("stream"):
+            return web.json_response(_json(self.replicas[0]))
+        early = {"state": "starting", "spans": self.timeline.spans[:1], "expected": {"fork": 0.4}, "left_s": 3.0}
+        async with _sse(request) as send:
+            await send("timeline", self.timeline.model_copy(update=early).model_dump_json())
+            await send("timeline", self.timeline.model_dump_json())
+            if self.add_error:
+                await send("error", self.add_error.body)
+            elif not self.cut:
+                await send("done", self.replicas[0].model_dump_json())
         return request[_RESPONSE]
 
     async def _recording(self, request: web.Request) -> web.Response:
