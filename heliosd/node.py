@@ -608,6 +608,7 @@ class Node:
                     max_num_seqs=demand.max_num_seqs,
                     log_file=self.log_file(command.replica),
                     dtype=settings.dtype,
+                    revision=demand.revision,
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
                     engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},

@@ -29,6 +29,8 @@ class LaunchSpec:
     log_file: Path
     """Where the engine process's own output goes."""
     dtype: str = "auto"
+    revision: str = ""
+    """The digest of what is served; empty: nothing that depends on it is kept."""
     trust_remote_code: bool = False
     remote_code: bool = False
     """The model's configuration wants code that comes with it."""

@@ -25,6 +25,8 @@ from heliosd.engines.pressure import Gauge
 from heliosd.engines.progress import Hearing
 from heliosd.engines.surroundings import surroundings, vllm_version
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
+from heliosd.engines.warmup_facts import warmup_facts
+from heliosd.engines.warmups import Warmups
 from heliosd.engines.zygote import Zygote
 from heliosd.errors import EngineFailed, HeliosError
 
@@ -49,9 +51,17 @@ class VllmKind:
     """Starts vLLM engines on the host or on GPUs.
 
     `threads` is the number of CPU threads per engine on the host; None leaves one core to everything else.
+    `warmups`: where what engines compile is kept for the next start; None: it is not.
     """
 
-    def __init__(self, log_dir: Path, device: DeviceKind = DeviceKind.HOST, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        log_dir: Path,
+        device: DeviceKind = DeviceKind.HOST,
+        threads: int | None = None,
+        warmups: Warmups | None = None,
+    ) -> None:
+        self._warmups = warmups
         self.state = Warmth.COLD
         self.detail: str | None = None
         self._zygote = Zygote(PRELOAD, surroundings(device, threads, os.environ), log_dir / "zygote.log")
@@ -115,6 +125,7 @@ class VllmKind:
             swaps = self._adapter.can_swap(llm)
             engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=swaps)
             await engine.get_ready(self._openai)
+            launch.keep_warmup(self._pool)
         except BaseException as failure:
             launch.call_off()
             await asyncio.wait([booting])  # it ends at once: its processes are gone
@@ -171,7 +182,11 @@ class VllmKind:
         folder = spec.log_file.parent
         folder.mkdir(parents=True, exist_ok=True)
         remove_old(folder)
-        return self._adapter.Launch(self._zygote, spec)
+        warmup = None
+        if self._warmups is not None and (facts := warmup_facts(spec, self.version)):
+            warmup = self._warmups.take(facts)
+            spec.clock.mark("restore")
+        return self._adapter.Launch(self._zygote, spec, warmup)
 
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
         launch.mark("launch")

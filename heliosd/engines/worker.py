@@ -33,6 +33,8 @@ def _measured(base: Any) -> Any:
             self.helios_given_back_bytes = 0
             self.helios_pinned_bytes = 0
             self.helios_driver_tells = False
+            if os.environ.get("TORCH_COMPILE_DISABLE") == "0":
+                _compile_again()
             super().__init__(*args, **kwargs)
             self._helios_mark("engine")
 
@@ -136,6 +138,12 @@ def _measured(base: Any) -> Any:
 
     Measured.__name__ = Measured.__qualname__ = f"Measured{base.__name__}"
     return Measured
+
+
+def _compile_again() -> None:
+    """torch read when the zygote began that it shall compile nothing; this engine was started otherwise."""
+    config: Any = importlib.import_module("torch._dynamo.config")
+    config.disable = False
 
 
 @contextmanager
