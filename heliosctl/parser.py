@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         run,
         simulate,
         timeline,
+        warmups,
     )
 
     parser = argparse.ArgumentParser(
@@ -125,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     _connection(parser, None)
     commands = Commands(parser)
     starts = (run, models, cache, replicas, timeline, queue, pins)
-    for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys):
+    for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
         group.add(commands)
     return parser
 

@@ -158,6 +158,7 @@ class Daemon:
                 node=node,
                 journal=journal,
                 recording=recording,
+                warmups=self._warmups,
                 store=store,
                 keys=keys,
                 metrics=metrics,

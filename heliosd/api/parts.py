@@ -17,6 +17,7 @@ from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import Snapshot
 from heliosd.engines.engine import Engine, Reply, Request
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import SourceFailed
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
@@ -282,6 +283,8 @@ class Parts:
     """How each kind of engine does, by its name."""
     recording: TheRecording | None = None
     """None: switched off."""
+    warmups: Warmups | None = None
+    """What engines compiled; None: nothing is kept."""
     checks: tuple[Check, ...] = ()
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""

@@ -100,7 +100,7 @@ class Warmups:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self._live: set[Path] = set()
         """Folders of running engines."""
@@ -196,12 +196,12 @@ class Warmups:
         sizes = {key: manifest.size_bytes for key, manifest in self.kept().items()}
         by_age = sorted(sizes, key=self._used_at)
         for key in by_age:
-            if sum(sizes.values()) <= self._max_bytes:
+            if sum(sizes.values()) <= self.max_bytes:
                 return
             if key != but and not self._in_use.get(key):
                 self.remove(key)
                 del sizes[key]
-        if sum(sizes.values()) > self._max_bytes and not self._in_use.get(but):
+        if sum(sizes.values()) > self.max_bytes and not self._in_use.get(but):
             self.remove(but)
 
     def _used_at(self, key: str) -> float:

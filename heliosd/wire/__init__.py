@@ -77,6 +77,7 @@ from heliosd.wire.replicas import (
     StoppedReplicas,
 )
 from heliosd.wire.timeline import SpanView, TimelineView
+from heliosd.wire.warmups import WarmupList, WarmupView
 
 __all__ = [
     "LARGEST",
@@ -157,6 +158,8 @@ __all__ = [
     "TimelineView",
     "TrainRequest",
     "TrainingView",
+    "WarmupList",
+    "WarmupView",
     "WeightsHeader",
     "Wire",
     "WorthView",

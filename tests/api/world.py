@@ -26,6 +26,7 @@ from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, 
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
 from heliosd.engines.engine import Reply, Request
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
@@ -405,6 +406,7 @@ async def world(
     stalled_s: float = 60.0,
     tell_after_s: float = 1.0,
     recorded: bool = True,
+    warmups: Warmups | None = None,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets."""
     with tempfile.TemporaryDirectory() as name:
@@ -435,6 +437,7 @@ async def world(
             accuracy=accuracy,
             share=store.share,
             recording=MemoryRecording() if recorded else None,
+            warmups=warmups,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,

@@ -1,7 +1,9 @@
 """What engines compiled is kept, checked, and never used when it is not what was kept."""
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from heliosd.core.hardware import DeviceKind
-from heliosd.engines.warmup_facts import warmup_facts
+from heliosd.engines.warmup_facts import device_facts, engine_facts, warmup_facts
+from heliosd.engines.warmup_pack import Fits, pack, unpack
 from heliosd.engines.warmups import FILES, LIVE, MANIFEST, Warmup, Warmups, WarmupSpoiled, key_of, parse_manifest
 from tests.engines.answers import HOST, spec
 
@@ -174,3 +177,93 @@ def test_engines_that_compile_nothing_have_no_warm_up(tmp_path: Path) -> None:
     assert all(other is not None and key_of(other) != key_of(facts) for other in others)
     again = warmup_facts(replace(compiles, kv_cache_bytes=1), "1")
     assert again == facts, "the size of the KV cache changes no code"
+
+
+def packed_for(engine: str = "1", device: str = "this machine") -> dict[str, str]:
+    return {**engine_facts(engine), **device_facts(replace(HOST, name=device)), "revision": "abc"}
+
+
+FITS = Fits(["1"], [HOST], 10_000)
+
+
+def packed(warmups: Warmups, facts: dict[str, str]) -> io.BytesIO:
+    compiled(warmups, facts=facts).release()
+    out = io.BytesIO()
+    pack(warmups, key_of(facts), out)
+    out.seek(0)
+    return out
+
+
+def test_a_peer_takes_in_what_was_packed_and_its_engine_finds_it(warmups: Warmups, tmp_path: Path) -> None:
+    peer = Warmups(tmp_path / "peer", 10_000)
+    peer.open()
+    facts = packed_for()
+    assert unpack(peer, packed(warmups, facts), FITS).facts == facts
+    assert found(peer.take(facts)) == {"kernel.so": "kernel"}
+
+
+def test_what_was_made_for_another_machine_is_refused_with_what_differs(warmups: Warmups) -> None:
+    with pytest.raises(WarmupSpoiled, match="its engine is 2, and here it is 1"):
+        unpack(warmups, packed(warmups, packed_for(engine="2")), FITS)
+    with pytest.raises(WarmupSpoiled, match="its device is H100, and here it is this machine"):
+        unpack(warmups, packed(warmups, packed_for(device="H100")), FITS)
+    with pytest.raises(WarmupSpoiled, match="no device here"):
+        unpack(warmups, packed(warmups, packed_for()), Fits(["1"], [], 10_000))
+    with pytest.raises(WarmupSpoiled, match=r"engines\.warmup_cache is 5 B"):
+        unpack(warmups, packed(warmups, packed_for()), Fits(["1"], [HOST], 5))
+
+
+def tampered(
+    original: io.BytesIO, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]
+) -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=original) as before, tarfile.open(fileobj=out, mode="w") as after:
+        for entry in before:
+            content = before.extractfile(entry)
+            assert content is not None
+            if (changed := change(entry, content.read())) is not None:
+                after.addfile(changed[0], io.BytesIO(changed[1]))
+    out.seek(0)
+    return out
+
+
+def _other_content(entry: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    return entry, data.replace(b"kernel", b"evil!!") if entry.name.endswith(".so") else data
+
+
+def _other_name(entry: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    if entry.name.endswith(".so"):
+        entry.name = "files/../../escaped.so"
+    return entry, data
+
+
+def _a_link(entry: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    if entry.name.endswith(".so"):
+        entry.type, entry.linkname, entry.size = tarfile.SYMTYPE, "/etc/passwd", 0
+    return entry, data
+
+
+def _without_files(entry: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes] | None:
+    return None if entry.name.endswith(".so") else (entry, data)
+
+
+def _without_manifest(entry: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes] | None:
+    return None if entry.name == MANIFEST else (entry, data)
+
+
+@pytest.mark.parametrize("change", [_other_content, _other_name, _a_link, _without_files, _without_manifest])
+def test_a_tar_that_was_tampered_with_is_refused_and_leaves_nothing(
+    warmups: Warmups, tmp_path: Path, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]
+) -> None:
+    peer = Warmups(tmp_path / "peer", 10_000)
+    peer.open()
+    with pytest.raises(WarmupSpoiled, match="cannot take in the warm-up"):
+        unpack(peer, tampered(packed(warmups, packed_for()), change), FITS)
+    assert peer.kept() == {}
+    assert not [path for path in tmp_path.rglob("*.so") if "peer" in path.parts or path.name == "escaped.so"]
+
+
+@pytest.mark.parametrize("text", [b"", b"no tar at all" * 100])
+def test_what_is_no_tar_is_refused(warmups: Warmups, text: bytes) -> None:
+    with pytest.raises(WarmupSpoiled, match="cannot take in the warm-up"):
+        unpack(warmups, io.BytesIO(text), FITS)

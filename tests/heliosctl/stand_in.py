@@ -36,6 +36,7 @@ from heliosd.wire import (
     Snapshot,
     SpanView,
     TimelineView,
+    WarmupView,
 )
 
 _RESPONSE = web.RequestKey("response", web.StreamResponse)
@@ -170,6 +171,10 @@ class StandIn:
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
         self.timeline = TIMELINE
+        self.warmups = [
+            WarmupView(key="3fa9" * 8, facts={"revision": "ab" * 32, "engine": "0.32.0"}, files=2, size_bytes=MiB)
+        ]
+        self.packed = b"as packed"
         self.plan = PlanView(placed=[], left=[], devices=[], committed_ratio=0.0)
         self.accuracy = AccuracyView(terms=[])
         self.cache = CacheView(models=[], logical_bytes=0, physical_bytes=0, ratio=1.0)
@@ -236,6 +241,10 @@ class StandIn:
         add("POST", "/helios/v1/keys", self._key)
         add("PATCH", "/helios/v1/keys/{name}", self._change_key)
         add("DELETE", "/helios/v1/keys/{name}", self._no_key)
+        add("GET", "/helios/v1/warmups", self._give(lambda: {"warmups": _dump(self.warmups)}))
+        add("GET", "/helios/v1/warmups/{key}", self._pack)
+        add("POST", "/helios/v1/warmups", self._unpack)
+        add("DELETE", "/helios/v1/warmups/{key}", self._give(lambda: self.warmups.pop()))
         add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/completions", self._complete)
@@ -243,7 +252,8 @@ class StandIn:
 
     @web.middleware
     async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else None
+        as_json = request.can_read_body and request.content_type == "application/json"
+        body = await request.json() if as_json else None
         self.asked.append((request.method, request.path, dict(request.query), body))
         try:
             if refusal := self.refusals.get(f"{request.method} {request.path}"):
@@ -305,6 +315,13 @@ class StandIn:
             elif not self.cut:
                 await send("done", self.replicas[0].model_dump_json())
         return request[_RESPONSE]
+
+    async def _pack(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.packed, content_type="application/x-tar")
+
+    async def _unpack(self, request: web.Request) -> web.Response:
+        self.packed = await request.read()
+        return web.json_response(_json(self.warmups[0]))
 
     async def _recording(self, request: web.Request) -> web.Response:
         return web.Response(text=self.recording, content_type="application/x-ndjson")
