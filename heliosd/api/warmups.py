@@ -10,7 +10,7 @@ from heliosd.api.asked import json_of
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.engines.warmup_pack import Fits, pack, unpack
-from heliosd.engines.warmups import Manifest, Warmups
+from heliosd.engines.warmups import Manifest, Warmups, WarmupSpoiled
 from heliosd.errors import BadRequest, NotFound
 from heliosd.wire import WarmupList, WarmupView
 
@@ -41,9 +41,12 @@ async def list_warmups(request: web.Request, parts: Parts) -> web.StreamResponse
 
 async def export(request: web.Request, parts: Parts) -> web.StreamResponse:
     warmups = _kept(parts)
-    key = await _found(warmups, request.match_info["key"])
+    key, _ = await _found(warmups, request.match_info["key"])
     with tempfile.TemporaryFile() as packed:
-        await asyncio.to_thread(pack, warmups, key, packed)
+        try:
+            await asyncio.to_thread(pack, warmups, key, packed)
+        except (WarmupSpoiled, FileNotFoundError) as error:  # since it was listed
+            raise NotFound(f"cannot pack the warm-up {key}: it is gone or spoiled", code="warmup_not_found") from error
         size_bytes = packed.tell()
         packed.seek(0)
         response = web.StreamResponse(headers={"Content-Type": _MEDIA, "Content-Length": str(size_bytes)})
@@ -62,31 +65,34 @@ async def take_in(request: web.Request, parts: Parts) -> web.StreamResponse:
     with tempfile.TemporaryFile() as packed:
         async for block in request.content.iter_chunked(_BLOCK_BYTES):
             if packed.tell() + len(block) > 2 * warmups.max_bytes:
-                raise BadRequest("cannot take in the warm-up: it is larger than engines.warmup_cache")
+                why = "cannot take in the warm-up: it is larger than engines.warmup_cache"
+                raise BadRequest(why, code="warmup_spoiled")
             await asyncio.to_thread(packed.write, block)
         packed.seek(0)
-        manifest = await asyncio.to_thread(unpack, warmups, packed, fits)
+        try:
+            manifest = await asyncio.to_thread(unpack, warmups, packed, fits)
+        except WarmupSpoiled as error:
+            raise BadRequest(error.message, code="warmup_spoiled") from error
     return json_of(_view(manifest))
 
 
 async def remove(request: web.Request, parts: Parts) -> web.StreamResponse:
     warmups = _kept(parts)
-    key = await _found(warmups, request.match_info["key"])
-    view = _view(await asyncio.to_thread(warmups.check, key))
+    key, view = await _found(warmups, request.match_info["key"])
     await asyncio.to_thread(warmups.remove, key)
     return json_of(view)
 
 
-async def _found(warmups: Warmups, begin: str) -> str:
-    """The whole key that begins so, where one does."""
-    keys = await asyncio.to_thread(warmups.kept)
-    found = [key for key in keys if key.startswith(begin) and _KEY.fullmatch(key)]
+async def _found(warmups: Warmups, begin: str) -> tuple[str, WarmupView]:
+    """The whole key that begins so, where one does, and what is kept under it. Raises NotFound."""
+    kept = await asyncio.to_thread(warmups.kept)
+    found = [key for key in kept if key.startswith(begin) and _KEY.fullmatch(key)]
     if len(found) != 1:
         why = f"{len(found)} are kept under keys that begin so" if found else "none is kept under it"
         raise NotFound(
             f"cannot find the warm-up {begin}: {why}; `heliosctl warmups ls` lists them", code="warmup_not_found"
         )
-    return found[0]
+    return found[0], _view(kept[found[0]])
 
 
 ROUTES = (

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from heliosd.errors import BadRequest
+from heliosd.errors import HeliosError
 
 log = logging.getLogger("heliosd.engines")
 
@@ -40,10 +40,8 @@ _VARIABLES = {
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-class WarmupSpoiled(BadRequest):
+class WarmupSpoiled(HeliosError):
     """What is kept is not what was kept, or is not to be trusted."""
-
-    code = "warmup_spoiled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class StandIn:
         add("GET", "/helios/v1/warmups", self._give(lambda: {"warmups": _dump(self.warmups)}))
         add("GET", "/helios/v1/warmups/{key}", self._pack)
         add("POST", "/helios/v1/warmups", self._unpack)
-        add("DELETE", "/helios/v1/warmups/{key}", self._give(lambda: self.warmups.pop()))
+        add("DELETE", "/helios/v1/warmups/{key}", self._give(self.warmups.pop))
         add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/completions", self._complete)
