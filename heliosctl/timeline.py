@@ -38,15 +38,17 @@ def load_watched(client: Client, model: str) -> tuple[Any, Any]:
     from heliosctl.timeline_bars import ended_line
     from heliosd.wire import TimelineView
 
-    last, told = None, set[tuple[str, str]]()
+    last, seen, told = None, set[str](), set[tuple[str, str]]()
     with client.stream("POST", "/helios/v1/replicas", {"model": model, "stream": True}) as stream:
         for event in stream:
             match event.kind:
                 case "timeline":
                     last = json.loads(event.data)
                     view = TimelineView.model_validate(last)
+                    if view.state == "starting":
+                        seen.add(view.replica)  # what was ready before is no news
                     for span in view.spans:
-                        if (view.replica, span.phase) not in told and view.state == "starting":
+                        if (view.replica, span.phase) not in told and view.replica in seen:
                             say(ended_line(span, view))
                         told.add((view.replica, span.phase))
                 case "error":

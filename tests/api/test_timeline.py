@@ -2,6 +2,7 @@
 
 import json
 
+from heliosd.core.lifecycle import State
 from heliosd.core.timeline import Span, Timeline, as_rows
 from heliosd.lease import StartSoFar
 from heliosd.wire import TimelineView
@@ -69,3 +70,11 @@ async def test_the_first_answer_of_a_replica_is_told_to_the_node(it: World) -> N
         await response.read()
     ((replica, first_byte_s),) = it.node.answers
     assert replica == "r-tiny" and first_byte_s >= 0
+
+
+async def test_the_list_of_replicas_tells_how_far_a_start_is(it: World) -> None:
+    it.node.engines["tiny"].state = State.STARTING
+    it.node.starts["r-tiny"] = StartSoFar(Timeline(SPANS, 3.0), True, 3.0, (("warm_up", 2.0),), 2.0)
+    async with it.local.get("/helios/v1/replicas") as response:
+        view = next(row for row in (await response.json())["replicas"] if row["id"] == "r-tiny")
+    assert (view["phases"], view["left_s"]) == ({"fork": 0.5, "weights": 2.5}, 2.0)

@@ -171,6 +171,8 @@ class StandIn:
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
         self.timeline = TIMELINE
+        self.early = True
+        """A load is a start, which is told of before it is over."""
         self.warmups = [
             WarmupView(key="3fa9" * 8, facts={"revision": "ab" * 32, "engine": "0.32.0"}, files=2, size_bytes=MiB)
         ]
@@ -308,7 +310,8 @@ class StandIn:
             return web.json_response(_json(self.replicas[0]))
         early = {"state": "starting", "spans": self.timeline.spans[:1], "expected": {"fork": 0.4}, "left_s": 3.0}
         async with _sse(request) as send:
-            await send("timeline", self.timeline.model_copy(update=early).model_dump_json())
+            if self.early:
+                await send("timeline", self.timeline.model_copy(update=early).model_dump_json())
             await send("timeline", self.timeline.model_dump_json())
             if self.add_error:
                 await send("error", self.add_error.body)

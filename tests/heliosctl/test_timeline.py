@@ -25,9 +25,19 @@ def test_timeline_as_json_is_the_bodys_own(daemon, ctl):
 def test_load_tells_each_phase_as_it_ends_and_then_all(daemon, ctl):
     ended = ctl("load", "org/small", "--timeline")
     assert ended.code == 0
-    assert ended.err.splitlines() == ["+500 ms  fork took 500 ms, 400 ms expected; 3.0 s left"]
+    assert ended.err.splitlines() == [
+        "+500 ms  fork took 500 ms, 400 ms expected; 3.0 s left",
+        "+4.0 s  warm_up took 2.5 s",
+        "+3.0 s  capture took 1.0 s",
+    ]
     assert ended.out.startswith("r1 of org/small started in 4.0 s\n")
     assert daemon.asked[-1][3] == {"model": "org/small", "stream": True}
+
+
+def test_of_a_replica_that_was_ready_only_the_chart_is_shown(daemon, ctl):
+    daemon.early = False
+    ended = ctl("load", "org/small", "--timeline")
+    assert (ended.err, ended.out.splitlines()[0]) == ("", "r1 of org/small started in 4.0 s")
 
 
 def test_load_with_a_timeline_fails_as_without(daemon, ctl):
