@@ -186,7 +186,12 @@ class VllmKind:
         if self._warmups is not None and (facts := warmup_facts(spec, self.version)):
             warmup = self._warmups.take(facts)
             spec.clock.mark("restore")
-        return self._adapter.Launch(self._zygote, spec, warmup)
+        try:
+            return self._adapter.Launch(self._zygote, spec, warmup)
+        except BaseException:
+            if warmup is not None:
+                warmup.release()
+            raise
 
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
         launch.mark("launch")
