@@ -9,8 +9,9 @@ from aiohttp import web
 from heliosd.api.asked import json_of
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
+from heliosd.engines.warmup_manifest import Manifest, WarmupSpoiled
 from heliosd.engines.warmup_pack import Fits, pack, unpack
-from heliosd.engines.warmups import Manifest, Warmups, WarmupSpoiled
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import BadRequest, NotFound
 from heliosd.wire import WarmupList, WarmupView
 

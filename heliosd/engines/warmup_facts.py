@@ -10,7 +10,7 @@ from pathlib import Path
 
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.engines.engine import LaunchSpec
-from heliosd.engines.warmups import facts_of
+from heliosd.engines.warmup_manifest import facts_of
 
 _COMPILERS = ("torch", "triton", "flashinfer-python")
 
@@ -32,6 +32,7 @@ def warmup_facts(spec: LaunchSpec, engine: str | None) -> Mapping[str, str] | No
             **engine_facts(engine or "unknown"),
             **device_facts(spec.devices[0]),
             "devices": len(spec.devices),
+            "stages": spec.pipeline_parallel,
             "dtype": spec.dtype,
             "max_model_len": spec.max_model_len,
             "max_num_seqs": spec.max_num_seqs,

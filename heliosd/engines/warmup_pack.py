@@ -16,7 +16,8 @@ from typing import IO
 from heliosd.core.hardware import Device
 from heliosd.core.units import format_bytes
 from heliosd.engines.warmup_facts import device_facts, engine_facts
-from heliosd.engines.warmups import FILES, LIVE, MANIFEST, Manifest, Warmups, WarmupSpoiled, parse_manifest
+from heliosd.engines.warmup_manifest import Manifest, WarmupSpoiled, parse_manifest
+from heliosd.engines.warmups import FILES, LIVE, MANIFEST, Warmups
 
 LONGEST_MANIFEST_BYTES = 64 * 1024 * 1024
 

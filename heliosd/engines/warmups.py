@@ -13,23 +13,19 @@ Everything here blocks: call it from a thread.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-from heliosd.errors import HeliosError
+from heliosd.engines.warmup_manifest import KeptFile, Manifest, WarmupSpoiled, key_of, parse_manifest
 
 log = logging.getLogger("heliosd.engines")
 
 MANIFEST, FILES, LIVE = "manifest.json", "files", "live"
-MOST_FILES = 100_000
 _VARIABLES = {
     "VLLM_CACHE_ROOT": "vllm",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
@@ -38,59 +34,6 @@ _VARIABLES = {
 }
 """What tells an engine's libraries where to keep what they compile, and the folder for each."""
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
-
-class WarmupSpoiled(HeliosError):
-    """What is kept is not what was kept, or is not to be trusted."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFile:
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What is kept of one warm-up, and what it was made for."""
-
-    facts: Mapping[str, str]
-    files: Mapping[str, KeptFile]
-    """By path, relative and with slashes."""
-
-    @property
-    def key(self) -> str:
-        return key_of(self.facts)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files.values())
-
-    def to_json(self) -> bytes:
-        files = {path: [file.sha256, file.size_bytes] for path, file in sorted(self.files.items())}
-        return json.dumps({"facts": dict(self.facts), "files": files}, indent=1).encode()
-
-
-def key_of(facts: Mapping[str, str]) -> str:
-    """The name of what is kept for an engine of these facts: equal ones compile alike."""
-    return hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def parse_manifest(text: bytes) -> Manifest:
-    """Raises WarmupSpoiled for what was not written by `Manifest.to_json`, and for paths that lead elsewhere."""
-    try:
-        whole = json.loads(text)
-        facts = {str(name): str(value) for name, value in whole["facts"].items()}
-        files = {str(path): KeptFile(str(sha256), int(size)) for path, (sha256, size) in whole["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WarmupSpoiled(f"cannot read a warm-up's manifest: {error!r}") from error
-    for path in files:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or str(pure) != path or "\0" in path or path == ".":
-            raise WarmupSpoiled(f"cannot use a warm-up: its file {path!r} lies outside of its folder")
-    if len(files) > MOST_FILES or any(file.size_bytes < 0 for file in files.values()):
-        raise WarmupSpoiled(f"cannot use a warm-up of {len(files)} files: at most {MOST_FILES} are taken")
-    return Manifest(facts, files)
 
 
 class Warmups:
@@ -313,8 +256,3 @@ def _copy_checked(source: Path, target: Path, expected: KeptFile) -> None:
         raise WarmupSpoiled(f"cannot use {source}: it has {told.st_size} bytes, and {expected.size_bytes} were kept")
     if _copy(source, target) != expected:
         raise WarmupSpoiled(f"cannot use {source}: it is not what was kept (its SHA-256 differs)")
-
-
-def facts_of(told: Mapping[str, Any]) -> dict[str, str]:
-    """Facts as text, always written alike."""
-    return {name: each if isinstance(each, str) else json.dumps(each, sort_keys=True) for name, each in told.items()}

@@ -36,6 +36,8 @@ def _measured(base: Any) -> Any:
             if os.environ.get("TORCH_COMPILE_DISABLE") == "0":
                 _compile_again()
             super().__init__(*args, **kwargs)
+            if getattr(self, "rank", 0) == 0:
+                say("fork", forked.born_at)
             self._helios_mark("engine")
 
         def _helios_mark(self, step: str) -> None:

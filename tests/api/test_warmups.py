@@ -7,7 +7,8 @@ import pytest
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.names import DeviceId
 from heliosd.engines.warmup_facts import device_facts, engine_facts
-from heliosd.engines.warmups import Warmups, key_of
+from heliosd.engines.warmup_manifest import key_of
+from heliosd.engines.warmups import Warmups
 from tests.api.world import World, world
 
 FACTS = {

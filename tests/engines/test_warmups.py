@@ -12,8 +12,9 @@ import pytest
 
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.warmup_facts import device_facts, engine_facts, warmup_facts
+from heliosd.engines.warmup_manifest import WarmupSpoiled, key_of, parse_manifest
 from heliosd.engines.warmup_pack import Fits, pack, unpack
-from heliosd.engines.warmups import FILES, LIVE, MANIFEST, Warmup, Warmups, WarmupSpoiled, key_of, parse_manifest
+from heliosd.engines.warmups import FILES, LIVE, MANIFEST, Warmup, Warmups
 from tests.engines.answers import HOST, spec
 
 FACTS = {"revision": "abc", "device": "H100"}

@@ -10,7 +10,8 @@ import pytest_asyncio
 from heliosd.core.units import MiB
 from heliosd.engines.vllm import VllmKind
 from heliosd.engines.warmup_facts import warmup_facts
-from heliosd.engines.warmups import Warmups, key_of
+from heliosd.engines.warmup_manifest import key_of
+from heliosd.engines.warmups import Warmups
 from tests.engines.answers import chat, spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
