@@ -4,13 +4,14 @@ It stands on http.client alone, because a command line tool is started often and
 """
 
 import http.client
+import io
 import json
 import os
 import socket
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from heliosctl.exits import Exit, Failure, exit_for
@@ -69,6 +70,20 @@ class Client:
             if rest:
                 yield rest.decode(errors="replace")
 
+    def download(self, path: str, out: IO[bytes]) -> None:
+        """Write the bytes at `path` to a file. Raises Failure."""
+        with self._response("GET", path, None, None) as response:
+            length, written = response.getheader("content-length"), 0
+            for chunk in self._chunks(response, "GET", path):
+                written += out.write(chunk)
+        if length is not None and written != int(length):
+            raise Failure(f"cannot finish GET {path}: {written} of {length} bytes came", Exit.UNREACHABLE)
+
+    def upload(self, path: str, content: IO[bytes]) -> Any:
+        """Post a file's bytes and return the JSON answered. Raises Failure."""
+        with self._response("POST", path, content, None) as response, self._reading("POST", path):
+            return json.loads(response.read())
+
     @contextmanager
     def _response(
         self, method: str, path: str, body: object, query: Query | None
@@ -79,8 +94,11 @@ class Client:
         headers = {"accept": "application/json, text/event-stream, text/plain"}
         if isinstance(self.place, TcpPlace) and self.place.key:
             headers["authorization"] = f"Bearer {self.place.key}"
-        payload = None
-        if body is not None:
+        payload: bytes | io.BufferedIOBase | None = None
+        if isinstance(body, io.BufferedIOBase):
+            payload = body
+            headers["content-type"] = "application/octet-stream"
+        elif body is not None:
             payload = json.dumps(body).encode()
             headers["content-type"] = "application/json"
         try:

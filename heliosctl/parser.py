@@ -111,6 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
         replicas,
         run,
         simulate,
+        timeline,
+        warmups,
     )
 
     parser = argparse.ArgumentParser(
@@ -123,22 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    for group in (
-        run,
-        models,
-        cache,
-        replicas,
-        queue,
-        pins,
-        estimate,
-        plan,
-        simulate,
-        replay,
-        journal,
-        node,
-        cluster,
-        keys,
-    ):
+    starts = (run, models, cache, replicas, timeline, queue, pins)
+    for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
         group.add(commands)
     return parser
 

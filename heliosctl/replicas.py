@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heliosctl.client import connect, quoted
 from heliosctl.exits import Exit, Failure
@@ -47,10 +47,11 @@ def add(commands: "Commands") -> None:
         "load",
         load,
         "start a replica of a model and wait until it is ready",
-        ["heliosctl load org/name"],
+        ["heliosctl load org/name", "heliosctl load org/name --timeline"],
         listing=True,
     )
     command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    command.add_argument("--timeline", action="store_true", help="tell each phase as it ends, then show all as a chart")
 
     command = commands.add(
         "stop",
@@ -73,7 +74,7 @@ def add(commands: "Commands") -> None:
     command.add_argument("subject", metavar="MODEL|REPLICA", help="what shall sleep")
 
     command = commands.add(
-        "wake", load, "wake a model, or start it where it does not sleep", ["heliosctl wake org/name"], listing=True
+        "wake", wake, "wake a model, or start it where it does not sleep", ["heliosctl wake org/name"], listing=True
     )
     command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
 
@@ -131,10 +132,25 @@ def sleep(args: Namespace) -> Exit:
     return Exit.OK
 
 
+def wake(args: Namespace) -> Exit:
+    return _loaded(args, connect(args).call("POST", "/helios/v1/replicas", {"model": args.model}))
+
+
 def load(args: Namespace) -> Exit:
+    if not args.timeline:
+        return wake(args)
+    from heliosctl.timeline import chart_of, load_watched
+
+    replica, timeline = load_watched(connect(args), args.model)
+    if timeline is None:
+        return _loaded(args, replica)
+    show(args.output, timeline, lambda wide: chart_of(timeline))
+    return Exit.OK
+
+
+def _loaded(args: Namespace, body: Any) -> Exit:
     from heliosd.wire import ReplicaView
 
-    body = connect(args).call("POST", "/helios/v1/replicas", {"model": args.model})
     replica = ReplicaView.model_validate(body)
     held = replica.measured or replica.predicted
     say(

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from heliosd.config_values import (
     AbsolutePath,
+    Bytes,
     BytesAboveZero,
     BytesOrAuto,
     BytesOrShare,
@@ -154,6 +155,9 @@ class EnginesSection(Section):
     preload: bool = Field(True, description="Keep an engine process preloaded, so that models start in seconds.")
     threads: CountOrAuto = Field(None, description='CPU threads per engine on the host. "auto": as the cores allow.')
     start_timeout_s: SecondsAboveZero = Field(600.0, description="An engine that is not ready by then has failed.")
+    warmup_cache: Bytes = Field(
+        8192 * MiB, description="What engines compiled is kept for their next start, up to so much; 0 keeps nothing."
+    )
     kv_cache: BytesOrAuto = Field(None, description='KV cache per device. "auto": from the model and what is free.')
     max_num_seqs: CountOrAuto = Field(
         None, description='Sequences one engine works on at once. "auto": 32 on the host, 256 on a GPU.'

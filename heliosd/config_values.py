@@ -148,6 +148,7 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+Bytes = Annotated[int, PlainValidator(_size), PlainSerializer(write_bytes)]
 BytesAboveZero = Annotated[int, PlainValidator(_size_above_zero), PlainSerializer(write_bytes)]
 BytesOrAuto = Annotated[
     int | None, PlainValidator(_size_or_auto), PlainSerializer(lambda n: AUTO if n is None else write_bytes(n))

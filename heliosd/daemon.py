@@ -53,6 +53,7 @@ from heliosd.engines.engine import EngineKind
 from heliosd.engines.pool import Pool
 from heliosd.engines.simulated import SimulatedKind
 from heliosd.engines.vllm import VllmKind
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
 from heliosd.node import Node
@@ -98,6 +99,7 @@ class Daemon:
         self._models_changed = asyncio.Event()
         self._models_changed.set()  # for those who have not heard of any model yet
         self._node: Node | None = None
+        self._warmups: Warmups | None = None
         self._warnings: list[str] = []
 
     async def run(self) -> None:
@@ -121,6 +123,7 @@ class Daemon:
         settings = self._settings
         journal, metrics = Journal(database), Metrics()
         log_dir = settings.node.state_dir / "logs"
+        self._warmups = await self._keep_warmups()
         probe, kinds = await self._choose_devices(log_dir)
         ending.push_async_callback(probe.close)
         inbox: asyncio.Queue[Event] = asyncio.Queue()
@@ -155,6 +158,7 @@ class Daemon:
                 node=node,
                 journal=journal,
                 recording=recording,
+                warmups=self._warmups,
                 store=store,
                 keys=keys,
                 metrics=metrics,
@@ -235,7 +239,7 @@ class Daemon:
             self._warn(warning)
         if driver is not None and usable.gpus:
             probes.append(driver)
-            engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads)
+            engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads, self._warmups)
             kinds |= {DeviceKind.CUDA: engine, DeviceKind.MIG: engine}
         elif driver is not None:
             await driver.close()
@@ -243,10 +247,22 @@ class Daemon:
         host_bytes = settings.devices.host_bytes(total_bytes, gpus=gpus if usable.gpus else 0) if usable.host else 0
         if host_bytes:
             probes.append(HostProbe(capacity_bytes=host_bytes))
-            kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, settings.engines.threads)
+            kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, settings.engines.threads, self._warmups)
         if not probes and not usable.warnings:
             self._warn("there is no device for engines: no GPU was found, and devices.host_memory is 0")
         return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
+
+    async def _keep_warmups(self) -> Warmups | None:
+        settings = self._settings
+        if not settings.engines.warmup_cache:
+            return None
+        warmups = Warmups(settings.node.state_dir / "warmups", settings.engines.warmup_cache)
+        try:
+            await asyncio.to_thread(warmups.open)
+        except (HeliosError, OSError) as error:
+            self._warn(f"what engines compile is not kept: {error}")
+            return None
+        return warmups
 
     def _recording(self) -> Recording | None:
         settings = self._settings

@@ -12,6 +12,7 @@ from heliosd.core.names import parse_ref
 from heliosd.core.scheduler import Scheduler
 from heliosd.demands import Demands
 from heliosd.errors import HeliosError
+from heliosd.state.records import Records
 from heliosd.state.usage import UsageTable
 
 log = logging.getLogger("heliosd.node")
@@ -26,12 +27,14 @@ class Foresight:
     def __init__(
         self,
         table: UsageTable,
+        records: Records,
         demands: Demands,
         scheduler: Scheduler,
         post: Callable[[Event], None],
         now: Callable[[], float],
     ) -> None:
         self._table = table
+        self._records = records
         self._demands = demands
         self._scheduler = scheduler
         self._post = post
@@ -48,7 +51,8 @@ class Foresight:
         """To be awaited before the first request: what earlier lives knew, and the time of day."""
         known = await self._table.load()
         self._earlier = tuple(each.model for each in known)
-        self._post(UsageSeeded(self._now(), time.time() - self._now(), known))
+        starts = await self._records.starts()
+        self._post(UsageSeeded(self._now(), time.time() - self._now(), known, starts))
 
     async def keep(self) -> None:
         """Keep what is learned, until cancelled; a crash loses the last minute at most."""

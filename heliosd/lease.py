@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from heliosd.core.gist import gist
 from heliosd.core.messages import Footprint, RefusalCode, Refuse, Terms
 from heliosd.core.names import PeerName, ReplicaId, Ticket
+from heliosd.core.timeline import Timeline
 from heliosd.engines.engine import Engine
 from heliosd.errors import CannotFit, EngineFailed, HeliosError, NotFound, Unavailable
 from heliosd.estimation.account import DeviceAccount
@@ -36,6 +37,20 @@ class PeerLease:
 
 
 Lease = LocalLease | PeerLease
+
+
+@dataclass(frozen=True, slots=True)
+class StartSoFar:
+    """How far the start of a replica is, or how it went."""
+
+    timeline: Timeline
+    starting: bool
+    age_s: float
+    """Since the decision to start."""
+    expected: tuple[tuple[str, float], ...] = ()
+    """Seconds of each phase, as earlier starts tell; empty when it is over, or nothing is known."""
+    left_s: float | None = None
+    """Until it is ready, as far as earlier starts tell."""
 
 
 @dataclass(frozen=True, slots=True)

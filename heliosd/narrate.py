@@ -1,8 +1,6 @@
 """What the journal says of events and commands: one entry for each decision, with its reason."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import assert_never
 
 from heliosd.core.gist import gist
@@ -27,19 +25,21 @@ from heliosd.core.messages import (
 )
 from heliosd.core.names import ReplicaId
 from heliosd.core.scheduler import Scheduler
+from heliosd.core.timeline import Timeline, as_rows
 from heliosd.core.units import format_bytes
 from heliosd.state.journal import Journal
 
 
-def event_entry(
-    journal: Journal, event: Event, scheduler: Scheduler, phases: Mapping[str, float] = MappingProxyType({})
-) -> None:
-    """Note what happened, where nothing else tells of it. `phases`: seconds of the start that has ended."""
+def event_entry(journal: Journal, event: Event, scheduler: Scheduler, timeline: Timeline | None = None) -> None:
+    """Note what happened, where nothing else tells of it. `timeline`: of the start that has ended."""
     match event:
         case ReplicaBecameReady(replica=replica, measured=measured):
             model = _model(scheduler, replica)
             text = f"{replica} is ready, measured {format_bytes(measured.total_bytes)}"
-            found: dict[str, object] = {"measured": asdict(measured), "phases": dict(phases)}
+            found: dict[str, object] = {"measured": asdict(measured)}
+            if timeline is not None:
+                spans = as_rows(timeline.spans)
+                found |= {"phases": timeline.seconds(), "timeline": spans, "total_s": timeline.total_s}
             journal.note("ready", text, replica=replica, model=model, detail=found)
         case ReplicaSlept(replica=replica, level=level, residue=residue, host_bytes=host_bytes):
             text = (

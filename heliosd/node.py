@@ -41,6 +41,7 @@ from heliosd.core.messages import (
     Refuse,
     ReplicaBecameReady,
     ReplicaExited,
+    ReplicaProgressed,
     ReplicaSlept,
     ReplicaWoke,
     RequestArrived,
@@ -57,18 +58,21 @@ from heliosd.core.messages import (
 from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.peer_news import PeerNews
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
+from heliosd.core.rooms import expected
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
+from heliosd.core.timeline import Span, Timeline, as_rows
 from heliosd.demands import Demands
 from heliosd.devices import ram
 from heliosd.devices.probe import Probe
 from heliosd.engine_arguments import chosen_args
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
 from heliosd.engines.pool import Pool
+from heliosd.engines.start_clock import StartClock
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
 from heliosd.explain import Facts, facts
 from heliosd.foresight import Foresight
-from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, refusal_error
+from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, StartSoFar, refusal_error
 from heliosd.narrate import command_entry, event_entry
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
@@ -124,11 +128,15 @@ class Node:
         self._adapters = Adapters(store, journal, metrics, self.now)
         self._inbox = inbox
         self._recording = recording
-        self._foresight = Foresight(usage, demands, self._scheduler, self.post, self.now) if usage else None
+        self._foresight = Foresight(usage, records, demands, self._scheduler, self.post, self.now) if usage else None
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._peer_holds: tuple[tuple[PeerName, tuple[str, ...]], ...] = ()
         self._peer_news: tuple[PeerNews, ...] = ()
+        self._clocks: dict[ReplicaId, StartClock] = {}
+        """Of the starts of replicas that are there."""
+        self._first_words: dict[ReplicaId, Span] = {}
+        """Of them, where somebody waited for the start: from ready to the first byte of an answer."""
         self._told: dict[Ticket, Callable[[Hold], None]] = {}
         self._read_now = asyncio.Event()
         self._store_moved = asyncio.Event()
@@ -428,10 +436,13 @@ class Node:
             return Tick(self.now())
 
     def _handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
-        event_entry(self._journal, event, self._scheduler, self._phases(event))
+        event_entry(self._journal, event, self._scheduler, self._timeline(event))
         self._count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._keep_measurement(event), name=f"measure {event.replica}")
+        if isinstance(event, ReplicaExited):
+            self._clocks.pop(event.replica, None)
+            self._first_words.pop(event.replica, None)
         for command in self._decide(event):
             command_entry(self._journal, command, self._scheduler, self._models)
             self._perform(command, tasks)
@@ -452,10 +463,54 @@ class Node:
                 self._recording.note(self._scheduler, event, commands)
         return commands
 
-    def _phases(self, event: Event) -> Mapping[str, float]:
-        """Seconds of each phase of the start that the event tells of."""
-        engine = self.engine(event.replica) if isinstance(event, ReplicaBecameReady) else None
-        return engine.phases if engine else {}
+    def _timeline(self, event: Event) -> Timeline | None:
+        """Of the start that the event tells of."""
+        clock = self._clocks.get(event.replica) if isinstance(event, ReplicaBecameReady) else None
+        return clock.timeline(event.at) if clock else None
+
+    def _progressed(self, replica: ReplicaId, phase: str) -> None:
+        self.post(ReplicaProgressed(self.now(), replica, phase))
+
+    def _clock(self, replica: ReplicaId) -> StartClock:
+        """Of a start that was decided on; phases may be marked in any thread."""
+        loop, started_at = asyncio.get_running_loop(), self._scheduler.replicas[replica].started_at
+
+        def tell(phase: str) -> None:
+            with suppress(RuntimeError):  # the loop has ended; the start is about to
+                loop.call_soon_threadsafe(self._progressed, replica, phase)
+
+        clock = self._clocks[replica] = StartClock(started_at, tell, loop.time)
+        return clock
+
+    def answered(self, replica: ReplicaId, asked_at: float, first_byte_at: float) -> None:
+        """An engine has answered a request. The first answer to whoever waited for the start belongs to the start."""
+        there = self._scheduler.replicas.get(replica)
+        if there is None or there.ready_at is None or replica in self._first_words or asked_at > there.ready_at:
+            return
+        began_s, ended_s = there.ready_at - there.started_at, first_byte_at - there.started_at
+        span = self._first_words[replica] = Span("first_token", round(began_s, 4), round(ended_s, 4))
+        self._metrics.first_token(span.took_s)
+        text = f"{replica} gave its first word {ended_s:.2f} s after the decision to start it"
+        detail: dict[str, object] = {"timeline": as_rows([span])}
+        self._journal.note("first_token", text, replica=replica, model=there.demand.model, detail=detail)
+
+    def start_so_far(self, replica: ReplicaId) -> StartSoFar | None:
+        """The start of a replica that is there, under way or over; None for others."""
+        there, clock = self._scheduler.replicas.get(replica), self._clocks.get(replica)
+        if there is None or clock is None:
+            return None
+        starting = there.state is State.STARTING
+        known = expected(self._scheduler.usage, there.demand) if starting and not there.swapped else None
+        since_s = self.now() - (there.started_at if there.progressed_at is None else there.progressed_at)
+        told = clock.timeline(self.now() if starting else there.ready_at)
+        first = self._first_words.get(replica)
+        return StartSoFar(
+            timeline=Timeline((*told.spans, first), first.ended_s) if first else told,
+            starting=starting,
+            age_s=self.now() - there.started_at,
+            expected=known.phases if known else (),
+            left_s=known.left_s(there.phases_done, since_s) if known else None,
+        )
 
     def _count(self, event: Event) -> None:
         replica = (
@@ -467,7 +522,9 @@ class Node:
             return
         if isinstance(event, ReplicaBecameReady):
             engine = self.engine(replica.id)
-            self._metrics.replica_started(replica.demand.model, engine.phases if engine else {})
+            timeline = self._timeline(event)
+            phases = timeline.seconds() if timeline else engine.phases if engine else {}
+            self._metrics.replica_started(replica.demand.model, phases)
         elif isinstance(event, ReplicaExited) and event.cause is not None:
             self._metrics.replica_failed(replica.demand.model)
 
@@ -524,6 +581,8 @@ class Node:
 
     async def _launch(self, command: StartReplica) -> None:
         demand = command.demand
+        clock = self._clock(command.replica)
+        clock.mark("dispatch")
         settings = self._settings.for_model(demand.model)
         ledger = self._scheduler.ledger
         # Held to the end of the engine: it may read files late, and its ref may mean something else by then.
@@ -537,6 +596,7 @@ class Node:
                     self._pool.stop(command.takes_over)
                 self._pool.failed(command.replica, str(error))
                 return
+            clock.mark("resolve")
             await self._pool.run(
                 LaunchSpec(
                     replica=command.replica,
@@ -548,11 +608,13 @@ class Node:
                     max_num_seqs=demand.max_num_seqs,
                     log_file=self.log_file(command.replica),
                     dtype=settings.dtype,
+                    revision=demand.revision,
                     trust_remote_code=settings.trust_remote_code,
                     remote_code=demand.remote_code,
                     engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
                     sleep=self._scheduler.limits.sleep,
                     pipeline_parallel=demand.pipeline_parallel,
+                    clock=clock,
                 ),
                 takes_over=command.takes_over,
             )
@@ -563,7 +625,7 @@ class Node:
         if replica is None or engine is None:
             return
         kind = self._scheduler.ledger.devices[replica.devices[0]].kind
-        demand, basis = replica.demand, replica.demand.basis
+        demand, basis, timeline = replica.demand, replica.demand.basis, self._timeline(event)
         likely = basis.likely if basis else demand.per_device
         await self._records.add(
             Measurement(
@@ -575,6 +637,7 @@ class Node:
                 predicted=demand.per_device,
                 measured=event.measured,
                 phases=engine.phases,
+                timeline=timeline.spans if timeline and not replica.swapped else (),
                 likely=likely,
                 architecture=basis.architecture if basis else "",
                 device_name=basis.device_name if basis else "",

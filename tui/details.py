@@ -42,7 +42,11 @@ def _phases(replica: ReplicaView) -> Text:
     if not replica.phases:
         return Text("not started yet\n", "italic")
     total_s = sum(replica.phases.values())
-    text = Text(f"started in {format_seconds(total_s)}\n", "bold")
+    title = f"started in {format_seconds(total_s)}"
+    if replica.state == "starting":
+        left = "" if replica.left_s is None else f", {format_seconds(replica.left_s)} left"
+        title = f"starting, {format_seconds(total_s)} so far{left}"
+    text = Text(f"{title}\n", "bold")
     for name, span_s in replica.phases.items():
         cells = round(_BAR_WIDTH * span_s / total_s) if total_s > 0 else 0
         text.append(f"{name[:18]:<18} {format_seconds(span_s):>8} ", "not bold")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from heliosd.api.parts import Parts
 from heliosd.api.views import device_view, engine_kind_view, node_view, queue_view, replica_view
+from heliosd.core.lifecycle import State
 from heliosd.core.names import ReplicaId
 from heliosd.core.snapshot import ReplicaStatus
 from heliosd.core.snapshot import Snapshot as CoreSnapshot
@@ -47,10 +48,14 @@ def queue_of(parts: Parts, snapshot: CoreSnapshot) -> list[QueueView]:
 
 def replicas_of(parts: Parts, snapshot: CoreSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaView]:
     node, now = parts.node, time.time()
-    return [
-        replica_view(replica, node.engine(replica.id), node.log_file(replica.id), at=snapshot.at, now=now)
-        for replica in replicas
-    ]
+    views = []
+    for replica in replicas:
+        view = replica_view(replica, node.engine(replica.id), node.log_file(replica.id), at=snapshot.at, now=now)
+        so_far = node.start_so_far(replica.id) if replica.state is State.STARTING else None
+        if so_far is not None:
+            view = view.model_copy(update={"phases": so_far.timeline.seconds(), "left_s": so_far.left_s})
+        views.append(view)
+    return views
 
 
 def replica_now(parts: Parts, replica: ReplicaId) -> ReplicaView | None:

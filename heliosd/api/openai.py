@@ -126,6 +126,8 @@ async def _serve(
                 case LocalLease():
                     trace.replica = lease.replica
                     await _by_engine(request, lease.engine, named, reply)
+                    if trace.first_byte_s is not None:
+                        parts.node.answered(lease.replica, trace.started, trace.started + trace.first_byte_s)
                 case PeerLease():
                     trace.served_by = lease.peer
                     passed = _passed(request, trace.ticket, request.rel_url.raw_path, named, headers_for_peer(lease))

@@ -17,11 +17,12 @@ from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import Snapshot
 from heliosd.engines.engine import Engine, Reply, Request
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import SourceFailed
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
-from heliosd.lease import Judgement, Lease
+from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
 from heliosd.store.sharing import Shared
@@ -94,6 +95,10 @@ class TheNode(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def engine(self, replica: ReplicaId) -> Engine | None: ...
+
+    def start_so_far(self, replica: ReplicaId) -> StartSoFar | None: ...
+
+    def answered(self, replica: ReplicaId, asked_at: float, first_byte_at: float) -> None: ...
 
     def log_file(self, replica: ReplicaId) -> Path: ...
 
@@ -278,6 +283,8 @@ class Parts:
     """How each kind of engine does, by its name."""
     recording: TheRecording | None = None
     """None: switched off."""
+    warmups: Warmups | None = None
+    """What engines compiled; None: nothing is kept."""
     checks: tuple[Check, ...] = ()
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""

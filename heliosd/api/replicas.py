@@ -1,13 +1,28 @@
 """/helios/v1/replicas: what runs, start it, stop it."""
 
+import asyncio
+
 from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of, ref_of
+from heliosd.api.errors import error_body
 from heliosd.api.now import queue_of, replica_now, replicas_of
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.errors import Unavailable
-from heliosd.wire import LoadModel, QueueList, ReplicaList, ReplicaView, SleepingReplicas, StoppedReplicas
+from heliosd.api.sse import EventStream, event_stream, frame
+from heliosd.api.timeline import last_start, starting_now
+from heliosd.core.names import ModelRef
+from heliosd.errors import HeliosError, NotFound, Unavailable
+from heliosd.wire import (
+    ErrorBody,
+    LoadModel,
+    QueueList,
+    ReplicaList,
+    ReplicaView,
+    SleepingReplicas,
+    StoppedReplicas,
+    TimelineView,
+)
 
 
 async def list_replicas(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -22,11 +37,51 @@ async def queue(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 
 async def load(request: web.Request, parts: Parts) -> web.StreamResponse:
-    ref = ref_of((await body_of(request, LoadModel)).model)
-    replica = await parts.node.load(ref)
-    view = replica_now(parts, replica)
+    asked = await body_of(request, LoadModel)
+    ref = ref_of(asked.model)
+    if not asked.stream:
+        return json_of(await _loaded(parts, ref))
+    async with event_stream(request) as (stream, response):
+        async with asyncio.TaskGroup() as tasks:
+            telling = [tasks.create_task(_tell_start(parts, ref, stream)), tasks.create_task(stream.keep_alive())]
+            try:
+                last = frame("done", await _loaded(parts, ref))
+            except HeliosError as error:
+                last = frame("error", error_body(error))
+            for task in telling:
+                task.cancel()
+        if (timeline := await last_start(parts, str(ref))) is not None:
+            await stream.send(frame("timeline", timeline))
+        await stream.send(last)
+    return response
+
+
+async def _loaded(parts: Parts, ref: ModelRef) -> ReplicaView:
+    view = replica_now(parts, await parts.node.load(ref))
     if view is None:
         raise Unavailable(f"cannot show the replica of {ref}: it became ready and was stopped again at once")
+    return view
+
+
+async def _tell_start(parts: Parts, ref: ModelRef, stream: EventStream) -> None:
+    """Send the timeline of the replica that starts whenever a phase of it has ended, for ever."""
+    version, told = -1, (-1, "")
+    while True:
+        version = await parts.node.changed(version)
+        view = await starting_now(parts, str(ref))
+        if view is not None and told != (now := (len(view.spans), view.replica)):
+            told = now
+            await stream.send(frame("timeline", view))
+
+
+async def timeline(request: web.Request, parts: Parts) -> web.StreamResponse:
+    subject = request.match_info["subject"]
+    view = await last_start(parts, subject)
+    if view is None:
+        raise NotFound(
+            f"cannot show the start of {subject}: no replica of that name or model runs, and the journal tells of none",
+            code="replica_not_found",
+        )
     return json_of(view)
 
 
@@ -63,9 +118,23 @@ ROUTES = (
         load,
         Scope.ADMIN,
         "Start a model; answered when it is ready.",
-        Answer("the replica", ReplicaView),
+        Answer(
+            "the replica; with `stream` events",
+            ReplicaView,
+            events=(("timeline", TimelineView), ("done", ReplicaView), ("error", ErrorBody)),
+        ),
         body=LoadModel,
         errors=("model_not_found", "model_cannot_fit", "engine_failed", "draining", "queue_full", "queue_timeout"),
+    ),
+    Route(
+        "GET",
+        "/helios/v1/replicas/{subject:.+}/timeline",
+        timeline,
+        Scope.ADMIN,
+        "The start of a replica, or the last start of a model, phase by phase.",
+        Answer("its phases, with what is expected while it starts", TimelineView),
+        detail="`subject` is a replica's id or a model's ref. Of replicas that have ended the journal tells.",
+        errors=("replica_not_found",),
     ),
     Route(
         "DELETE",

@@ -15,6 +15,7 @@ from heliosd.api import (
     plan,
     recording,
     replicas,
+    warmups,
 )
 from heliosd.api.routes import Route
 
@@ -30,6 +31,7 @@ ROUTES: tuple[Route, ...] = (
     *feed.ROUTES,
     *explain.ROUTES,
     *recording.ROUTES,
+    *warmups.ROUTES,
     *log_lines.ROUTES,
     *admin.ROUTES,
     *health.ROUTES,

@@ -13,6 +13,7 @@ from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.peer_news import PeerNews
 from heliosd.core.remembered import Remembered
+from heliosd.core.start_forecast import SeenStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,17 @@ class ReplicaBecameReady:
     """How its engine can sleep on these devices."""
     swaps: bool = False
     """Its engine can become another model's of the same mould."""
+    phases: tuple[tuple[str, float], ...] = ()
+    """Seconds of each phase of its start, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaProgressed:
+    """A phase of a replica's start has ended."""
+
+    at: float
+    replica: ReplicaId
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +317,8 @@ class UsageSeeded:
     epoch_offset_s: float
     """Seconds since the epoch minus the node's clock."""
     models: tuple[Remembered, ...] = ()
+    starts: tuple[tuple[str, SeenStart], ...] = ()
+    """The last ones of each model, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +340,7 @@ Event = (
     RequestArrived
     | RequestReleased
     | ReplicaBecameReady
+    | ReplicaProgressed
     | ReplicaSlept
     | ReplicaWoke
     | ReplicaPressed

@@ -40,6 +40,10 @@ class Replica:
     prefixes: Prefixes = field(default_factory=Prefixes)
     died_while: State | None = None
     """What it was when its engine ended by itself."""
+    phases_done: tuple[str, ...] = ()
+    """Of its start."""
+    progressed_at: float | None = None
+    """When the last of them ended."""
     pressure: Pressure = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +52,11 @@ class Replica:
 
     def become(self, state: State) -> None:
         self.state = advance(self.state, state)
+
+    def progressed(self, phase: str, at: float) -> None:
+        """A phase of its start has ended."""
+        if self.state is State.STARTING:
+            self.phases_done, self.progressed_at = (*self.phases_done, phase), at
 
     @property
     def load(self) -> int:

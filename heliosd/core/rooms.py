@@ -8,6 +8,7 @@ from heliosd.core.messages import Demand
 from heliosd.core.names import DeviceId
 from heliosd.core.placement import Fits, MustWait, Placement, place
 from heliosd.core.replicas import Replica
+from heliosd.core.start_forecast import Expected
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import WarmPool
 
@@ -28,7 +29,14 @@ def takes_s(usage: Usage, demand: Demand, *, asleep: bool) -> float:
     now, count = demand.per_device, demand.device_count
     if asleep:
         return usage.wake(demand.model, now.weights_bytes * count)
+    if demand.model not in usage.reload_s and (like := expected(usage, demand)):
+        return like.total_s
     return usage.reload(demand.model, now.total_bytes * count)
+
+
+def expected(usage: Usage, demand: Demand) -> Expected | None:
+    """The phases of its start, from its own or from those of models like it; None when nobody can tell."""
+    return usage.starts.expected(demand.model, demand.per_device.weights_bytes * demand.device_count, demand.kinds)
 
 
 def find_room(

@@ -51,6 +51,7 @@ from heliosd.core.messages import (
     ReplicaDied,
     ReplicaExited,
     ReplicaPressed,
+    ReplicaProgressed,
     ReplicaSlept,
     ReplicaWoke,
     RequestArrived,
@@ -65,10 +66,11 @@ from heliosd.core.neighbours import UNKNOWN_WAIT_S, Neighbours
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.queue import Queue, Queued
 from heliosd.core.replicas import Replica
-from heliosd.core.rooms import Room, find_room, takes_s
+from heliosd.core.rooms import Room, expected, find_room, takes_s
 from heliosd.core.routing import choose
 from heliosd.core.shedding import overdue
 from heliosd.core.snapshot import Snapshot, Waiting
+from heliosd.core.start_forecast import Expected
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import Key, WarmPool
 
@@ -78,6 +80,8 @@ WORTH_MOVING_S = 1.0
 """Victims whose loss is expected to cost less are not moved elsewhere: to look for a place would not pay."""
 STOP_S = 1.0
 """What a stop is taken to last, when a client is told how long it will wait."""
+WORTH_NAMING_S = 1.0
+"""A phase of a start that is expected to take less is not told to who waits."""
 _UNSETTLED = frozenset({State.SLEEPING, State.STOPPING, State.FAILED})
 """Nobody knows at a reading how much of its memory such a replica has given back already."""
 KILLED = "killed by SIGKILL"
@@ -147,6 +151,9 @@ class Scheduler:
                 return self._released(event)
             case ReplicaBecameReady():
                 return self.pool.became_ready(event)
+            case ReplicaProgressed(at=at, replica=replica, phase=phase):
+                if replica in self.replicas:
+                    self.replicas[replica].progressed(phase, at)
             case ReplicaSlept():
                 self.ahead.preloads.gone(event.replica, event.at)
                 return self.pool.slept(event)
@@ -188,8 +195,8 @@ class Scheduler:
                 self.ahead.demands.clear()
             case ModelsKnown(sizes=sizes):
                 self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
-            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known):
-                self.usage.seeded(at, offset_s, known)
+            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known, starts=starts):
+                self.usage.seeded(at, offset_s, known, starts)
             case DemandsKnown(demands=demands):
                 self.ahead.know(demands)
             case Tick():
@@ -542,7 +549,7 @@ class Scheduler:
         demand = queued.demand
         own = self.pool.of(demand)
         if coming := next((each for each in own if each.state in COMING), None):
-            return [], f"{coming.id} is {coming.state}", self._ready_in(coming, at)
+            return [], self._coming(coming), self._ready_in(coming, at)
         if falling := next((each for each in own if each.state is State.SLEEPING), None):
             return [], f"{falling.id} is falling asleep, then it wakes", self._ready_in(falling, at)
         if full := [each for each in own if each.state is State.READY]:
@@ -706,8 +713,27 @@ class Scheduler:
     def _ready_in(self, replica: Replica, at: float) -> float:
         """Seconds until it serves, as far as earlier times tell."""
         waking = replica.state in (State.WAKING, State.SLEEPING)
+        known = self._expected(replica)
+        if known is not None and replica.progressed_at is not None:
+            return known.left_s(replica.phases_done, at - replica.progressed_at)
         takes_s = self._takes_s(replica.demand, replica if waking else None)
         return takes_s if replica.state is State.SLEEPING else max(0.0, replica.started_at + takes_s - at)
+
+    def _expected(self, replica: Replica) -> Expected | None:
+        """The phases of a start that is under way; None where nobody can tell, and for a hot swap, which has others."""
+        known = replica.state is State.STARTING and not replica.swapped
+        return expected(self.usage, replica.demand) if known else None
+
+    def _coming(self, replica: Replica) -> str:
+        """What it does at the moment. The words stay as long as the phase, and phases too short to read have none: who
+        waits is told whenever they change."""
+        text = f"{replica.id} is {replica.state}"
+        known = self._expected(replica)
+        doing = known.doing(replica.phases_done) if known and replica.phases_done else None
+        if known is None or doing is None or doing[1] < WORTH_NAMING_S:
+            return text
+        left_s = known.left_s(replica.phases_done, 0.0)
+        return f"{text}: {doing[0]} begins, {left_s:.0f} of {known.total_s:.0f} s left"
 
     def _barred(self, queued: Queued, at: float) -> list[Command]:
         """Refuse what no place may be tried for, with the cause and when to come back."""

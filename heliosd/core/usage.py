@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from heliosd.core.forecast import Forecast
 from heliosd.core.placement import IDLE_GIB_S
 from heliosd.core.remembered import Remembered, recalled, remembered
+from heliosd.core.start_forecast import SeenStart, StartForecast
 
 HORIZON_S = 60.0
 """How far ahead eviction looks: who is not asked for within it is not missed."""
@@ -42,6 +43,8 @@ class Usage:
     """What a GiB that lies idle counts for, in seconds of starts."""
     lease_s: dict[str, float] = field(default_factory=dict)
     """How long a request is worked on; the mean of the last ones, the newest counting most."""
+    starts: StartForecast = field(default_factory=StartForecast)
+    """Phase by phase."""
     unsaved: set[str] = field(default_factory=set)
     """Models of which more is known than was taken to be kept."""
 
@@ -52,8 +55,10 @@ class Usage:
         self.forecast.asked(model, at)
         self.unsaved.add(model)
 
-    def started(self, model: str, took_s: float) -> None:
+    def started(self, model: str, took_s: float, seen: SeenStart | None = None) -> None:
         self.reload_s[model] = took_s
+        if seen is not None:
+            self.starts.saw(model, seen)
         if model in self.forecast.habits:
             self.unsaved.add(model)
 
@@ -61,10 +66,18 @@ class Usage:
         self.forecast.forget(model)
         for learned in (self.reload_s, self.wake_s, self.swap_s, self.lease_s):
             learned.pop(model, None)
+        self.starts.forget(model)
         self.unsaved.discard(model)
 
-    def seeded(self, at: float, epoch_offset_s: float, models: Iterable[Remembered]) -> None:
+    def seeded(
+        self,
+        at: float,
+        epoch_offset_s: float,
+        models: Iterable[Remembered],
+        starts: Iterable[tuple[str, SeenStart]] = (),
+    ) -> None:
         """Take in what another life of the node knew. A model that was asked for in this one is left as it is."""
+        self.starts.seeded(starts)
         self.forecast.epoch_offset_s = epoch_offset_s
         for each in models:
             if each.model not in self.forecast.habits and len(self.forecast.habits) < MOST_MODELS:
@@ -115,8 +128,9 @@ class Usage:
         return 0.0 if habit is None else -math.expm1(-habit.heat.rate(at) * HORIZON_S)
 
     def reload(self, model: str, n_bytes: int) -> float:
-        """Seconds that a start takes."""
-        return self.reload_s.get(model, usual_load_s(n_bytes))
+        """Seconds that a start takes: what it took before, phase by phase; the usual for its bytes, if it never did."""
+        own = self.starts.own(model)
+        return own.total_s if own else self.reload_s.get(model, usual_load_s(n_bytes))
 
     def loss_s(self, model: str, n_bytes: int, at: float) -> float:
         """Seconds of waiting to be expected should a replica of `n_bytes` go: reuse · reload."""

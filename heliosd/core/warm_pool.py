@@ -34,6 +34,7 @@ from heliosd.core.messages import (
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.oom import out_of_memory
 from heliosd.core.replicas import Replica
+from heliosd.core.start_forecast import SeenStart
 from heliosd.core.units import format_bytes
 from heliosd.core.usage import Usage
 
@@ -229,8 +230,13 @@ class WarmPool:
         if replica.state is State.STARTING:
             replica.become(State.READY)
             replica.ready_at = replica.last_used = event.at
-            learn = self.usage.swapped if replica.swapped else self.usage.started
-            learn(replica.demand.model, event.at - replica.started_at)
+            weights_bytes = replica.demand.per_device.weights_bytes * len(replica.devices)
+            device = self.ledger.devices.get(replica.devices[0])
+            seen = SeenStart(event.phases, weights_bytes, device.kind if device else "")
+            if replica.swapped:
+                self.usage.swapped(replica.demand.model, event.at - replica.started_at)
+            else:
+                self.usage.started(replica.demand.model, event.at - replica.started_at, seen)
         return self._more_than_predicted(replica, event.measured)
 
     def _more_than_predicted(self, replica: Replica, measured: Footprint) -> list[Command]:

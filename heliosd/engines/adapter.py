@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -40,7 +40,11 @@ from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
+from heliosd.engines.progress import ADDRESS
+from heliosd.engines.start_clock import StartClock
 from heliosd.engines.tokenizers import Tokenizers, shared
+from heliosd.engines.warmup_facts import compiles_on_host
+from heliosd.engines.warmups import Warmup
 from heliosd.engines.worker import NAMES as OUR_WORKERS
 from heliosd.engines.zygote import ForkContext, ForkedProcess, Zygote, call_in_fork
 from heliosd.errors import EngineFailed
@@ -59,23 +63,25 @@ _configuring = threading.Lock()
 class Launch:
     """One engine's start: where it is forked from and logs to, what it has got, and whether it was called off."""
 
-    def __init__(self, zygote: Zygote, spec: LaunchSpec) -> None:
+    def __init__(self, zygote: Zygote, spec: LaunchSpec, warmup: Warmup | None = None) -> None:
         self._zygote = zygote
         self._log_file = spec.log_file
         self._folder = tempfile.mkdtemp(prefix="e-", dir=zygote.folder)
         self._sockets = itertools.count()
-        self.context = ForkContext(
-            zygote, spec.log_file, {"VLLM_RPC_BASE_PATH": self._folder, **_child_environment(spec)}
-        )
-        self.marks: list[tuple[str, float]] = [("", time.monotonic())]
+        self.progress_address = f"{self._folder}/p"
+        environment = {"VLLM_RPC_BASE_PATH": self._folder, ADDRESS: self.progress_address, **_child_environment(spec)}
+        self._warmup = warmup
+        if warmup is not None:
+            environment |= warmup.environment
+        self.context = ForkContext(zygote, spec.log_file, environment)
+        self.mark = spec.clock.mark
         self._shares = not spec.engine_args.get("enable_prompt_embeds")  # that adds a token
 
-    def mark(self, step: str) -> None:
-        self.marks.append((step, time.monotonic()))
-
-    def begin_again(self) -> None:
+    def begin_again(self, clock: StartClock) -> None:
         """What is marked from here on is of another start: the engine becomes another model."""
-        self.marks = [("", time.monotonic())]
+        self.mark = clock.mark
+        if self._warmup is not None:
+            self._warmup.close()
 
     @property
     def processes(self) -> list[ForkedProcess]:
@@ -96,11 +102,18 @@ class Launch:
         """Where vLLM's two halves talk. In a folder of ours: vLLM leaves the sockets lying about."""
         return f"ipc://{self._folder}/{next(self._sockets)}"
 
+    def keep_warmup(self, pool: Executor) -> None:
+        """Keep in the background what the engine compiled, now that it is ready."""
+        if self._warmup is not None:
+            pool.submit(self._warmup.keep)
+
     def clear_away(self) -> None:
         """Remove what the engine left in the file system, and in vLLM's own memory. For when it has ended."""
         # Of the last 64 engines it keeps methods of the tokenizers, and by them 40 MiB of each.
         func_utils._supports_kw.cache_clear()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._warmup is not None:
+            self._warmup.release()
 
     def tokenizer(self, name: str, **options: Any) -> Any:
         """Where vLLM wants a tokenizer that it may keep."""
@@ -332,6 +345,8 @@ def _pressure_logger(pressed: Callable[[Pressure], None]) -> type[AggregateStatL
 
 
 def _child_environment(spec: LaunchSpec) -> dict[str, str]:
-    """A MIG slice can be chosen only by its UUID, in the environment, before CUDA is first touched."""
+    """A MIG slice can be chosen only by its UUID, in the environment, before CUDA is first touched. On the host nothing
+    is compiled unless the operator wants it."""
     slices = [device.id for device in spec.devices if device.kind is DeviceKind.MIG]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(slices)} if slices else {}
+    chosen = {"CUDA_VISIBLE_DEVICES": ",".join(slices)} if slices else {}
+    return {**chosen, "TORCH_COMPILE_DISABLE": "0"} if compiles_on_host(spec) else chosen

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from heliosd.core.hardware import Device
 from heliosd.core.messages import Footprint
 from heliosd.core.names import ReplicaId, Ticket
+from heliosd.engines.start_clock import StartClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class LaunchSpec:
     log_file: Path
     """Where the engine process's own output goes."""
     dtype: str = "auto"
+    revision: str = ""
+    """The digest of what is served; empty: nothing that depends on it is kept."""
     trust_remote_code: bool = False
     remote_code: bool = False
     """The model's configuration wants code that comes with it."""
@@ -37,6 +40,8 @@ class LaunchSpec:
     """It shall be able to sleep, where the engine can on these devices. Must be known at the start."""
     pipeline_parallel: int = 1
     """Stages, each with an equal part of `devices`: the first ones are the first stage's."""
+    clock: StartClock = field(default_factory=StartClock, compare=False, repr=False)
+    """Where the phases of this start are marked as they end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Pool:
 
         async def became_ready(engine: Engine) -> None:
             await locks.aclose()
+            spec.clock.mark("settle")
             self._engines[spec.replica] = engine
             ready_s = self._now() - began
             log.info(
@@ -112,7 +113,8 @@ class Pool:
                 extra={"replica": spec.replica, "model": spec.served_names[0], "seconds": round(ready_s, 3)},
             )
             now, held = self._now(), engine.footprint
-            self._post(ReplicaBecameReady(now, spec.replica, held, engine.sleep_levels, engine.swaps))
+            phases = tuple(spec.clock.timeline().seconds().items())
+            self._post(ReplicaBecameReady(now, spec.replica, held, engine.sleep_levels, engine.swaps, phases))
             engine.on_pressure(partial(self._pressed, spec.replica))
 
         try:
@@ -139,12 +141,14 @@ class Pool:
     async def _begin(self, spec: LaunchSpec, takes_over: ReplicaId | None, locks: AsyncExitStack) -> Engine:
         kind, name = self._kind_for(spec), spec.served_names[0]
         if takes_over is not None and (engine := await self._engine_of(takes_over)) is not None:
+            spec.clock.mark("turn")
             cannot = f"cannot make {takes_over} {name}"
             try:
                 return await within(self._start_timeout_s, kind.take_over(engine, spec), cannot, "not ready")
             except EngineFailed as failure:  # the engine has ended, and its memory is free
                 log.warning("hot swap failed", extra={"replica": spec.replica, "model": name, "cause": str(failure)})
         await self._take_turns(spec, locks)
+        spec.clock.mark("turn")
         return await within(self._start_timeout_s, kind.start(spec), f"cannot start {name}", "not ready")
 
     async def _engine_of(self, replica: ReplicaId) -> Engine | None:

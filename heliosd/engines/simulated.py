@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class Behaviour:
     """How simulated engines behave. A model's `engine_args` may hold any of these by name."""
 
     load_s: float = 1.0
+    phases: Mapping[str, float] = field(default_factory=lambda: {"fork": 0.05, "weights": 0.8, "warm_up": 0.15})
+    """The phases of a start, each with its share of `load_s`."""
     tokens_per_s: float = 50.0
     weights_bytes: int | None = None
     """None: the size of the safetensors files in the model's directory."""
@@ -101,6 +103,7 @@ class SimulatedKind:
             for device in spec.devices:
                 self._memory.take(spec.replica, device.id, footprint.total_bytes)
             await self._sleep(behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s)
+            spec.clock.mark("weights")
             if behaviour.swap_fails is not None:
                 name, why = spec.served_names[0], behaviour.swap_fails
                 raise EngineFailed(f"cannot make a running engine {name}: {why}", cause=why)
@@ -117,7 +120,9 @@ class SimulatedKind:
                 self._memory.take(spec.replica, device.id, footprint.total_bytes)
             if behaviour.never_ready:
                 await asyncio.get_running_loop().create_future()
-            await self._sleep(behaviour.load_s)
+            for phase, share in behaviour.phases.items():
+                await self._sleep(behaviour.load_s * share)
+                spec.clock.mark(phase)
             if behaviour.refuses is not None:
                 raise EngineFailed(f"cannot start {spec.served_names[0]}: {behaviour.refuses}", cause=behaviour.refuses)
         except BaseException:
@@ -172,8 +177,9 @@ class SimulatedEngine:
     @property
     def phases(self) -> Mapping[str, float]:
         behaviour = self._behaviour
-        swap_s = behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s
-        return {"weights": swap_s if self._swapped else behaviour.load_s}
+        if self._swapped:
+            return {"weights": behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s}
+        return {phase: behaviour.load_s * share for phase, share in behaviour.phases.items()}
 
     @property
     def max_model_len(self) -> int:

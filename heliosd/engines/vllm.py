@@ -22,8 +22,11 @@ from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
+from heliosd.engines.progress import Hearing
 from heliosd.engines.surroundings import surroundings, vllm_version
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
+from heliosd.engines.warmup_facts import warmup_facts
+from heliosd.engines.warmups import Warmups
 from heliosd.engines.zygote import Zygote
 from heliosd.errors import EngineFailed, HeliosError
 
@@ -48,9 +51,17 @@ class VllmKind:
     """Starts vLLM engines on the host or on GPUs.
 
     `threads` is the number of CPU threads per engine on the host; None leaves one core to everything else.
+    `warmups`: where what engines compile is kept for the next start; None: it is not.
     """
 
-    def __init__(self, log_dir: Path, device: DeviceKind = DeviceKind.HOST, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        log_dir: Path,
+        device: DeviceKind = DeviceKind.HOST,
+        threads: int | None = None,
+        warmups: Warmups | None = None,
+    ) -> None:
+        self._warmups = warmups
         self.state = Warmth.COLD
         self.detail: str | None = None
         self._zygote = Zygote(PRELOAD, surroundings(device, threads, os.environ), log_dir / "zygote.log")
@@ -99,18 +110,22 @@ class VllmKind:
     async def start(self, spec: LaunchSpec) -> VllmEngine:
         """Start an engine. Raises EngineFailed with what vLLM said. Cancelling leaves no process."""
         await self.warm()
+        spec.clock.mark("zygote")
         if wrong := self._adapter.unknown_arguments(spec.engine_args, self._openai.fields):
             raise EngineFailed(f"cannot start {spec.served_names[0]}: {wrong}")
         # Engines that have ended are cycles, with 20 MiB, a thread and descriptors each. Left to itself Python collects
         # them after dozens of starts. What was frozen is not looked at, so that it takes 25 ms.
         await self._thread(gc.collect)
+        spec.clock.mark("collect")
         launch = await self._thread(partial(self._launch, spec))
+        hearing = Hearing(launch.progress_address, spec.clock)
         booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch)
         try:
             llm, registry, gauge = await asyncio.shield(booting)
             swaps = self._adapter.can_swap(llm)
             engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=swaps)
             await engine.get_ready(self._openai)
+            launch.keep_warmup(self._pool)
         except BaseException as failure:
             launch.call_off()
             await asyncio.wait([booting])  # it ends at once: its processes are gone
@@ -120,6 +135,8 @@ class VllmKind:
             if not isinstance(failure, Exception):
                 raise
             raise await self._thread(partial(_why_not, spec, launch, failure)) from failure
+        finally:
+            hearing.close()
         return engine
 
     async def take_over(self, engine: Engine, spec: LaunchSpec) -> VllmEngine:
@@ -130,7 +147,7 @@ class VllmKind:
             await engine.stop()
             raise EngineFailed(f"cannot make a running engine {name}: it cannot read other weights")
         llm, launch = engine.hand_over()
-        launch.begin_again()
+        launch.begin_again(spec.clock)
         registry, gauge = self._adapter.Registry(), Gauge()
         other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
         try:
@@ -165,9 +182,19 @@ class VllmKind:
         folder = spec.log_file.parent
         folder.mkdir(parents=True, exist_ok=True)
         remove_old(folder)
-        return self._adapter.Launch(self._zygote, spec)
+        warmup = None
+        if self._warmups is not None and (facts := warmup_facts(spec, self.version)):
+            warmup = self._warmups.take(facts)
+            spec.clock.mark("restore")
+        try:
+            return self._adapter.Launch(self._zygote, spec, warmup)
+        except BaseException:
+            if warmup is not None:
+                warmup.release()
+            raise
 
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
+        launch.mark("launch")
         with self._adapter.started_by(launch):
             config = self._adapter.engine_config(spec)
             launch.mark("configure")

@@ -1,7 +1,6 @@
 """A running vLLM engine: what it holds, how it sleeps and wakes, how its end is noticed, and how it is ended."""
 
 import asyncio
-import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -18,6 +17,7 @@ from heliosd.engines.footprint import footprint, host_bytes, proportional_bytes,
 from heliosd.engines.frontend import VllmFrontend
 from heliosd.engines.obituary import obituary
 from heliosd.engines.pressure import Gauge
+from heliosd.engines.progress import note_phases
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
@@ -57,7 +57,6 @@ class VllmEngine:
         self._served: Any = None
         self._footprint = Footprint(0, 0, 0)
         self._processes: list[psutil.Process] = []
-        self._phases: dict[str, float] = {}
         self._tasks: tuple[str, ...] = ()
         self._sentinels: list[int] = []
         self._stop_lock = asyncio.Lock()
@@ -72,12 +71,13 @@ class VllmEngine:
         self._processes = await self._thread(self._find_processes)
         self._tasks = tuple(await self._llm.get_supported_tasks())
         reports = await self._llm.collective_rpc("helios_measure")
+        note_phases(self._spec.clock, reports[0])
         self._footprint = await self._thread(lambda: footprint(reports, self.pids))
+        self._launch.mark("measure")
         names, options = self._spec.served_names, self._spec.engine_args
         application, arguments = await self._thread(lambda: openai.prepare(self._llm, names, self._tasks, options))
         self._openai, self._served = openai, await openai.serve(self._llm, arguments, self._tasks)
         self._launch.mark("frontend")
-        self._phases = _phases(self._launch.marks, reports[0])
         self._frontend = VllmFrontend(
             application, self._served, names[0], lambda: self._llm.errored, self.wait_dead, lambda: self._level > 0
         )
@@ -98,7 +98,7 @@ class VllmEngine:
 
     @property
     def phases(self) -> Mapping[str, float]:
-        return self._phases
+        return self._spec.clock.timeline().seconds()
 
     @property
     def max_model_len(self) -> int:
@@ -284,13 +284,3 @@ def hang_up(llm: Any, spec: LaunchSpec) -> None:
         llm.shutdown()
     except Exception:
         log.warning("vLLM ended badly", extra={"replica": spec.replica}, exc_info=True)
-
-
-def _phases(marks: list[tuple[str, float]], report: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds between marks, named by what had been done at the later one; ours and the worker's in one order."""
-    theirs = [mark for mark in (("fork", report["born_at"]), *report["marks"]) if mark[1] >= marks[0][1]]
-    ordered = sorted([*marks, *theirs], key=lambda mark: mark[1])
-    spans: dict[str, float] = {}
-    for (_, begin), (step, end) in itertools.pairwise(ordered):
-        spans[step] = round(spans.get(step, 0.0) + end - begin, 4)
-    return spans

@@ -14,6 +14,7 @@ from typing import Any
 from heliosd.engines import forked, hot_swap
 from heliosd.engines.changed import changed
 from heliosd.engines.no_adapter import skip_tokens_without_adapter
+from heliosd.engines.progress import say
 
 NAMES = {
     "vllm.v1.worker.cpu_worker.CPUWorker": "heliosd.engines.worker.CPUWorker",
@@ -26,15 +27,23 @@ def _measured(base: Any) -> Any:
     class Measured(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.helios_marks: list[tuple[str, float]] = []
+            self.helios_parts: list[tuple[str, str, float, float]] = []
             self.helios_weights_bytes = 0
             self.helios_started_bytes: int | None = None
             self.helios_given_back_bytes = 0
             self.helios_pinned_bytes = 0
             self.helios_driver_tells = False
+            if os.environ.get("TORCH_COMPILE_DISABLE") == "0":
+                _compile_again()
             super().__init__(*args, **kwargs)
+            if getattr(self, "rank", 0) == 0:
+                say("fork", forked.born_at)
+            self._helios_mark("engine")
 
         def _helios_mark(self, step: str) -> None:
             self.helios_marks.append((step, time.monotonic()))
+            if getattr(self, "rank", 0) == 0:
+                say(*self.helios_marks[-1])
 
         def init_device(self) -> Any:
             result = super().init_device()
@@ -60,8 +69,18 @@ def _measured(base: Any) -> Any:
             self._helios_mark("kv_cache")
             return result
 
+        def determine_available_memory(self, *args: Any, **kwargs: Any) -> Any:
+            """Where the model is compiled, if it is: it runs for the first time here."""
+            began = time.monotonic()
+            result = super().determine_available_memory(*args, **kwargs)
+            self._helios_mark("first_run")
+            if took_s := self.compilation_config.compilation_time:
+                self.helios_parts.append(("compile", "first_run", began, began + took_s))
+            return result
+
         def compile_or_warm_up_model(self, *args: Any, **kwargs: Any) -> Any:
-            result = super().compile_or_warm_up_model(*args, **kwargs)
+            with _timed(self.model_runner, "capture_model", "warm_up", self.helios_parts):
+                result = super().compile_or_warm_up_model(*args, **kwargs)
             self._helios_mark("warm_up")
             return result
 
@@ -85,7 +104,7 @@ def _measured(base: Any) -> Any:
 
         def helios_swap(self, directory: str, served_names: list[str]) -> dict[str, Any]:
             """Become another model of the same shape: see `heliosd.engines.hot_swap`."""
-            self.helios_marks = []
+            self.helios_marks, self.helios_parts = [], []
             found = hot_swap.swap(self.model_runner, self.vllm_config, directory, served_names)
             self._helios_mark("weights")
             return dataclasses.asdict(found)
@@ -95,6 +114,7 @@ def _measured(base: Any) -> Any:
             return {
                 "born_at": forked.born_at,
                 "marks": self.helios_marks,
+                "parts": self.helios_parts,
                 "weights_bytes": self.helios_weights_bytes,
                 "kv_cache_bytes": _storage_bytes(getattr(self.model_runner, "kv_caches", [])),
                 "device_bytes": self._helios_held() if self.device.type == "cuda" else 0,
@@ -120,6 +140,33 @@ def _measured(base: Any) -> Any:
 
     Measured.__name__ = Measured.__qualname__ = f"Measured{base.__name__}"
     return Measured
+
+
+def _compile_again() -> None:
+    """torch read when the zygote began that it shall compile nothing; this engine was started otherwise."""
+    config: Any = importlib.import_module("torch._dynamo.config")
+    config.disable = False
+
+
+@contextmanager
+def _timed(runner: Any, name: str, within: str, parts: list[tuple[str, str, float, float]]) -> Iterator[None]:
+    """Note how long a call of the runner's method takes meanwhile, if it has that method and it is called."""
+    theirs = getattr(runner, name, None)
+    if theirs is None:
+        yield
+        return
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        result = theirs(*args, **kwargs)
+        parts.append((name.partition("_")[0], within, began, time.monotonic()))
+        return result
+
+    setattr(runner, name, timed)
+    try:
+        yield
+    finally:
+        delattr(runner, name)
 
 
 @contextmanager

@@ -131,6 +131,12 @@ def recipes(db: Database) -> None:
     db.table("extents").create({"digest": str}, pk="digest")  # blobs that share blocks on the disk with others
 
 
+@steps()
+def timelines_of_starts(db: Database) -> None:
+    # JSON: [[phase, begin, end, within], …] in seconds since the decision. Older rows have only `phases`.
+    db.table("measurements").add_column("timeline", str)
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -10,6 +10,8 @@ import sqlite_utils
 
 from heliosd import __version__
 from heliosd.core.messages import Footprint
+from heliosd.core.start_forecast import SeenStart
+from heliosd.core.timeline import Span, Timeline, as_rows, from_rows
 from heliosd.estimation.accuracy import Accuracy, Checked, accuracy
 from heliosd.estimation.loads import TERMS, Asked, Load
 from heliosd.state.database import Database
@@ -28,6 +30,7 @@ class Measurement:
     """What was set aside, margin included."""
     measured: Footprint
     phases: Mapping[str, float]
+    """Seconds of each."""
     likely: Footprint | None = None
     """What was thought likeliest; None: just what was set aside."""
     architecture: str = ""
@@ -37,6 +40,8 @@ class Measurement:
     """Bytes of each term as the law gave them, before any correction; empty: nobody asked it."""
     features: Mapping[str, float] = field(default_factory=dict)
     """As `estimation.ridge.features` gives them."""
+    timeline: tuple[Span, ...] = ()
+    """Of the start, from the decision on."""
 
 
 KEPT_EACH = 20
@@ -70,6 +75,7 @@ class Records:
             "law": json.dumps(dict(measurement.law)),
             "law_of": __version__,
             "features": json.dumps(dict(measurement.features)),
+            "timeline": json.dumps(as_rows(measurement.timeline)),
         }
         await self._database.run(lambda db: _insert(db, row))
 
@@ -88,6 +94,15 @@ class Records:
                 )
             ]
         )
+
+    async def starts(self, limit: int = 1000) -> tuple[tuple[str, SeenStart], ...]:
+        """Each of the last `limit` starts with its model, oldest first, for `core.start_forecast`."""
+        rows = await self._database.run(
+            lambda db: list(
+                db.table("measurements").rows_where("timeline is not null", order_by="id desc", limit=limit)
+            )
+        )
+        return tuple((row["model"], _seen_start(row)) for row in reversed(rows))
 
     async def accuracy(self, since: float = 0.0) -> dict[str, Accuracy]:
         """By term, and of the total, how near the starts since then came; `since` in seconds since the epoch.
@@ -124,6 +139,12 @@ def _load(row: Mapping[str, Any]) -> Load:
     law = json.loads(row["law"]) if row["law"] and row["law_of"] == __version__ else {}
     measured = json.loads(row["measured"])
     return Load(asked, law, {term: measured[f"{term}_bytes"] for term in TERMS})
+
+
+def _seen_start(row: Mapping[str, Any]) -> SeenStart:
+    phases = Timeline(from_rows(json.loads(row["timeline"]))).seconds()
+    weights_bytes = json.loads(row["predicted"])["weights_bytes"] * (row["tensor_parallel"] or 1)
+    return SeenStart(tuple(phases.items()), weights_bytes, row["device_kind"])
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Checked]:

@@ -121,6 +121,10 @@ class Metrics:
         for phase, seconds in phases.items():
             self._start_s.labels(phase).inc(seconds)
 
+    def first_token(self, seconds: float) -> None:
+        """From ready to the first byte of the first answer, where somebody waited for the start."""
+        self._start_s.labels("first_token").inc(seconds)
+
     def retried(self, model: str) -> None:
         """A request whose engine died before the first word is asked once more."""
         self._retries.labels(model).inc()

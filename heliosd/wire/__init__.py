@@ -76,6 +76,8 @@ from heliosd.wire.replicas import (
     SleepingReplicas,
     StoppedReplicas,
 )
+from heliosd.wire.timeline import SpanView, TimelineView
+from heliosd.wire.warmups import WarmupList, WarmupView
 
 __all__ = [
     "LARGEST",
@@ -147,13 +149,17 @@ __all__ = [
     "SizingView",
     "SleepingReplicas",
     "Snapshot",
+    "SpanView",
     "StartView",
     "StepView",
     "StoppedReplicas",
     "TermAccuracyView",
     "TermView",
+    "TimelineView",
     "TrainRequest",
     "TrainingView",
+    "WarmupList",
+    "WarmupView",
     "WeightsHeader",
     "Wire",
     "WorthView",

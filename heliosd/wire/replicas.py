@@ -17,7 +17,8 @@ class ReplicaView(Wire):
     leases: int
     predicted: FootprintView
     measured: FootprintView | None = None
-    phases: dict[str, float] = Field({}, description="seconds of each phase of the start")
+    phases: dict[str, float] = Field({}, description="seconds of each phase of the start that has ended")
+    left_s: float | None = Field(None, description="while it starts: until it is ready, as earlier starts tell")
     started_at: float = Field(description="seconds since the epoch")
     idle_s: float
     keep_alive_s: float | None = Field(description="None: kept for ever")
@@ -33,6 +34,7 @@ class ReplicaView(Wire):
 
 class LoadModel(Asked):
     model: str
+    stream: bool = Field(False, description="answer with events: `timeline` as each phase ends, then `done` or `error`")
 
 
 class SleepingReplicas(Wire):

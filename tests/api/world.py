@@ -26,11 +26,12 @@ from heliosd.core.names import DeviceId, Digest, ModelRef, PeerName, ReplicaId, 
 from heliosd.core.profile import ModelProfile
 from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
 from heliosd.engines.engine import Reply, Request
+from heliosd.engines.warmups import Warmups
 from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
-from heliosd.lease import Judgement, Lease, LocalLease, PeerLease
+from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, StartSoFar
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
@@ -118,6 +119,9 @@ class MemoryNode:
 
     def __init__(self) -> None:
         self.accepting = True
+        self.starts: dict[str, StartSoFar] = {}
+        self.answers: list[tuple[str, float]] = []
+        """Replicas that answered, with the seconds to the first byte."""
         self.draining = False
         self.ending = 0
         """So many leases find that their engine has just ended."""
@@ -226,6 +230,12 @@ class MemoryNode:
 
     def engine(self, replica: ReplicaId) -> MemoryEngine | None:
         return self.engines.get(replica.removeprefix("r-"))
+
+    def start_so_far(self, replica: ReplicaId) -> StartSoFar | None:
+        return self.starts.get(replica)
+
+    def answered(self, replica: ReplicaId, asked_at: float, first_byte_at: float) -> None:
+        self.answers.append((replica, first_byte_at - asked_at))
 
     def log_file(self, replica: ReplicaId) -> Path:
         return self.logs / f"{replica}.log"
@@ -396,6 +406,7 @@ async def world(
     stalled_s: float = 60.0,
     tell_after_s: float = 1.0,
     recorded: bool = True,
+    warmups: Warmups | None = None,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets."""
     with tempfile.TemporaryDirectory() as name:
@@ -426,6 +437,7 @@ async def world(
             accuracy=accuracy,
             share=store.share,
             recording=MemoryRecording() if recorded else None,
+            warmups=warmups,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,

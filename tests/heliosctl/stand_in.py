@@ -34,6 +34,9 @@ from heliosd.wire import (
     ReplicaView,
     SharedView,
     Snapshot,
+    SpanView,
+    TimelineView,
+    WarmupView,
 )
 
 _RESPONSE = web.RequestKey("response", web.StreamResponse)
@@ -128,6 +131,21 @@ ESTIMATE = EstimateView(
 )
 
 
+TIMELINE = TimelineView(
+    replica="r1",
+    model="org/small",
+    state="ready",
+    began_at=1_000_000.0,
+    total_s=4.0,
+    other_s=1.0,
+    spans=[
+        SpanView(phase="fork", began_s=0.0, ended_s=0.5),
+        SpanView(phase="warm_up", began_s=1.5, ended_s=4.0),
+        SpanView(phase="capture", began_s=2.0, ended_s=3.0, within="warm_up"),
+    ],
+)
+
+
 class Refusal(Exception):
     """Makes a route answer with an ErrorBody."""
 
@@ -152,6 +170,13 @@ class StandIn:
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
+        self.timeline = TIMELINE
+        self.early = True
+        """A load is a start, which is told of before it is over."""
+        self.warmups = [
+            WarmupView(key="3fa9" * 8, facts={"revision": "ab" * 32, "engine": "0.32.0"}, files=2, size_bytes=MiB)
+        ]
+        self.packed = b"as packed"
         self.plan = PlanView(placed=[], left=[], devices=[], committed_ratio=0.0)
         self.accuracy = AccuracyView(terms=[])
         self.cache = CacheView(models=[], logical_bytes=0, physical_bytes=0, ratio=1.0)
@@ -199,7 +224,8 @@ class StandIn:
         add("PUT", "/helios/v1/aliases/{alias:.+}", self._alias)
         add("DELETE", "/helios/v1/aliases/{alias:.+}", self._no_alias)
         add("GET", "/helios/v1/replicas", self._give(self._running))
-        add("POST", "/helios/v1/replicas", self._give(lambda: self.replicas[0]))
+        add("POST", "/helios/v1/replicas", self._load)
+        add("GET", "/helios/v1/replicas/{subject:.+}/timeline", self._give(lambda: self.timeline))
         add("DELETE", "/helios/v1/replicas/{subject:.+}", self._stop)
         add("GET", "/helios/v1/cache", self._give(lambda: self.cache))
         add("POST", "/helios/v1/cache/share", self._give(lambda: self.shared))
@@ -217,6 +243,10 @@ class StandIn:
         add("POST", "/helios/v1/keys", self._key)
         add("PATCH", "/helios/v1/keys/{name}", self._change_key)
         add("DELETE", "/helios/v1/keys/{name}", self._no_key)
+        add("GET", "/helios/v1/warmups", self._give(lambda: {"warmups": _dump(self.warmups)}))
+        add("GET", "/helios/v1/warmups/{key}", self._pack)
+        add("POST", "/helios/v1/warmups", self._unpack)
+        add("DELETE", "/helios/v1/warmups/{key}", self._give(self.warmups.pop))
         add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
         add("POST", "/v1/chat/completions", self._chat)
         add("POST", "/v1/completions", self._complete)
@@ -224,7 +254,8 @@ class StandIn:
 
     @web.middleware
     async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else None
+        as_json = request.can_read_body and request.content_type == "application/json"
+        body = await request.json() if as_json else None
         self.asked.append((request.method, request.path, dict(request.query), body))
         try:
             if refusal := self.refusals.get(f"{request.method} {request.path}"):
@@ -273,6 +304,27 @@ class StandIn:
             elif not self.cut:
                 await send("done", self.models[0].model_dump_json())
         return request[_RESPONSE]
+
+    async def _load(self, request: web.Request) -> web.StreamResponse:
+        if not (await request.json()).get("stream"):
+            return web.json_response(_json(self.replicas[0]))
+        early = {"state": "starting", "spans": self.timeline.spans[:1], "expected": {"fork": 0.4}, "left_s": 3.0}
+        async with _sse(request) as send:
+            if self.early:
+                await send("timeline", self.timeline.model_copy(update=early).model_dump_json())
+            await send("timeline", self.timeline.model_dump_json())
+            if self.add_error:
+                await send("error", self.add_error.body)
+            elif not self.cut:
+                await send("done", self.replicas[0].model_dump_json())
+        return request[_RESPONSE]
+
+    async def _pack(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.packed, content_type="application/x-tar")
+
+    async def _unpack(self, request: web.Request) -> web.Response:
+        self.packed = await request.read()
+        return web.json_response(_json(self.warmups[0]))
 
     async def _recording(self, request: web.Request) -> web.Response:
         return web.Response(text=self.recording, content_type="application/x-ndjson")

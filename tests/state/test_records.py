@@ -9,6 +9,8 @@ import pytest
 import sqlite_utils
 
 from heliosd.core.messages import Footprint
+from heliosd.core.start_forecast import SeenStart
+from heliosd.core.timeline import Span
 from heliosd.estimation.loads import Asked, Load
 from heliosd.state.database import Database
 from heliosd.state.migrations import steps
@@ -146,3 +148,18 @@ async def test_what_was_before_does_not_count(database: Database) -> None:
     assert (await records.accuracy(since=101))["weights"].count == 1
     assert (await records.accuracy(since=100))["weights"].count == 2
     assert await records.accuracy(since=1e12) == {}
+
+
+async def test_starts_come_back_phase_by_phase_oldest_first_and_those_of_older_versions_do_not(
+    database: Database,
+) -> None:
+    records = Records(database)
+    spans = (Span("fork", 0.0, 0.5), Span("warm_up", 0.5, 3.0), Span("capture", 1.0, 2.0, "warm_up"))
+    await records.add(replace(ONE, timeline=spans, tensor_parallel=2, predicted=Footprint(10, 1, 1)))
+    await records.add(replace(ONE, model="org/other", timeline=spans[:1]))
+    await database.run(lambda db: db.execute("update measurements set timeline = null where id = 2") and None)
+    await records.add(replace(ONE, model="org/last", timeline=spans[:1]))
+    assert await records.starts() == (
+        ("org/m", SeenStart((("fork", 0.5), ("warm_up", 2.5)), 20, "cuda")),
+        ("org/last", SeenStart((("fork", 0.5),), 1, "cuda")),
+    )

@@ -17,3 +17,9 @@ def test_before_it_is_ready_nothing_is_claimed():
     text = details(replica(state="starting", measured=None, phases={})).plain
     assert "not started yet" in text
     assert "%" not in text
+
+
+def test_a_replica_that_starts_shows_what_is_done_and_what_is_left() -> None:
+    text = details(replica(state="starting", measured=None, phases={"fork": 0.5}, left_s=3.0)).plain
+    assert "starting, 500 ms so far, 3.0 s left" in text
+    assert "fork" in text

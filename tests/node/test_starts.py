@@ -1,0 +1,49 @@
+"""Starts through a whole node: every phase is seen, kept, and known in the next life."""
+
+import asyncio
+from pathlib import Path
+
+from heliosd.core.messages import Hold
+from heliosd.core.names import ReplicaId
+from heliosd.lease import LocalLease
+from tests.node.world import world
+
+PHASES = ["dispatch", "resolve", "turn", "fork", "weights", "warm_up", "settle"]
+SLOW = {"engine_args": {"load_s": 2.0, "phases": {"fork": 0.02, "weights": 0.6, "warm_up": 0.38}}}
+
+
+async def test_every_phase_is_in_the_journal_and_told_of_the_replica(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        ref = await here.add("org/a")
+        asked_at = here.node.now()
+        async with here.node.lease(here.node.new_ticket(), ref) as lease:
+            assert isinstance(lease, LocalLease)
+            replica = lease.replica
+        so_far = here.node.start_so_far(replica)
+        assert so_far is not None and not so_far.starting
+        assert list(so_far.timeline.seconds()) == PHASES
+        assert so_far.timeline.other_s <= 0.05 * so_far.timeline.total_s
+        here.node.answered(replica, asked_at, here.node.now())
+        here.node.answered(replica, here.node.now(), here.node.now())
+        so_far = here.node.start_so_far(replica)
+        assert so_far is not None and list(so_far.timeline.seconds()) == [*PHASES, "first_token"]
+        await here.journal.flushed()
+        noted = {entry.kind: entry.detail for entry in await here.journal.read(subject=replica)}
+        assert list(noted["ready"]["phases"]) == [row[0] for row in noted["ready"]["timeline"]] == PHASES
+        assert noted["first_token"]["timeline"][0][0] == "first_token"
+        assert here.node.start_so_far(ReplicaId("r99")) is None
+
+
+async def test_the_next_life_knows_how_long_a_start_takes_and_tells_who_waits(tmp_path: Path) -> None:
+    async with world(tmp_path, models={"org/a": SLOW}) as here:
+        ref = await here.add("org/a")
+        await here.node.load(ref)
+    async with world(tmp_path, models={"org/a": SLOW}) as here:
+        held: asyncio.Queue[Hold] = asyncio.Queue()
+        async with here.node.lease(here.node.new_ticket(), ref, told=held.put_nowait):
+            pass
+        told = [held.get_nowait() for _ in range(held.qsize())]
+        first = told[0]
+        assert first.eta_s is not None and 1.9 < first.eta_s < 3.0, "what the last start took"
+        assert told[1].reason.endswith(" is starting: weights begins, 2 of 2 s left")
+        assert told[1].eta_s is not None and told[1].eta_s <= first.eta_s
