@@ -150,10 +150,12 @@ class VllmKind:
         launch.begin_again(spec.clock)
         registry, gauge = self._adapter.Registry(), Gauge()
         other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
+        other.watch()
         try:
             async with asyncio.TaskGroup() as group:
                 arguments = {"directory": str(spec.directory), "served_names": list(spec.served_names)}
-                reading = group.create_task(llm.collective_rpc("helios_swap", kwargs=arguments))
+                swap = llm.collective_rpc("helios_swap", kwargs=arguments)
+                reading = group.create_task(other.while_it_lives(swap))
                 facing = group.create_task(self._thread(partial(self._face, spec, launch, llm, registry, gauge)))
             (read,) = reading.result()
             _check(name, read)

@@ -64,7 +64,7 @@ class VllmEngine:
 
     async def get_ready(self, openai: Any) -> None:
         """Measure, and build the frontend. Part of the start. Raises EngineFailed when it dies meanwhile."""
-        self._watch()
+        self.watch()
         await self.while_it_lives(self._get_ready(openai))
 
     async def _get_ready(self, openai: Any) -> None:
@@ -232,9 +232,10 @@ class VllmEngine:
     def metrics(self) -> str:
         return str(self._registry.text(replica=self._spec.replica))
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Notice its death from now on. Harmless when repeated."""
         loop = asyncio.get_running_loop()
-        for process in self._launch.processes:
+        for process in () if self._sentinels else self._launch.processes:
             sentinel = os.dup(process.sentinel)  # vLLM closes its own when it notices first
             self._sentinels.append(sentinel)
             loop.add_reader(sentinel, self._died)
