@@ -31,6 +31,8 @@ REPLAN_S = 30.0
 """How long a plan stands while nothing but time passes."""
 TELLING_BYTES = 64 * MiB
 """A smaller move says nothing of a volume's speed."""
+SHOWN_SHARE = 0.01
+"""Of a model's bytes: fewer in a tier, such as a configuration that others need too, are not told of."""
 _ON_THE_WAY = (State.FETCHING, State.STARTING, State.WAKING)
 
 
@@ -198,15 +200,14 @@ class Tiering:
         return self._tiers.host_limit_bytes < limit
 
     def tier_of(self, manifest: Manifest) -> str:
-        """Where a model is: `host`, `nvme`, `disk`, or `nvme, disk` while its files are in both."""
-        digests = {file.digest for file in manifest.files}
-        if digests <= self._tiers.staged.keys():
-            return Tier.HOST.value
+        """Where a model is: `host`, `nvme`, `disk`, or two of them; where hardly any of its bytes are is left out."""
         disk = self._survey.disk if self._survey else {}
-        on_disk = digests & disk.keys()
-        if not on_disk:
-            return Tier.NVME.value
-        return Tier.DISK.value if on_disk == digests else f"{Tier.NVME.value}, {Tier.DISK.value}"
+        staged = self._tiers.staged
+        shares = dict.fromkeys(Tier, 0)
+        for file in manifest.files:
+            below = Tier.DISK if file.digest in disk else Tier.NVME
+            shares[Tier.HOST if file.digest in staged else below] += file.size_bytes
+        return ", ".join(tier for tier in Tier if shares[tier] > SHOWN_SHARE * manifest.size_bytes) or Tier.NVME.value
 
     async def wishes(self) -> dict[str, Tier]:
         return await self._wishes.all()

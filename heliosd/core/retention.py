@@ -131,15 +131,16 @@ def pieces(
             at,
             in_ram,
             in_use,
-            _fastest(each.wish for each in users[digests[0]]),
+            _wish([each.wish for each in users[digests[0]]]),
         )
         for (names, at, in_ram, in_use), digests in groups.items()
     )
 
 
-def _fastest(wishes: Iterable[Tier | None]) -> Tier | None:
-    found = set(wishes)
-    return next((tier for tier in Tier if tier in found), None)
+def _wish(wishes: Collection[Tier | None]) -> Tier | None:
+    """Of all models that need a piece: the fastest, and the disk only if all of them may be there."""
+    fastest = next((tier for tier in Tier if tier in wishes), None)
+    return None if fastest is Tier.DISK and None in wishes else fastest
 
 
 def saved_s(piece: Piece, tier: Tier, speeds: Mapping[Tier, Speed]) -> float:

@@ -95,6 +95,7 @@ def test_what_models_share_is_one_piece_as_likely_read_as_any_of_them():
     shared, own = found[("a", "b")], found[("b",)]
     assert (shared.n_bytes, shared.chance, shared.at, shared.staged) == (10, 0.75, Tier.NVME, True)
     assert (own.n_bytes, own.chance, own.at, own.held, own.wish) == (1, 0.5, Tier.DISK, True, Tier.DISK)
+    assert shared.wish is None, "a wish for the disk is not one for what others need too"
     assert shared.name == "a and 1 more"
 
 

@@ -15,7 +15,7 @@ from tests.store.models import model_files, write_folder
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[3]
-KILLS = 25
+KILLS = 15
 
 
 async def killed(root: Path, folders: list[str], steps: int, after_s: float) -> None:
