@@ -7,7 +7,7 @@ never. Of a model that was not loaded in this life its requests tell.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from heliosd.core.forecast import Forecast
@@ -85,6 +85,10 @@ class Tiering:
         self._survey: Survey | None = None
         self._planned_at = -REPLAN_S
         self._told_bytes = 0
+        self._blobs: Mapping[Digest, frozenset[Digest]] = {}
+        """Of each file the blobs it is in."""
+        self._sizes: Mapping[Digest, int] = {}
+        """Of each blob, as last seen."""
         self._last: tuple[Piece, ...] = ()
         self.moving: Move | None = None
         """What is being moved."""
@@ -135,6 +139,8 @@ class Tiering:
             await self._changed.wait()
             self._changed.clear()
             self._planned_at = self._now()
+            if not self.active:
+                continue
             try:
                 async with self._doing:
                     await self._carry_out(await self._plan())
@@ -183,7 +189,7 @@ class Tiering:
         found = []
         for tier, budget_bytes in sorted(seen.budgets.items(), key=lambda each: list(Tier).index(each[0])):
             there = places[tier]
-            users = tuple(str(each.ref) for each in models if any(file.digest in there for file in each.manifest.files))
+            users = tuple(str(each.ref) for each in models if self._parts(each.manifest).keys() & there.keys())
             may_hold = self._tiers.host_limit_bytes if tier is Tier.HOST else budget_bytes
             found.append(TierStatus(tier, may_hold, sum(there.values()), users, self._note(tier)))
         return tuple(found)
@@ -201,13 +207,18 @@ class Tiering:
 
     def tier_of(self, manifest: Manifest) -> str:
         """Where a model is: `host`, `nvme`, `disk`, or two of them; where hardly any of its bytes are is left out."""
-        disk = self._survey.disk if self._survey else {}
-        staged = self._tiers.staged
-        shares = dict.fromkeys(Tier, 0)
-        for file in manifest.files:
-            below = Tier.DISK if file.digest in disk else Tier.NVME
-            shares[Tier.HOST if file.digest in staged else below] += file.size_bytes
-        return ", ".join(tier for tier in Tier if shares[tier] > SHOWN_SHARE * manifest.size_bytes) or Tier.NVME.value
+        if self._survey is None:
+            return Tier.NVME.value
+        disk, staged, shares = self._survey.disk, self._tiers.staged, dict.fromkeys(Tier, 0)
+        for digest, n_bytes in self._parts(manifest).items():
+            shares[Tier.HOST if digest in staged else Tier.DISK if digest in disk else Tier.NVME] += n_bytes
+        least = SHOWN_SHARE * sum(shares.values())
+        return ", ".join(tier for tier in Tier if shares[tier] > least) or Tier.NVME.value
+
+    def _parts(self, manifest: Manifest) -> dict[Digest, int]:
+        """The blobs that a model's files are in, each with its bytes, as they were last seen."""
+        found = {digest for file in manifest.files for digest in self._blobs.get(file.digest, frozenset({file.digest}))}
+        return {digest: self._sizes.get(digest, 0) for digest in found}
 
     async def wishes(self) -> dict[str, Tier]:
         return await self._wishes.all()
@@ -230,7 +241,7 @@ class Tiering:
                 raise BadRequest(
                     f"cannot move {model} to {tier}: this node has no such tier; set store.{setting}", param="tier"
                 )
-            size_bytes = sum({file.digest: file.size_bytes for file in stored.manifest.files}.values())
+            size_bytes = sum(self._parts(stored.manifest).values())
             if size_bytes > budget:
                 raise BadRequest(
                     f"cannot move {model} to {tier}: it has {format_bytes(size_bytes)} and {tier} may hold "
@@ -244,9 +255,11 @@ class Tiering:
     # ---- planning and moving ---------------------------------------------------
 
     async def _look(self) -> Survey:
-        self._survey = await self._tiers.survey()
+        self._blobs = await self._store.blobs_of(each.manifest for each in await self._store.models())
+        seen = self._survey = await self._tiers.survey()
+        self._sizes = {**seen.nvme, **seen.disk}
         self._tell()
-        return self._survey
+        return seen
 
     def _tell(self) -> None:
         staged_bytes = self._tiers.staged_bytes
@@ -266,7 +279,7 @@ class Tiering:
         models = [
             Kept(
                 str(each.ref),
-                tuple((file.digest, file.size_bytes) for file in each.manifest.files),
+                tuple(self._parts(each.manifest).items()),
                 self._chance(str(each.ref), now),
                 wishes.get(str(each.ref)),
             )
