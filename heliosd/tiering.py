@@ -334,8 +334,6 @@ class Tiering:
                 self._journal.note("tier", text, model=move.piece.models[0], detail={"failed": True})
             finally:
                 self.moving = None
-        if planned.moves:
-            await self._look()
 
     async def _move(self, move: Move, pause: Callable[[], Awaitable[None]]) -> None:
         began, moved_bytes = self._now(), 0
@@ -350,6 +348,7 @@ class Tiering:
         if not moved_bytes:
             return
         took_s = max(1e-6, self._now() - began)
+        await self._look()
         if Tier.HOST not in (move.source, move.target) and moved_bytes >= TELLING_BYTES:
             before = self._speeds[Tier.DISK]
             self._speeds[Tier.DISK] = Speed(before.first_s, (before.bytes_per_s + moved_bytes / took_s) / 2)

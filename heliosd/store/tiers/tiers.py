@@ -181,7 +181,8 @@ class Tiers:
         handle = await self._opened(open_blob, source)
         try:
             while await self._threads.run(part.copy_from, handle):
-                await pause()
+                while await self._threads.run(part.absorb):
+                    await pause()
         finally:
             os.close(handle)
 
