@@ -111,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         replicas,
         run,
         simulate,
+        tiers,
         timeline,
         warmups,
     )
@@ -125,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    starts = (run, models, cache, replicas, timeline, queue, pins)
+    starts = (run, models, cache, replicas, timeline, queue, pins, tiers)
     for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
         group.add(commands)
     return parser

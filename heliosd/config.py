@@ -147,6 +147,20 @@ class StoreSection(Section):
     hub_token_file: AbsolutePath | None = Field(None, description="File with the hub token, instead of hub_token.")
     offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
     share: bool = Field(True, description="Keep what new models have in common with older ones on the disk only once.")
+    nvme_budget: BytesOrAuto = Field(
+        None, description='Bytes that the store may hold at path. "auto": what the file system has.'
+    )
+    disk_dir: AbsolutePath | None = Field(
+        None, description="Folder of a slower volume for models that are seldom used. Default: none."
+    )
+    disk_budget: BytesOrAuto = Field(
+        None, description='Bytes that disk_dir may hold. "auto": what the file system has.'
+    )
+    host_memory: BytesOrAuto = Field(
+        None,
+        description="RAM in which models that are likely to be loaded are kept; sleeping models go first. "
+        '"auto": none.',
+    )
 
 
 class EnginesSection(Section):

@@ -65,10 +65,12 @@ from heliosd.state.keys import Keys
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
+from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import read_hub_headers
 from heliosd.store.store import Store
+from heliosd.store.tiers.tiers import TierLimits
 from heliosd.telemetry.loop_lag import watch_loop
 from heliosd.telemetry.metrics import Metrics
 
@@ -111,7 +113,13 @@ class Daemon:
             ending.push_async_callback(database.close)
             keys = Keys(database)
             await keys.load()
-            store = Store(settings.store.path, database, hub=_hub(settings), changed=self._note_models)
+            store = Store(
+                settings.store.path,
+                database,
+                hub=_hub(settings),
+                changed=self._note_models,
+                tiers=_tier_limits(settings),
+            )
             await store.open()
             ending.push_async_callback(store.close)
             log.info("store open", extra={"path": str(settings.store.path)})
@@ -149,6 +157,7 @@ class Daemon:
             host_total_bytes=host_total_bytes,
             recording=recording,
             usage=UsageTable(database),
+            tier_wishes=TierWishes(database),
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
@@ -173,6 +182,7 @@ class Daemon:
                 ),
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
+                tiers=node.tiering,
                 hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
                 share=sharing.look,
                 accuracy=records.accuracy,
@@ -409,6 +419,11 @@ def _hub(settings: Settings) -> HubAccess:
         token=token.get_secret_value() if token else None,
         offline=settings.store.offline or None,
     )
+
+
+def _tier_limits(settings: Settings) -> TierLimits:
+    store = settings.store
+    return TierLimits(store.nvme_budget, store.disk_dir, store.disk_budget, store.host_memory or 0)
 
 
 def _engine_name(kind: DeviceKind) -> str:

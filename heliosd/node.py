@@ -78,9 +78,11 @@ from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Measurement, Records
+from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
 from heliosd.store.store import Store
 from heliosd.telemetry.metrics import Metrics
+from heliosd.tiering import Tiering
 from heliosd.wanted import WantedModels
 
 log = logging.getLogger("heliosd.node")
@@ -110,9 +112,11 @@ class Node:
         host_total_bytes: int = 0,
         recording: Recording | None = None,
         usage: UsageTable | None = None,
+        tier_wishes: TierWishes | None = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
-        RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives."""
+        RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
+        models stay in the tier where they are."""
         self._store = store
         self._probe = probe
         self._journal = journal
@@ -129,6 +133,9 @@ class Node:
         self._inbox = inbox
         self._recording = recording
         self._foresight = Foresight(usage, records, demands, self._scheduler, self.post, self.now) if usage else None
+        self.tiering = (
+            Tiering(store, tier_wishes, self._scheduler, journal, metrics, self.post, self.now) if tier_wishes else None
+        )
         self._answers: dict[Ticket, asyncio.Future[Lease]] = {}
         self._models: dict[str, str] = {}
         self._peer_holds: tuple[tuple[PeerName, tuple[str, ...]], ...] = ()
@@ -423,6 +430,8 @@ class Node:
                 tasks.create_task(self._foresight.run(), name="foresee")
             tasks.create_task(self._read_devices(), name="read devices")
             tasks.create_task(self._watch_faults(), name="watch faults")
+            if self.tiering:
+                tasks.create_task(self.tiering.run(), name="tiers")
             while True:
                 self._handle(await self._next_event(), tasks)
 
@@ -451,6 +460,8 @@ class Node:
             self.wanted.changed()
         if isinstance(event, ReplicaBecameReady | ReplicaSlept | ReplicaWoke | ReplicaExited):
             self._read_now.set()
+        if self.tiering:
+            self.tiering.happened(event)
         self._bump()
 
     def _decide(self, event: Event) -> list[Command]:

@@ -27,7 +27,7 @@ _PROGRESS_S = 0.1
 async def list_models(request: web.Request, parts: Parts) -> web.StreamResponse:
     stored = await parts.store.models()
     replicas = parts.node.snapshot().replicas
-    views = [model_view(model, replicas) for model in stored]
+    views = [model_view(model, replicas, _tier(parts, model)) for model in stored]
     if not flag_of(request, "local"):
         views += [peer_model_view(ref, peer) for ref, peer in _at_peers(parts, stored).items()]
     return json_of(ModelList(models=views))
@@ -40,7 +40,11 @@ async def show_model(request: web.Request, parts: Parts) -> web.StreamResponse:
     except HeliosError:  # a model can be shown without it; `estimate` tells why there is none
         estimate = None
     replicas = parts.node.snapshot().replicas
-    return json_of(model_detail(stored, replicas, parts.settings(stored.ref), estimate))
+    return json_of(model_detail(stored, replicas, parts.settings(stored.ref), estimate, _tier(parts, stored)))
+
+
+def _tier(parts: Parts, stored: Stored) -> str | None:
+    return parts.tiers.tier_of(stored.manifest) if parts.tiers else None
 
 
 async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse:

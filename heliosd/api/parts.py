@@ -15,6 +15,7 @@ from heliosd.core.manifest import Manifest
 from heliosd.core.messages import Hold
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
+from heliosd.core.retention import Move, Plan, Tier
 from heliosd.core.snapshot import Snapshot
 from heliosd.engines.engine import Engine, Reply, Request
 from heliosd.engines.warmups import Warmups
@@ -29,6 +30,7 @@ from heliosd.store.sharing import Shared
 from heliosd.store.stored import Adapter, Addition
 from heliosd.store.usage import Usage
 from heliosd.telemetry.metrics import Metrics
+from heliosd.tiering import TierStatus
 from heliosd.wire import CheckView
 
 
@@ -231,6 +233,23 @@ class ThePeers(Protocol):
     def verify(self, token: str, method: str, target: str) -> PeerName | None: ...
 
 
+class TheTiers(Protocol):
+    """What the API asks of `heliosd.tiering.Tiering`."""
+
+    @property
+    def moving(self) -> Move | None: ...
+
+    async def plan(self) -> Plan: ...
+
+    async def status(self) -> Sequence[TierStatus]: ...
+
+    async def wishes(self) -> dict[str, Tier]: ...
+
+    async def wish(self, ref: ModelRef, tier: Tier | None) -> str: ...
+
+    def tier_of(self, manifest: Manifest) -> str: ...
+
+
 HubHeaders = Callable[[str, str | None], Awaitable[tuple[Known, str]]]
 """Reads a repository's configuration and headers, of a revision or the newest, and tells its commit. Raises
 HeliosError."""
@@ -281,6 +300,8 @@ class Parts:
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
+    tiers: TheTiers | None = None
+    """None: models stay where they are."""
     recording: TheRecording | None = None
     """None: switched off."""
     warmups: Warmups | None = None

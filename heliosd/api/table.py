@@ -15,6 +15,7 @@ from heliosd.api import (
     plan,
     recording,
     replicas,
+    tiers,
     warmups,
 )
 from heliosd.api.routes import Route
@@ -26,6 +27,7 @@ ROUTES: tuple[Route, ...] = (
     *cache.ROUTES,
     *replicas.ROUTES,
     *pins.ROUTES,
+    *tiers.ROUTES,
     *estimate.ROUTES,
     *plan.ROUTES,
     *feed.ROUTES,

@@ -165,8 +165,8 @@ def node_view(
     )
 
 
-def model_view(stored: Stored, replicas: Iterable[ReplicaStatus]) -> ModelView:
-    return ModelView(**_model_fields(stored, replicas))
+def model_view(stored: Stored, replicas: Iterable[ReplicaStatus], tier: str | None = None) -> ModelView:
+    return ModelView(**_model_fields(stored, replicas), tier=tier)
 
 
 def model_detail(
@@ -174,9 +174,11 @@ def model_detail(
     replicas: Iterable[ReplicaStatus],
     settings: Mapping[str, Any],
     estimate: EstimateView | None,
+    tier: str | None = None,
 ) -> ModelDetail:
     return ModelDetail(
         **_model_fields(stored, replicas),
+        tier=tier,
         files=[
             FileView(path=file.path, digest=file.digest, size_bytes=file.size_bytes) for file in stored.manifest.files
         ],

@@ -56,6 +56,8 @@ class Ledger:
     sleeping: set[ReplicaId] = field(default_factory=set)
     staged: dict[ReplicaId, int] = field(default_factory=dict)
     """What each sleeper holds of it."""
+    tier_bytes: int = 0
+    """What models kept ready to load hold of it: sleepers go first, so it counts as free for them."""
 
     def book(self, replica: ReplicaId, devices: tuple[DeviceId, ...], per_device: Footprint) -> None:
         """Promise bytes to a replica before it starts. Raises ValueError when they are not there: a bug of ours."""
@@ -120,8 +122,18 @@ class Ledger:
         left = self.host_bytes - sum(self.staged.values())
         if self.host is not None:
             reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
-            left = min(left, self.host.available_bytes - reserve)
+            left = min(left, self.host.available_bytes + self.tier_bytes - reserve)
         return left
+
+    @property
+    def tier_room_bytes(self) -> int:
+        """What models kept ready to load may hold of host memory, all together: what sleepers leave of it, and of
+        what is available all but twice the reserve, so that they give way before a sleeper has to."""
+        left = self.host_bytes - sum(self.staged.values())
+        if self.host is not None:
+            reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
+            left = min(left, self.host.available_bytes + self.tier_bytes - 2 * reserve)
+        return max(0, left)
 
     def read(
         self,
@@ -249,4 +261,4 @@ class Ledger:
         )
 
     def host_account(self) -> HostAccount:
-        return HostAccount(self.host_bytes, sum(self.staged.values()), self.host_free_bytes)
+        return HostAccount(self.host_bytes, sum(self.staged.values()), self.host_free_bytes, self.tier_bytes)

@@ -310,6 +310,14 @@ class ModelsKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class TierHeld:
+    """What models that are kept ready to load hold of the machine's RAM, so that the kernel cannot take it back."""
+
+    at: float
+    host_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsageSeeded:
     """What another life of the node knew of its models' use, and what time of day it is."""
 
@@ -356,6 +364,7 @@ Event = (
     | LimitsChanged
     | ModelsChanged
     | ModelsKnown
+    | TierHeld
     | UsageSeeded
     | DemandsKnown
     | Tick

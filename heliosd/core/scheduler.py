@@ -59,6 +59,7 @@ from heliosd.core.messages import (
     SleepAsked,
     StopAsked,
     Tick,
+    TierHeld,
     UsageSeeded,
 )
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
@@ -195,6 +196,8 @@ class Scheduler:
                 self.ahead.demands.clear()
             case ModelsKnown(sizes=sizes):
                 self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
+            case TierHeld(host_bytes=host_bytes):
+                self.ledger.tier_bytes = host_bytes
             case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known, starts=starts):
                 self.usage.seeded(at, offset_s, known, starts)
             case DemandsKnown(demands=demands):

@@ -33,6 +33,8 @@ class HostAccount:
     staged_bytes: int
     free_bytes: int
     """What another sleeper may take: of the limit, and of what the machine has left."""
+    tier_bytes: int = 0
+    """Held by models that are kept ready to load; they give way to sleepers."""
 
 
 @dataclass(frozen=True, slots=True)

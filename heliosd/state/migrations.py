@@ -137,6 +137,13 @@ def timelines_of_starts(db: Database) -> None:
     db.table("measurements").add_column("timeline", str)
 
 
+@steps()
+def tier_wishes(db: Database) -> None:
+    db.table("tier_wishes").create(
+        {"model": str, "tier": str, "created_at": float}, pk="model", not_null={"tier", "created_at"}
+    )
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

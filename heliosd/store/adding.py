@@ -5,13 +5,12 @@ last step nothing refers to the new model; after it everything it needs is on th
 """
 
 import asyncio
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
 from heliosd.core.names import Digest, ModelRef, parse_ref
-from heliosd.core.units import MiB, format_bytes
+from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, CorruptData, NotFound, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
@@ -27,8 +26,8 @@ from heliosd.store.threads import Threads
 
 AT_ONCE = 4
 """Files under way at the same time."""
-SPARE_BYTES = 64 * MiB
-"""Left on the disk for the database and what else needs to write a little."""
+Room = Callable[[int], Awaitable[tuple[int, str]]]
+"""Told how many bytes are needed, says how many may be written, and where."""
 
 
 class Adding:
@@ -42,6 +41,7 @@ class Adding:
         claims: Claims,
         threads: Threads,
         clock: Callable[[], float],
+        room: Room,
     ) -> None:
         self._layout = layout
         self._blobs = blobs
@@ -50,6 +50,7 @@ class Adding:
         self._claims = claims
         self._threads = threads
         self._clock = clock
+        self._room = room
 
     async def run(self, wanted: Addition, ref: ModelRef, source: Source, tell: Tell) -> Inspected:
         """Add the model; return what its files say. Raises what went wrong; only what a next attempt can use stays."""
@@ -155,10 +156,10 @@ class Adding:
         if listing.adopted:
             return
         needs_bytes = sum([await self._missing_bytes(file) for file in files])
-        has_bytes = (await self._threads.run(shutil.disk_usage, self._layout.root)).free - SPARE_BYTES
+        has_bytes, place = await self._room(needs_bytes)
         if needs_bytes > has_bytes:
             raise Unavailable(
-                f"cannot add {what}: it needs {format_bytes(needs_bytes)} of disk and {self._layout.root} has "
+                f"cannot add {what}: it needs {format_bytes(needs_bytes)} of disk and {place} has "
                 f"{format_bytes(max(0, has_bytes))} to spare; remove models or move the store to a larger disk",
                 code="disk_full",
                 retry_after_s=60.0,

@@ -7,9 +7,9 @@ wanted is the catalog's knowledge, not this file's: `delete` removes what it is 
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from heliosd.core.names import Digest
@@ -17,6 +17,7 @@ from heliosd.errors import CorruptData
 from heliosd.store.durable import make_directory, sync_directory
 from heliosd.store.layout import Layout
 from heliosd.store.part import Part
+from heliosd.store.placed import remove, size_of
 from heliosd.store.recipe import Recipe
 from heliosd.store.threads import Threads
 
@@ -79,7 +80,7 @@ class Blobs:
 
     async def size(self, digest: Digest) -> int | None:
         """Bytes of the blob, None when it is not here."""
-        return await self._threads.run(_size, self.path(digest))
+        return await self._threads.run(size_of, self.path(digest))
 
     async def exists(self, digest: Digest, size_bytes: int | None = None) -> bool:
         """Whether the file is here, as a blob or as a recipe, with the size that is expected if one is given."""
@@ -156,7 +157,7 @@ class Blobs:
 
     def _commit(self, part: Part) -> None:
         target = self.path(part.digest)
-        if _size(target) == part.size_bytes:
+        if size_of(target) == part.size_bytes:
             part.discard()
         else:
             make_directory(target.parent)
@@ -164,6 +165,12 @@ class Blobs:
             part.become(target)
         # Also when it was here: another writer's rename may not be durable yet.
         sync_directory(target.parent)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """For the length of the block nothing is deleted and nobody begins to hold anything."""
+        async with self._deleting:
+            yield
 
     async def delete(self, digests: Iterable[Digest], wanted: Callable[[], Awaitable[AbstractSet[str]]]) -> int:
         """Remove these blobs unless they are held or `wanted` names them; returns the bytes freed.
@@ -187,14 +194,7 @@ class Blobs:
             return await self._threads.run(self._delete, {digest})
 
     def _delete(self, digests: set[Digest]) -> int:
-        freed_bytes = 0
-        for digest in digests:
-            path = self.path(digest)
-            size_bytes = _size(path)
-            if size_bytes is not None:
-                path.unlink()
-                freed_bytes += size_bytes
-        return freed_bytes
+        return sum(remove(self.path(digest)) for digest in digests)
 
     async def all(self) -> set[Digest]:
         """Every blob on the disk."""
@@ -207,10 +207,3 @@ class Blobs:
             if shard.is_dir(follow_symlinks=False)
             for entry in os.scandir(shard.path)
         }
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return None

@@ -1,5 +1,6 @@
 """Looks at the bytes of stored files for `Sharing`, a step at a time. Synchronous; call in a thread."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,4 +73,6 @@ class Comparing:
     def share_blocks(self, digest: Digest, begin: int, place: Piece) -> int:
         """Let the file have the blocks of that place from `begin` on; returns the bytes shared."""
         with self._path(place.blob).open("rb") as its, self._path(digest).open("rb") as mine:
+            if os.fstat(its.fileno()).st_dev != os.fstat(mine.fileno()).st_dev:
+                return 0  # one of them is on the slower volume
             return share(its.fileno(), place.offset, mine.fileno(), begin, place.size_bytes)

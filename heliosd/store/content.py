@@ -7,6 +7,7 @@ from pathlib import Path
 
 from heliosd.core.names import Digest
 from heliosd.core.units import MiB
+from heliosd.store.placed import elsewhere
 from heliosd.store.recipe import Piece, Recipe
 
 CHUNK_BYTES = 4 * MiB
@@ -38,7 +39,8 @@ def opened(digest: Digest, recipe: Recipe | None, path: Callable[[Digest], Path]
     handles: dict[Digest, int] = {}
     try:
         for blob in blobs:
-            handles[blob] = os.open(path(blob), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            place = path(blob)
+            handles[blob] = os.open(elsewhere(place) or place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if recipe is None:
             recipe = Recipe((Piece(digest, 0, os.fstat(handles[digest]).st_size),))
         yield Content(recipe, handles)

@@ -17,6 +17,7 @@ from heliosd.core.units import MiB
 from heliosd.errors import CorruptData
 from heliosd.store.durable import sync_directory
 from heliosd.store.layout import Layout
+from heliosd.store.placed import elsewhere, size_of
 from heliosd.store.recipe import ENDING, Recipe, written
 from heliosd.store.threads import Threads
 
@@ -89,10 +90,12 @@ class Revisions:
                 )
 
     def _size(self, path: str, digest: Digest) -> int:
-        try:
-            return self._layout.blob(digest).lstat().st_size
-        except FileNotFoundError as error:
-            raise CorruptData(f"cannot present {path}: its blob {digest} is gone; add the model again") from error
+        found = size_of(self._layout.blob(digest))
+        if found is None:
+            moved = elsewhere(self._layout.blob(digest))
+            where = f"is not on the disk that it was moved to ({moved}); mount that, or" if moved else "is gone;"
+            raise CorruptData(f"cannot present {path}: its blob {digest} {where} add the model again")
+        return found
 
     def _make(self, directory: Path, entries: Mapping[str, Entry]) -> None:
         beside = self._layout.incoming / f"links-{uuid.uuid4().hex}"

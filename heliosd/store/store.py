@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from heliosd.store.sources.transfer import Patience
 from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
+from heliosd.store.tiers.tiers import TierLimits, Tiers
 from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.store.whole import Whole
 
@@ -70,6 +71,7 @@ class Store:
         changed: Callable[[], None] = lambda: None,
         shared_file_bytes: int = SHARED_FILE_BYTES,
         shared_run_bytes: int = SHARED_RUN_BYTES,
+        tiers: TierLimits | None = None,
     ) -> None:
         """`changed` is called on the event loop right after each commit that changes what `models` tells.
 
@@ -81,6 +83,7 @@ class Store:
         self._threads = Threads(THREADS)
         self._catalog = Catalog(database, self._committed)
         self._blobs = Blobs(self._layout, self._threads, self._catalog.recipes)
+        self.tiers = Tiers(self._layout, self._blobs, self._threads, tiers or TierLimits())
         self._revisions = Revisions(self._layout, self._threads)
         self._whole = Whole(self._layout, self._threads)
         self._claims = Claims(self._layout, self._threads)
@@ -93,6 +96,7 @@ class Store:
             claims=self._claims,
             threads=self._threads,
             clock=clock,
+            room=self.tiers.room_bytes,
         )
         self._sharing = Sharing(
             layout=self._layout,
@@ -121,6 +125,7 @@ class Store:
         Raises Conflict when another daemon uses this root, HeliosError when it cannot be written.
         """
         await self._threads.run(self._prepare)
+        await self.tiers.open()
         return await sweep(
             layout=self._layout,
             blobs=self._blobs,
@@ -149,6 +154,7 @@ class Store:
         """Close connections, end the threads, let go of the root."""
         await self._fetcher.close()
         self._sharing.close()
+        await self.tiers.close()
         self._threads.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -166,6 +172,12 @@ class Store:
         """The model of that ref or alias."""
         record = await self._catalog.find(ref)
         return await self._stored(record) if record else None
+
+    async def blobs_of(self, manifests: Iterable[Manifest]) -> Mapping[Digest, frozenset[Digest]]:
+        """For each file the blobs that its bytes are in: one of its own, or those of its recipe."""
+        digests = {file.digest for manifest in manifests for file in manifest.files}
+        recipes = await self._catalog.recipes(digests)
+        return {each: recipes[each].blobs if each in recipes else frozenset({each}) for each in digests}
 
     async def adapters(self, base: ModelRef) -> tuple[StoredModel, ...]:
         """The adapters of a model, by name."""
@@ -281,7 +293,7 @@ class Store:
 
         def look() -> dict[Digest, tuple[Range, ...]]:
             paths = {blob: self._blobs.path(blob) for blob in involved}
-            return {blob: ranges(path) for blob, path in paths.items() if path.exists()}
+            return {blob: ranges(path) for blob, path in paths.items() if path.is_file() and not path.is_symlink()}
 
         return replace(known, ranges=await self._threads.run(look)) if involved else known
 

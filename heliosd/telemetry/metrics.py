@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -93,6 +93,12 @@ class Metrics:
             "helios_decisions", "What the scheduler decided; a refusal with its code.", ["decision", "code"],
             registry=registry,
         )  # fmt: skip
+        self._tier_bytes = Gauge(
+            "helios_tier_bytes", "Bytes of models in a tier; host: in RAM besides.", ["tier"], registry=registry
+        )
+        self._tier_moves = Counter(
+            "helios_tier_moves", "Moves of models between tiers.", ["from", "to"], registry=registry
+        )
         self._lag_s = Histogram(
             "helios_event_loop_lag_seconds",
             "How late the event loop ran what was due.",
@@ -110,6 +116,15 @@ class Metrics:
         self._request_s.labels(route).observe(seconds)
         if first_byte_s is not None:
             self._first_byte_s.labels(route).observe(first_byte_s)
+
+    def tiers_hold(self, held: Mapping[str, int]) -> None:
+        """Take in how many bytes are in each tier."""
+        for tier, n_bytes in held.items():
+            self._tier_bytes.labels(tier).set(n_bytes)
+
+    def tier_moved(self, source: str, target: str) -> None:
+        """Count a move."""
+        self._tier_moves.labels(source, target).inc()
 
     def waited(self, outcome: str, waited_s: float) -> None:
         """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""

@@ -76,6 +76,7 @@ from heliosd.wire.replicas import (
     SleepingReplicas,
     StoppedReplicas,
 )
+from heliosd.wire.tiers import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 from heliosd.wire.timeline import SpanView, TimelineView
 from heliosd.wire.warmups import WarmupList, WarmupView
 
@@ -122,6 +123,7 @@ __all__ = [
     "ModelList",
     "ModelStory",
     "ModelView",
+    "MoveModel",
     "NodeView",
     "OptionView",
     "OverflowView",
@@ -155,6 +157,11 @@ __all__ = [
     "StoppedReplicas",
     "TermAccuracyView",
     "TermView",
+    "TierList",
+    "TierMoveView",
+    "TierPlanView",
+    "TierView",
+    "TierWishView",
     "TimelineView",
     "TrainRequest",
     "TrainingView",

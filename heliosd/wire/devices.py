@@ -49,6 +49,7 @@ class HostView(Wire):
 
     limit_bytes: int
     staged_bytes: int = Field(description="held by those that sleep")
+    tier_bytes: int = Field(0, description="held by models that are kept ready to load; they give way to sleepers")
     free_bytes: int
 
 

@@ -29,6 +29,7 @@ class ModelView(Wire):
     max_model_len: int | None = None
     peer: str | None = Field(None, description="set when only that peer holds it")
     base: str | None = Field(None, description="of an adapter: the model it is for, whose replica serves it")
+    tier: str | None = Field(None, description="where its files are: host, nvme, disk, or two of them")
     adapter_rank: int | None = Field(None, description="of an adapter: the highest of its matrices")
 
 

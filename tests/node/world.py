@@ -26,9 +26,11 @@ from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
+from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition
+from heliosd.store.tiers.tiers import TierLimits
 from heliosd.telemetry.metrics import Metrics
 
 CONFIG = {
@@ -85,6 +87,7 @@ async def world(
     fleet: str = '[[device]]\nname = "g0"\ncapacity = "80GiB"\n',
     settings: Mapping[str, Any] | None = None,
     sharing: Mapping[str, int] | None = None,
+    tiers: TierLimits | None = None,
 ) -> AsyncIterator[World]:
     """`models` are sections of the configuration; simulated engines hold what they were promised and load at once.
 
@@ -96,7 +99,7 @@ async def world(
     database = Database(folder / "state" / "helios.db")
     await database.open()
     changed = lambda: node.store_changed()  # noqa: E731, PLW0108 - made below
-    store = Store(folder / "store", database, changed=changed, **(sharing or {}))
+    store = Store(folder / "store", database, changed=changed, tiers=tiers, **(sharing or {}))
     await store.open()
     devices = SimulatedDevices(parse_fleet(fleet))
     kind = SimulatedKind(devices, Behaviour(load_s=0.0, tokens_per_s=1e9, overhead_bytes=GiB // 4))
@@ -121,6 +124,7 @@ async def world(
         host_total_bytes=64 * GiB,
         recording=recording,
         usage=UsageTable(database),
+        tier_wishes=TierWishes(database),
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]
