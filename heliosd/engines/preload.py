@@ -141,6 +141,9 @@ def installed_plugins_once() -> None:
     cast(Any, metadata).entry_points = lru_cache(metadata.entry_points)
     for group in ("vllm.general_plugins", "vllm.platform_plugins", "vllm.logits_processors"):
         metadata.entry_points(group=group)
+def register_loader() -> None:
+    """Make vLLM know our load format in every engine, also where our package's entry points are not installed."""
+    importlib.import_module("heliosd.engines.loader").register()
 
 
 def log_to_output() -> None:
@@ -157,6 +160,7 @@ def preload() -> None:
     import_all()
     log_to_output()
     register_kernels_once()
+    register_loader()
     tokenizer_on_demand()
     installed_plugins_once()
     gc.collect()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from heliosd.engines import forked, hot_swap
+from heliosd.engines import forked, hot_swap, loader_memory
 from heliosd.engines.changed import changed
 from heliosd.engines.no_adapter import skip_tokens_without_adapter
 from heliosd.engines.progress import say
@@ -119,6 +119,7 @@ def _measured(base: Any) -> Any:
                 "kv_cache_bytes": _storage_bytes(getattr(self.model_runner, "kv_caches", [])),
                 "device_bytes": self._helios_held() if self.device.type == "cuda" else 0,
                 "host_bytes": self.helios_pinned_bytes,
+                **loader_memory.held(self.model_runner.get_model().parameters()),
             }
 
         def _helios_held(self) -> int:
