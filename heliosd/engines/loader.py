@@ -42,6 +42,7 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
 
     def __init__(self, load_config: Any) -> None:
         super().__init__(load_config)
+        self.load_config: Any
         self._files: list[MappedFile] = []
 
     def load_weights(self, model: Any, model_config: Any) -> None:
@@ -53,7 +54,7 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
         with zero_copy:
             super().load_weights(model, model_config)
         pointed_at = zero_copy.settle()
-        loader_memory.keep(pointed_at, [memory for file in self._files for memory in file.maps])
+        loader_memory.remember(pointed_at, [memory for file in self._files for memory in file.maps])
         self._files.clear()
         default_loader.logger.info(
             "Mapped %d MiB of weights in %d tensors", sum(each.nbytes for each in pointed_at) // MiB, len(pointed_at)

@@ -6,11 +6,9 @@ They are told apart from the process's own memory, whose size would otherwise se
 import ctypes
 import mmap
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from heliosd.engines.tensor_files_mapped import drop
 
 _maps: list[weakref.ref[mmap.mmap]] = []
 """Of files that weights of this process were pointed at."""
@@ -27,18 +25,13 @@ def lies_in(memory: mmap.mmap, address: int, size_bytes: int) -> bool:
     return first <= address and address + size_bytes <= last
 
 
-def keep(tensors: Sequence[Any], maps: Iterable[mmap.mmap]) -> None:
-    """Remember what is used of these mappings, and let go the pages that were only copied from."""
-    used = sorted((tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors)
+def remember(tensors: Iterable[Any], maps: Iterable[mmap.mmap]) -> None:
+    """Note which of these mappings the tensors, which parameters point at, lie in."""
+    addresses = [tensor.data_ptr() for tensor in tensors]
     for memory in maps:
         first, last = range_of(memory)
-        inside = [(begin, end) for begin, end in used if first <= begin < last]
-        if inside:
+        if any(first <= address < last for address in addresses):
             _maps.append(weakref.ref(memory))
-        position = first
-        for begin, end in [*inside, (last, last)]:
-            drop(memory, position - first, begin - position)
-            position = max(position, end)
 
 
 def held(parameters: Iterable[Any], smaps: Path = Path("/proc/self/smaps")) -> dict[str, int]:

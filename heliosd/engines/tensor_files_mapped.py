@@ -95,14 +95,6 @@ def advise(memory: mmap.mmap, offset: int, size_bytes: int) -> None:
         memory.madvise(mmap.MADV_WILLNEED, offset, size_bytes)
 
 
-def drop(memory: mmap.mmap, offset: int, size_bytes: int) -> None:
-    """Take whole pages in this range out of the page table: they were copied from, and stay in the page cache."""
-    first = offset + -offset % mmap.PAGESIZE
-    last = (offset + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if first < last:
-        memory.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
 def _map(path: Path) -> mmap.mmap:
     descriptor = open_regular(path)
     try:
