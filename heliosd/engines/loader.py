@@ -21,6 +21,7 @@ from heliosd.core.units import MiB
 from heliosd.engines import loader_memory
 from heliosd.engines.changed import changed
 from heliosd.engines.loader_formats import HELIOS
+from heliosd.engines.loader_staging import Cuda, Ring
 from heliosd.engines.loader_zero_copy import ZeroCopy
 from heliosd.engines.tensor_files import TensorFile, open_tensor_file, recipes_in, weight_files
 from heliosd.engines.tensor_files_mapped import MappedFile
@@ -49,6 +50,7 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
         """Raises what vLLM raises, and CorruptData for a file that is not what it says."""
         if loaders_device() != "cpu":
             super().load_weights(model, model_config)
+            torch.accelerator.empty_host_cache()  # the pinned buffers, which PyTorch would keep
             return
         zero_copy = ZeroCopy(model, self._is_mapped)
         with zero_copy:
@@ -116,9 +118,8 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 continue
             wanted = [each for each in file.header.tensors if not should_skip_weight(each.name, experts)]
             if loaders_device() == "cuda":
-                from heliosd.engines.loader_staging import staged
-
-                yield from staged(file, wanted, DTYPES)
+                with Ring(Cuda()) as ring:
+                    yield from ring.tensors(file, wanted, DTYPES)
             else:
                 yield from self._mapped(file, wanted)
 
