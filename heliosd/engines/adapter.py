@@ -38,6 +38,7 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.storage_speed import Speed
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
 from heliosd.engines.loader_formats import STREAMERS, Speed, load_format

@@ -1,7 +1,8 @@
 """Which of vLLM's load formats an engine is started with. Pure."""
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+
+from heliosd.core.storage_speed import Speed
 
 HELIOS = "helios"
 AUTO = "auto"
@@ -15,16 +16,6 @@ CLEARLY = 1.1
 """How much faster than ours a streamer must be: below that the difference is noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast a way of loading was here, in bytes per second, from the disk and from the page cache."""
-
-    method: str
-    """A load format, or `read`, `direct` for comparison."""
-    cold_bytes_per_s: float
-    warm_bytes_per_s: float
-
-
 def load_format(files: Iterable[str], on_cuda: bool, installed: Set[str], measured: Iterable[Speed]) -> str:
     """The format for a model with these files, when the operator has set none.
 
@@ -36,7 +27,7 @@ def load_format(files: Iterable[str], on_cuda: bool, installed: Set[str], measur
         return AUTO
     if not on_cuda or any(name.endswith(".recipe") for name in names):
         return HELIOS
-    cold = {speed.method: speed.cold_bytes_per_s for speed in measured}
+    cold = {speed.method: speed.cold_bytes_per_s for speed in measured if speed.cold_bytes_per_s is not None}
     usable = [name for name, module in STREAMERS.items() if module in installed and name in cold]
     best = max(usable, key=lambda name: cold[name], default=HELIOS)
     return best if HELIOS in cold and cold.get(best, 0.0) > CLEARLY * cold[HELIOS] else HELIOS

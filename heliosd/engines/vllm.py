@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.storage_speed import Speed
 from heliosd.engines.engine import Engine, LaunchSpec
-from heliosd.engines.loader_formats import Speed
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge

@@ -137,6 +137,12 @@ def timelines_of_starts(db: Database) -> None:
     db.table("measurements").add_column("timeline", str)
 
 
+def speeds_of_storage(db: Database) -> None:
+    db.table("storage_speeds").create(
+        {"method": str, "cold_bytes_per_s": float, "warm_bytes_per_s": float, "note": str, "at": float}, pk="method"
+    )
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

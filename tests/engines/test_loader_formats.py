@@ -2,7 +2,8 @@
 
 import pytest
 
-from heliosd.engines.loader_formats import STREAMERS, Speed, load_format
+from heliosd.core.storage_speed import Speed
+from heliosd.engines.loader_formats import STREAMERS, load_format
 
 MODEL = ("config.json", "model.safetensors")
 ALL = frozenset(STREAMERS.values())
