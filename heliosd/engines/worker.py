@@ -119,8 +119,11 @@ def _measured(base: Any) -> Any:
                 "kv_cache_bytes": _storage_bytes(getattr(self.model_runner, "kv_caches", [])),
                 "device_bytes": self._helios_held() if self.device.type == "cuda" else 0,
                 "host_bytes": self.helios_pinned_bytes,
-                **loader_memory.held(self.model_runner.get_model().parameters()),
+                **(self._helios_mapped() if self.device.type == "cpu" else {}),
             }
+
+        def _helios_mapped(self) -> dict[str, int]:
+            return loader_memory.held(self.model_runner.get_model().parameters())
 
         def _helios_held(self) -> int:
             """Of the device, by this process: what the driver says; where it does not, what was taken at the start

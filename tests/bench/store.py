@@ -33,6 +33,8 @@ from tests.bench.table import print_table, span
 TENSOR_BYTES = 16 * MiB
 MAPPED_BYTES = 3 * GiB
 SMALL_BYTES = 256 * MiB
+MAPPED_TENSORS = 256
+"""In each file that is mapped, whatever its size."""
 LAYERS = 30
 CHANGED_LAYERS = 2
 LAYER_BYTES = 2 * MiB
@@ -109,7 +111,7 @@ def measure_maps(folder: Path, rounds: int) -> dict[int, tuple[float, float]]:
     for size_bytes in (SMALL_BYTES, MAPPED_BYTES):
         path = folder / f"map{size_bytes}.safetensors"
         block = os.urandom(TENSOR_BYTES)
-        write_tensors(path, [(f"t{number}", TENSOR_BYTES, block) for number in range(size_bytes // TENSOR_BYTES)])
+        write_tensors(path, [(f"t{number}", size_bytes // MAPPED_TENSORS, block) for number in range(MAPPED_TENSORS)])
         read(path)
         runs = [(timed(views, path), timed(mapped, path)) for _ in range(rounds)]
         found[size_bytes] = median(run[0] for run in runs), median(run[1] for run in runs)
