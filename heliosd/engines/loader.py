@@ -45,10 +45,13 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
         super().__init__(load_config)
         self.load_config: Any
         self._files: list[MappedFile] = []
+        self._onto_gpu = False
+        """Not outside of `load_weights`: who asks for all weights, to compare them, may keep them all at once."""
 
     def load_weights(self, model: Any, model_config: Any) -> None:
         """Raises what vLLM raises, and CorruptData for a file that is not what it says."""
         if loaders_device() != "cpu":
+            self._onto_gpu = loaders_device() == "cuda"
             super().load_weights(model, model_config)
             torch.accelerator.empty_host_cache()  # the pinned buffers, which PyTorch would keep
             return
@@ -117,7 +120,7 @@ class HeliosModelLoader(DefaultModelLoader):  # type: ignore[misc]
                 yield from theirs([str(path)], False, None, local_expert_ids=experts)
                 continue
             wanted = [each for each in file.header.tensors if not should_skip_weight(each.name, experts)]
-            if loaders_device() == "cuda":
+            if self._onto_gpu:
                 with Ring(Cuda()) as ring:
                     yield from ring.tensors(file, wanted, DTYPES)
             else:

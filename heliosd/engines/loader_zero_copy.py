@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+LEAST_BYTES = 4096
+"""Nothing smaller can be shared, and small ones are what loading code may read past PyTorch's dispatcher."""
 IsMapped = Callable[[int, int], bool]
 """Whether these bytes, from an address on, lie in a mapping of ours."""
 
@@ -29,8 +31,9 @@ class PutOff:
 class ZeroCopy(TorchDispatchMode):  # type: ignore[misc]
     """Use as a context around the model's loading. `settle()` after it."""
 
-    def __init__(self, model: Any, is_mapped: IsMapped) -> None:
+    def __init__(self, model: Any, is_mapped: IsMapped, least_bytes: int = LEAST_BYTES) -> None:
         super().__init__()
+        self._least_bytes = least_bytes
         self._is_mapped = is_mapped
         self._owners = _sole_owners(model)
         self._put_off: dict[int, PutOff] = {}
@@ -54,7 +57,7 @@ class ZeroCopy(TorchDispatchMode):  # type: ignore[misc]
             return False
         if target.shape != parameter.shape or not _covers(target) or not source.is_contiguous():
             return False
-        if not self._is_mapped(source.data_ptr(), source.nbytes):
+        if source.nbytes < self._least_bytes or not self._is_mapped(source.data_ptr(), source.nbytes):
             return False
         self._put_off[address] = PutOff(parameter, target.detach(), source.detach())
         return True

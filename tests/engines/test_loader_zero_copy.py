@@ -16,7 +16,7 @@ def loaded(module: Any, load: Loading, source: Any, mapped: bool = True) -> list
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     only = source.data_ptr()
-    zero_copy = ZeroCopy(module, lambda address, size_bytes: mapped and address == only)
+    zero_copy = ZeroCopy(module, lambda address, size_bytes: mapped and address == only, least_bytes=1)
     with zero_copy:
         load(module, source)
     return zero_copy.settle()
@@ -114,8 +114,18 @@ def test_a_tied_weight_stays_tied() -> None:
     for parameter in both.parameters():
         parameter.requires_grad_(False)
     source = torch.randn(4, 4)
-    zero_copy = ZeroCopy(both, lambda address, size_bytes: True)
+    zero_copy = ZeroCopy(both, lambda address, size_bytes: True, least_bytes=1)
     with zero_copy:
         plain(module, source)
     assert len(zero_copy.settle()) == 1
     assert other.weight.data_ptr() == module.weight.data_ptr() == source.data_ptr()
+
+
+def test_what_is_smaller_than_a_page_is_copied() -> None:
+    module, source = torch.nn.Linear(4, 4, bias=False), torch.randn(4, 4)
+    module.weight.requires_grad_(False)
+    zero_copy = ZeroCopy(module, lambda address, size_bytes: True)
+    with zero_copy:
+        plain(module, source)
+    assert zero_copy.settle() == []
+    assert torch.equal(module.weight, source)
