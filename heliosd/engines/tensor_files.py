@@ -21,7 +21,7 @@ from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, pars
 
 SUFFIX = ".safetensors"
 RECIPE_SUFFIX = ".recipe"
-MAX_RECIPE_BYTES = 16 * MiB
+MAX_RECIPE_BYTES = 64 * MiB
 MAX_PARTS = 400_000
 
 
