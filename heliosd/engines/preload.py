@@ -141,6 +141,8 @@ def installed_plugins_once() -> None:
     cast(Any, metadata).entry_points = lru_cache(metadata.entry_points)
     for group in ("vllm.general_plugins", "vllm.platform_plugins", "vllm.logits_processors"):
         metadata.entry_points(group=group)
+
+
 def register_loader() -> None:
     """Make vLLM know our load format in every engine, also where our package's entry points are not installed."""
     importlib.import_module("heliosd.engines.loader").register()
