@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -41,7 +41,7 @@ def test_what_nobody_wants_is_skipped_when_it_is_large() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 9000), st.integers(0, 50_000)), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_each_byte_is_copied_once_from_where_it_lies(steps: list[tuple[str, int, int]]) -> None:
     pieces, position = [], {"a": 0, "b": 0}
     for number, (name, gap, size_bytes) in enumerate(steps):
