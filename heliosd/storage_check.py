@@ -15,6 +15,7 @@ from heliosd.core.storage_speed import Speed
 from heliosd.core.units import GiB, MiB, format_bytes
 from heliosd.engines.loader_formats import STREAMERS, load_format
 from heliosd.engines.surroundings import installed
+from heliosd.engines.tensor_files import RECIPE_SUFFIX
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.storage import StorageSpeeds
 from heliosd.store.stored import StoredModel
@@ -85,30 +86,40 @@ class StorageCheck:
             self._running = False
 
     async def _measure(self) -> StorageReport:
-        model, name, size_bytes = await self._large_file()
-        async with self._models.hold(model.revision) as directory:
-            speeds = await _in_a_process(directory / name, self._on_cuda)
+        for model, name, size_bytes in await self._large_files():
+            async with self._models.hold(model.revision) as directory:
+                # What is kept as a recipe no plain read or streamer could take part with.
+                if await asyncio.to_thread((directory / f"{name}{RECIPE_SUFFIX}").exists):
+                    continue
+                speeds = await _in_a_process(directory / name, self._on_cuda)
+            break
+        else:
+            raise self._none("all that are there share bytes with other models")
         await self._kept.replace(speeds, self._clock())
         self._tell(speeds)
         chosen = load_format((name,), self._on_cuda, installed(STREAMERS), speeds)
         return StorageReport(f"{name} of {model.ref}", size_bytes, speeds, chosen)
 
-    async def _large_file(self) -> tuple[StoredModel, str, int]:
+    async def _large_files(self) -> list[tuple[StoredModel, str, int]]:
+        """The best to measure with first."""
         found = [
             (file.size_bytes <= LARGEST_BYTES, file.size_bytes, file.path, model)
             for model in await self._models.models()
             for file in model.manifest.files
             if file.path.endswith(".safetensors")
         ]
-        _, size_bytes, name, model = max(found, key=lambda each: each[:3], default=(False, 0, "", None))
-        if model is None or size_bytes < self._smallest_bytes:
-            largest = f"its largest has {format_bytes(size_bytes)}" if found else "it has none"
-            raise NotFound(
-                f"cannot measure the storage: that takes a safetensors file of {format_bytes(self._smallest_bytes)} "
-                f"or more in the store, and {largest}; add a larger model first",
-                code="no_large_file",
-            )
-        return model, name, size_bytes
+        found.sort(key=lambda each: each[:3], reverse=True)
+        large = [(model, name, size) for _, size, name, model in found if size >= self._smallest_bytes]
+        if not large:
+            raise self._none(f"its largest has {format_bytes(found[0][1])}" if found else "it has none")
+        return large
+
+    def _none(self, why: str) -> NotFound:
+        return NotFound(
+            f"cannot measure the storage: that takes a safetensors file of {format_bytes(self._smallest_bytes)} "
+            f"or more in the store, and {why}; add a larger model first",
+            code="no_large_file",
+        )
 
     def _tell(self, speeds: tuple[Speed, ...]) -> None:
         for kind in self._kinds:

@@ -83,6 +83,16 @@ async def test_the_largest_file_is_measured_each_way_and_engines_learn_of_it(
     assert later.speeds == report.speeds
 
 
+async def test_what_is_kept_as_a_recipe_is_passed_over(tmp_path: Path, kept: StorageSpeeds) -> None:
+    write(tmp_path / "small.safetensors")
+    (tmp_path / "big.safetensors.recipe").write_text("{}")
+    check = StorageCheck(Models(tmp_path, small=2**20, big=2**21), kept, [], on_cuda=False, smallest_bytes=2**19)
+    assert (await check.measure()).file == "small.safetensors of small"
+    (tmp_path / "small.safetensors.recipe").write_text("{}")
+    with pytest.raises(NotFound, match="all that are there share bytes"):
+        await check.measure()
+
+
 async def test_what_is_measured_again_replaces_what_was_known(kept: StorageSpeeds) -> None:
     await kept.replace((Speed("read", 1.0, 2.0), Speed("helios", None, 2.0, "mapped")), 5.0)
     await kept.replace((Speed("read", 3.0, 4.0),), 6.0)
