@@ -92,13 +92,11 @@ class StorageCheck:
                 if await asyncio.to_thread((directory / f"{name}{RECIPE_SUFFIX}").exists):
                     continue
                 speeds = await _in_a_process(directory / name, self._on_cuda)
-            break
-        else:
-            raise self._none("all that are there share bytes with other models")
-        await self._kept.replace(speeds, self._clock())
-        self._tell(speeds)
-        chosen = load_format((name,), self._on_cuda, installed(STREAMERS), speeds)
-        return StorageReport(f"{name} of {model.ref}", size_bytes, speeds, chosen)
+            await self._kept.replace(speeds, self._clock())
+            self._tell(speeds)
+            chosen = load_format((name,), self._on_cuda, installed(STREAMERS), speeds)
+            return StorageReport(f"{name} of {model.ref}", size_bytes, speeds, chosen)
+        raise self._none("all that are there share bytes with other models")
 
     async def _large_files(self) -> list[tuple[StoredModel, str, int]]:
         """The best to measure with first."""
