@@ -41,7 +41,7 @@ from heliosd.core.hardware import DeviceKind
 from heliosd.core.storage_speed import Speed
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
-from heliosd.engines.loader_formats import STREAMERS, Speed, load_format
+from heliosd.engines.loader_formats import STREAMERS, load_format
 from heliosd.engines.progress import ADDRESS
 from heliosd.engines.start_clock import StartClock
 from heliosd.engines.surroundings import installed

@@ -137,6 +137,7 @@ def timelines_of_starts(db: Database) -> None:
     db.table("measurements").add_column("timeline", str)
 
 
+@steps()
 def speeds_of_storage(db: Database) -> None:
     db.table("storage_speeds").create(
         {"method": str, "cold_bytes_per_s": float, "warm_bytes_per_s": float, "note": str, "at": float}, pk="method"
