@@ -13,7 +13,7 @@ from heliosd.core.units import format_bytes
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
-    from heliosd.wire import CheckView, DeviceView
+    from heliosd.wire import CheckView, DeviceView, StorageView
 
 _DEVICES = (
     Column("DEVICE"),
@@ -37,6 +37,14 @@ _DEVICES = (
 )
 
 
+_SPEEDS = (
+    Column("METHOD"),
+    Column("FROM DISK", right=True),
+    Column("FROM CACHE", right=True),
+    Column("NOTE"),
+)
+
+
 def add(commands: "Commands") -> None:
     commands.add(
         "gpus",
@@ -48,13 +56,18 @@ def add(commands: "Commands") -> None:
         listing=True,
         watchable=True,
     )
-    commands.add(
+    command = commands.add(
         "doctor",
         doctor,
         "check the daemon, its engines, devices and store, and say what to do",
-        ["heliosctl doctor"],
+        ["heliosctl doctor", "heliosctl doctor --storage"],
         about="Ends with 1 when a check fails.",
         listing=True,
+    )
+    command.add_argument(
+        "--storage",
+        action="store_true",
+        help="instead measure how fast weights can be loaded from the store, each way; takes seconds to minutes",
     )
     command = commands.add("top", top, "watch devices, replicas and events live", ["heliosctl top"])
     command.add_argument("--once", action="store_true", help="print one frame as text and leave")
@@ -123,6 +136,9 @@ def _row(device: "DeviceView") -> tuple[str, ...]:
 def doctor(args: Namespace) -> Exit:
     from heliosd.wire import CheckView
 
+    if args.storage:
+        return _storage(args)
+
     client, found = _first_look(args)
     body: dict[str, Any] = {"checks": [check.model_dump(mode="json") for check in found]}
     if client is not None:
@@ -132,6 +148,29 @@ def doctor(args: Namespace) -> Exit:
     if client is None:
         return Exit.UNREACHABLE
     return Exit.OK if all(check.ok for check in checks) else Exit.FAILED
+
+
+def _storage(args: Namespace) -> Exit:
+    from heliosd.wire import StorageView
+
+    body = connect(args).call("POST", "/helios/v1/doctor/storage")
+    found = StorageView.model_validate(body)
+    show(args.output, body, lambda wide: _speeds(found))
+    return Exit.OK
+
+
+def _speeds(found: "StorageView") -> str:
+    def speed(value: float | None) -> str:
+        return "-" if value is None else f"{format_bytes(int(value))}/s"
+
+    rows = [
+        (each.method, speed(each.cold_bytes_per_s), speed(each.warm_bytes_per_s), each.note or "")
+        for each in found.speeds
+    ]
+    return (
+        f"{table(_SPEEDS, rows)}\n\nmeasured with {found.file}, {format_bytes(found.size_bytes)}; "
+        f"engines load with {found.load_format} from now on, where no load_format is set"
+    )
 
 
 def _first_look(args: Namespace) -> "tuple[Client | None, list[CheckView]]":

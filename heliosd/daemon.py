@@ -65,8 +65,10 @@ from heliosd.state.keys import Keys
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
+from heliosd.state.storage import StorageSpeeds
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
+from heliosd.storage_check import StorageCheck
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import read_hub_headers
 from heliosd.store.store import Store
@@ -161,6 +163,9 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
+        loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
+        storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
+        await storage.recall()
         app = build_app(
             Parts(
                 identity=self._identity(),
@@ -180,6 +185,7 @@ class Daemon:
                     engines_startable(lambda: node.engine_kinds),
                     packages_agree(),
                 ),
+                measure_storage=storage.measure,
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
                 tiers=node.tiering,

@@ -67,6 +67,7 @@ from heliosd.devices import ram
 from heliosd.devices.probe import Probe
 from heliosd.engine_arguments import chosen_args
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec
+from heliosd.engines.loader_formats import HELIOS
 from heliosd.engines.pool import Pool
 from heliosd.engines.start_clock import StartClock
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
@@ -87,7 +88,7 @@ from heliosd.wanted import WantedModels
 
 log = logging.getLogger("heliosd.node")
 
-_READ_RECIPES = ("auto", "helios", "dummy")
+_READ_RECIPES = (HELIOS, "dummy")
 """Load formats that take files which the store keeps in pieces, or none; all others read whole files."""
 _ON_THE_WAY_UP = (State.FETCHING, State.STARTING, State.WAKING)
 _ON_THE_WAY_TO_SLEEP = (State.READY, State.DRAINING, State.SLEEPING)
@@ -600,7 +601,7 @@ class Node:
         async with AsyncExitStack() as used:
             await used.enter_async_context(self._adapters.of(command.replica))
             try:
-                whole = settings.engine_args.get("load_format", "auto") not in _READ_RECIPES
+                whole = settings.engine_args.get("load_format", HELIOS) not in _READ_RECIPES
                 directory = await used.enter_async_context(self._store.hold(Digest(demand.revision), whole=whole))
             except (HeliosError, OSError, sqlite3.Error) as error:
                 if command.takes_over is not None:

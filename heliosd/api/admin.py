@@ -11,9 +11,22 @@ from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.views import member_view, priority_word
 from heliosd.cluster.member import MemberState
 from heliosd.core.messages import Priority
+from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, HeliosError
 from heliosd.state.keys import Key
-from heliosd.wire import AddKey, ChangeKey, CheckList, CheckView, DeviceList, KeyList, KeyView, MemberList, NodeView
+from heliosd.wire import (
+    AddKey,
+    ChangeKey,
+    CheckList,
+    CheckView,
+    DeviceList,
+    KeyList,
+    KeyView,
+    MemberList,
+    NodeView,
+    SpeedView,
+    StorageView,
+)
 
 _CHECK_S = 20.0
 
@@ -47,6 +60,25 @@ async def doctor(request: web.Request, parts: Parts) -> web.StreamResponse:
     found = [each for task in asked for each in task.result()]
     found += [CheckView(name="warning", ok=False, message=text) for text in parts.warnings()]
     return json_of(CheckList(checks=found))
+
+
+async def doctor_storage(request: web.Request, parts: Parts) -> web.StreamResponse:
+    """Measure, which takes as long as reading a large file a dozen times."""
+    found = await parts.measure_storage()
+    speeds = [
+        SpeedView(
+            method=speed.method,
+            cold_bytes_per_s=speed.cold_bytes_per_s,
+            warm_bytes_per_s=speed.warm_bytes_per_s,
+            note=speed.note,
+        )
+        for speed in found.speeds
+    ]
+    told = ", ".join(f"{each.method} {format_bytes(int(each.cold_bytes_per_s or 0))}/s" for each in found.speeds)
+    parts.journal.note("storage", f"measured with {found.file}, cold: {told}; engines load with {found.load_format}")
+    return json_of(
+        StorageView(file=found.file, size_bytes=found.size_bytes, speeds=speeds, load_format=found.load_format)
+    )
 
 
 async def _look(check: Check) -> list[CheckView]:
@@ -130,6 +162,16 @@ ROUTES = (
         Scope.ADMIN,
         "Look for what is wrong with this installation.",
         Answer("findings", CheckList),
+    ),
+    Route(
+        "POST",
+        "/helios/v1/doctor/storage",
+        doctor_storage,
+        Scope.ADMIN,
+        "Measure how fast weights can be loaded from the store.",
+        Answer("speeds of each way, which are kept and decide how engines load weights on a GPU", StorageView),
+        detail="Reads a large file of the store about a dozen times; takes seconds to minutes.",
+        errors=("no_large_file", "conflict"),
     ),
     Route(
         "GET",

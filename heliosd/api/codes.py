@@ -71,6 +71,7 @@ CODES = (
     ("response_not_found", 404, "no running engine made this response"),
     ("warmup_not_found", 404, "no warm-up is kept under this key, or none at all: `engines.warmup_cache`"),
     ("warmup_spoiled", 400, "a warm-up is damaged, or was made for another engine or device"),
+    ("no_large_file", 404, "the store has no file to measure the storage with"),
     ("not_recorded", 404, "the recording is switched off: `recording.enabled`"),
     ("not_found", 404, "the thing is not here"),
     ("state_not_written", 500, "the state database cannot be written, most likely for want of room"),

@@ -17,9 +17,10 @@ from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.retention import Move, Plan, Tier
 from heliosd.core.snapshot import Snapshot
+from heliosd.core.storage_speed import Speed
 from heliosd.engines.engine import Engine, Reply, Request
 from heliosd.engines.warmups import Warmups
-from heliosd.errors import SourceFailed
+from heliosd.errors import NotFound, SourceFailed
 from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
@@ -275,6 +276,26 @@ Check = Callable[[], Awaitable[Sequence[CheckView]]]
 """One question of `heliosctl doctor`; may raise HeliosError, which is then the finding."""
 
 
+class MeasuredStorage(Protocol):
+    """What the API shows of `heliosd.storage_check.StorageReport`."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]: ...
+
+    @property
+    def load_format(self) -> str: ...
+
+
+async def _no_storage() -> MeasuredStorage:
+    raise NotFound("cannot measure the storage: this node loads no weights from it", code="no_large_file")
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What the daemon says of itself."""
@@ -307,6 +328,8 @@ class Parts:
     warmups: Warmups | None = None
     """What engines compiled; None: nothing is kept."""
     checks: tuple[Check, ...] = ()
+    measure_storage: Callable[[], Awaitable[MeasuredStorage]] = _no_storage
+    """How fast weights come from the store. Raises HeliosError."""
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""
     settings: Callable[[ModelRef], Mapping[str, Any]] = lambda ref: {}

@@ -38,10 +38,13 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.storage_speed import Speed
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
+from heliosd.engines.loader_formats import STREAMERS, load_format
 from heliosd.engines.progress import ADDRESS
 from heliosd.engines.start_clock import StartClock
+from heliosd.engines.surroundings import installed
 from heliosd.engines.tokenizers import Tokenizers, shared
 from heliosd.engines.warmup_facts import compiles_on_host
 from heliosd.engines.warmups import Warmup
@@ -170,13 +173,18 @@ def started_by(launch: Launch) -> Iterator[None]:
         _launch.reset(token)
 
 
-def engine_config(spec: LaunchSpec) -> Any:
-    """vLLM's configuration for this start. Blocks. Raises EngineFailed for arguments nobody knows or may set."""
+def engine_config(spec: LaunchSpec, speeds: tuple[Speed, ...] = ()) -> Any:
+    """vLLM's configuration for this start; `speeds` are what was measured of this storage. Blocks.
+
+    Raises EngineFailed for arguments nobody knows or may set.
+    """
     if refused := [why for name in spec.engine_args if (why := refusal(name))]:
         raise EngineFailed(f"cannot start {spec.served_names[0]}: its engine_args {'; '.join(refused)}")
     args = {name: value for name, value in spec.engine_args.items() if name in _ENGINE_FIELDS}
     kinds = {device.kind for device in spec.devices}
     on_host = DeviceKind.HOST in kinds
+    files = [path.name for path in spec.directory.iterdir()]
+    args.setdefault("load_format", load_format(files, not on_host, installed(STREAMERS), speeds))
     if on_host:
         args.setdefault("enforce_eager", True)
     if spec.max_model_len is not None:

@@ -1,7 +1,8 @@
 """What an engine really holds, from what its workers report and the kernel knows.
 
 On every device: *weights* are the bytes of the model's parameters and buffers as they lie in memory, with the room
-kept for adapters (packed copies that a kernel library makes for itself are overhead), and the *KV cache* is the bytes
+kept for adapters (packed copies that a kernel library makes for itself are overhead; those that lie in the page cache,
+mapped and shared with other replicas, count in full for each), and the *KV cache* is the bytes
 of the cache's tensors, which is the block count times the page size. *Overhead* is the rest: on the host what the
 engine's processes hold of their own and half of what they share with the zygote (what it would be were no other engine
 there: their proportional set size shrinks as more engines start, and grows again as they end) minus the two; on a GPU
@@ -21,8 +22,18 @@ def footprint(reports: Sequence[Mapping[str, Any]], pids: Iterable[int]) -> Foot
     """From the reports of `helios_measure`, one per worker, and the engine's processes."""
     weights = max(report["weights_bytes"] for report in reports)
     kv_cache = max(report["kv_cache_bytes"] for report in reports)
-    held = max(report["device_bytes"] for report in reports) or sum(map(alone_bytes, pids))
-    return Footprint(weights, kv_cache, max(0, held - weights - kv_cache))
+    if held := max(report["device_bytes"] for report in reports):
+        return Footprint(weights, kv_cache, max(0, held - weights - kv_cache))
+    held = sum(map(alone_bytes, pids)) - sum(map(_mapped_alone_bytes, reports))
+    own_weights = weights - max(report.get("mapped_bytes", 0) for report in reports)
+    return Footprint(weights, kv_cache, max(0, held - own_weights - kv_cache))
+
+
+def _mapped_alone_bytes(report: Mapping[str, Any]) -> int:
+    """What `alone_bytes` counted of the mappings that weights lie in. They are left out of both sides: how much of them
+    is a process's own depends on how many replicas of the model run."""
+    own = int(report.get("mapped_own_bytes", 0))
+    return own + (int(report.get("mapped_resident_bytes", 0)) - own) // 2
 
 
 def residue(reports: Sequence[Mapping[str, Any]]) -> Footprint:

@@ -143,6 +143,11 @@ def installed_plugins_once() -> None:
         metadata.entry_points(group=group)
 
 
+def register_loader() -> None:
+    """Make vLLM know our load format in every engine, also where our package's entry points are not installed."""
+    importlib.import_module("heliosd.engines.loader").register()
+
+
 def log_to_output() -> None:
     """Have vLLM write its log to the standard output, which in an engine is the engine's log file."""
     from vllm.config.logging import LoggingConfig
@@ -157,6 +162,7 @@ def preload() -> None:
     import_all()
     log_to_output()
     register_kernels_once()
+    register_loader()
     tokenizer_on_demand()
     installed_plugins_once()
     gc.collect()

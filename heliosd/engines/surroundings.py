@@ -76,3 +76,8 @@ def vllm_version() -> str | None:
         except PackageNotFoundError:
             continue
     return None
+
+
+def installed(modules: Mapping[str, str]) -> frozenset[str]:
+    """Which of these modules, the mapping's values, are installed, without importing them."""
+    return frozenset(module for module in modules.values() if importlib.util.find_spec(module) is not None)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.storage_speed import Speed
 from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
@@ -64,6 +65,8 @@ class VllmKind:
         self._warmups = warmups
         self.state = Warmth.COLD
         self.detail: str | None = None
+        self.speeds: tuple[Speed, ...] = ()
+        """What `heliosctl doctor --storage` measured here: it decides how weights are loaded on a GPU."""
         self._zygote = Zygote(PRELOAD, surroundings(device, threads, os.environ), log_dir / "zygote.log")
         self._pool = ThreadPoolExecutor(_STARTS_AT_ONCE, thread_name_prefix="vllm")
         self._warming = asyncio.Lock()
@@ -198,7 +201,7 @@ class VllmKind:
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
         launch.mark("launch")
         with self._adapter.started_by(launch):
-            config = self._adapter.engine_config(spec)
+            config = self._adapter.engine_config(spec, self.speeds)
             launch.mark("configure")
             registry, gauge = self._adapter.Registry(), Gauge()
             llm = self._adapter.start_engine(config, registry, gauge.note)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from heliosd.engines import forked, hot_swap
+from heliosd.engines import forked, hot_swap, loader_memory
 from heliosd.engines.changed import changed
 from heliosd.engines.no_adapter import skip_tokens_without_adapter
 from heliosd.engines.progress import say
@@ -119,7 +119,11 @@ def _measured(base: Any) -> Any:
                 "kv_cache_bytes": _storage_bytes(getattr(self.model_runner, "kv_caches", [])),
                 "device_bytes": self._helios_held() if self.device.type == "cuda" else 0,
                 "host_bytes": self.helios_pinned_bytes,
+                **(self._helios_mapped() if self.device.type == "cpu" else {}),
             }
+
+        def _helios_mapped(self) -> dict[str, int]:
+            return loader_memory.held(self.model_runner.get_model().parameters())
 
         def _helios_held(self) -> int:
             """Of the device, by this process: what the driver says; where it does not, what was taken at the start

@@ -144,6 +144,13 @@ def tier_wishes(db: Database) -> None:
     )
 
 
+@steps()
+def speeds_of_storage(db: Database) -> None:
+    db.table("storage_speeds").create(
+        {"method": str, "cold_bytes_per_s": float, "warm_bytes_per_s": float, "note": str, "at": float}, pk="method"
+    )
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -64,6 +64,8 @@ from heliosd.wire.node import (
     MemberView,
     NodeView,
     Snapshot,
+    SpeedView,
+    StorageView,
 )
 from heliosd.wire.plan import LeftView, PlacedView, PlanDeviceView, PlanModel, PlanRequest, PlanView
 from heliosd.wire.replicas import (
@@ -152,9 +154,11 @@ __all__ = [
     "SleepingReplicas",
     "Snapshot",
     "SpanView",
+    "SpeedView",
     "StartView",
     "StepView",
     "StoppedReplicas",
+    "StorageView",
     "TermAccuracyView",
     "TermView",
     "TierList",

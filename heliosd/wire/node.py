@@ -81,6 +81,22 @@ class CheckView(Wire):
     advice: str | None = None
 
 
+class SpeedView(Wire):
+    method: str = Field(description="a load format, or read and direct (past the page cache) for comparison")
+    cold_bytes_per_s: float | None = Field(None, description="from the disk")
+    warm_bytes_per_s: float | None = Field(None, description="from the page cache")
+    note: str | None = Field(None, description="what was in the way")
+
+
+class StorageView(Wire):
+    """What `heliosctl doctor --storage` measured."""
+
+    file: str
+    size_bytes: int
+    speeds: list[SpeedView]
+    load_format: str = Field(description="what engines use from now on, where the operator set none")
+
+
 class MemberList(Wire):
     members: list[MemberView]
 

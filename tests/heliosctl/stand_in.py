@@ -35,6 +35,8 @@ from heliosd.wire import (
     SharedView,
     Snapshot,
     SpanView,
+    SpeedView,
+    StorageView,
     TimelineView,
     WarmupView,
 )
@@ -167,6 +169,15 @@ class StandIn:
         self.models = [model()]
         self.events: list[EventView] = []
         self.members = [MemberView(name="node-a", state="self", address="127.0.0.1:7946", models=["org/small"])]
+        self.storage = StorageView(
+            file="model.safetensors of smol",
+            size_bytes=270 * MiB,
+            speeds=[
+                SpeedView(method="read", cold_bytes_per_s=2e9, warm_bytes_per_s=15e9),
+                SpeedView(method="helios", cold_bytes_per_s=None, warm_bytes_per_s=2e9, note="a replica has it mapped"),
+            ],
+            load_format="helios",
+        )
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
@@ -239,6 +250,7 @@ class StandIn:
         add("GET", "/helios/v1/logs", self._logs)
         add("GET", "/helios/v1/cluster", self._give(lambda: {"members": _dump(self.members)}))
         add("GET", "/helios/v1/doctor", self._give(lambda: {"checks": _dump(self.checks)}))
+        add("POST", "/helios/v1/doctor/storage", self._give(lambda: self.storage))
         add("GET", "/helios/v1/keys", self._give(lambda: {"keys": _dump(self.keys.values())}))
         add("POST", "/helios/v1/keys", self._key)
         add("PATCH", "/helios/v1/keys/{name}", self._change_key)

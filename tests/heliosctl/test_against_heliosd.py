@@ -60,6 +60,7 @@ def test_a_day_with_one_model(heliosd: Path, ctl: Callable[..., Ended], tiny_dir
     assert "grant" in well("explain", replica["id"]).out
     assert "g0" in well("gpus", "-o", "wide").out
     assert "ok   database" in well("doctor").out
+    assert "add a larger model first" in ctl("doctor", "--storage").err
     assert "heliosd" in well("logs", "-n", "5").out
     assert "self" in well("cluster", "ls").out
 

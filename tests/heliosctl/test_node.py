@@ -50,6 +50,17 @@ def test_doctor_finds_what_is_wrong(daemon, ctl):
     assert f"BAD  version: heliosctl {__version__}, heliosd 9.9" in ended.out
 
 
+def test_doctor_tells_how_fast_the_storage_is(daemon, ctl):
+    ended = ctl("doctor", "--storage")
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert lines[0].split() == ["METHOD", "FROM", "DISK", "FROM", "CACHE", "NOTE"]
+    assert lines[1].split() == ["read", "1.9", "GiB/s", "14.0", "GiB/s"]
+    assert lines[2].split() == ["helios", "-", "1.9", "GiB/s", "a", "replica", "has", "it", "mapped"]
+    assert "engines load with helios from now on" in lines[-1]
+    assert json.loads(ctl("doctor", "--storage", "-o", "json").out)["load_format"] == "helios"
+
+
 def test_doctor_without_a_daemon(ctl):
     ended = ctl("doctor", "-o", "json")
     assert ended.code == 3

@@ -8,7 +8,7 @@ from heliosd.core.messages import Hold
 from heliosd.core.names import ReplicaId
 from heliosd.lease import LocalLease
 from heliosd.state.records import Records
-from tests.node.world import world
+from tests.node.world import World, world
 
 PHASES = ["dispatch", "resolve", "turn", "fork", "weights", "warm_up", "settle"]
 SLOW = {"engine_args": {"load_s": 2.0, "phases": {"fork": 0.02, "weights": 0.6, "warm_up": 0.38}}}
@@ -35,12 +35,17 @@ async def test_every_phase_is_in_the_journal_and_told_of_the_replica(tmp_path: P
         assert here.node.start_so_far(ReplicaId("r99")) is None
 
 
+async def until_kept(here: World) -> None:
+    """What was measured is written beside the start, not before it."""
+    if not await Records(here.database).starts():
+        await until_kept(here)
+
+
 async def test_the_next_life_knows_how_long_a_start_takes_and_tells_who_waits(tmp_path: Path) -> None:
     async with world(tmp_path, models={"org/a": SLOW}) as here:
         ref = await here.add("org/a")
         await here.node.load(ref)
-        while not await Records(here.database).starts():  # what was measured is written beside the start, not before it
-            await asyncio.sleep(0)
+        await until_kept(here)
     async with world(tmp_path, models={"org/a": SLOW}) as here:
         held: asyncio.Queue[Hold] = asyncio.Queue()
         async with here.node.lease(here.node.new_ticket(), ref, told=held.put_nowait):
