@@ -17,6 +17,7 @@ from heliosd.errors import CorruptData
 from heliosd.store.durable import make_directory, sync_directory
 from heliosd.store.layout import Layout
 from heliosd.store.part import Part
+from heliosd.store.ranged_part import RangedPart
 from heliosd.store.recipe import Recipe
 from heliosd.store.threads import Threads
 
@@ -138,7 +139,7 @@ class Blobs:
             await self._threads.run(part.discard)
 
     async def commit(
-        self, part: Part, hold: Hold, *, digest: Digest | None = None, size_bytes: int | None = None
+        self, part: Part | RangedPart, hold: Hold, *, digest: Digest | None = None, size_bytes: int | None = None
     ) -> tuple[Digest, int]:
         """Verify a complete part and make it a blob; returns digest and size. The part is gone afterwards.
 
@@ -154,7 +155,7 @@ class Blobs:
         await self._threads.run(self._commit, part)
         return part.digest, part.size_bytes
 
-    def _commit(self, part: Part) -> None:
+    def _commit(self, part: Part | RangedPart) -> None:
         target = self.path(part.digest)
         if _size(target) == part.size_bytes:
             part.discard()
