@@ -19,6 +19,8 @@ from heliosd.store.sources.source import Progress
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition
 
+CHUNK_BYTES = 1 << 18
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)
@@ -110,4 +112,4 @@ async def main(root: Path, job: str, *words: str, **more: Any) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:], chunk_bytes=CHUNK_BYTES))
