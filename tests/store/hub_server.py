@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from aiohttp import web
 
@@ -73,10 +73,16 @@ class HubServer:
 
 
 def commit_of(files: dict[str, bytes]) -> str:
-    content = b"".join(name.encode() + data for name, data in sorted(files.items()))
+    content = "".join(name + git_sha1(data) for name, data in sorted(files.items())).encode()
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
+@lru_cache(maxsize=32)
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@lru_cache(maxsize=32)
 def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
@@ -134,8 +140,7 @@ async def _info(hub: HubServer, request: web.Request) -> web.Response:
     for path, content in files.items():
         entry: dict[str, object] = {"rfilename": path, "size": len(content), "blobId": git_sha1(content)}
         if is_large(path):
-            digest = hashlib.sha256(content).hexdigest()
-            entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 135}
+            entry["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 135}
         siblings.append(entry)
     name = f"{request.match_info['ns']}/{request.match_info['name']}"
     return web.json_response(
@@ -159,7 +164,7 @@ async def _resolve(hub: HubServer, request: web.Request) -> web.StreamResponse:
         hub.busy -= 1
         raise web.HTTPServiceUnavailable(headers={"Retry-After": "0"})
     content = hub.served.get(path, files[path])
-    etag = hashlib.sha256(content).hexdigest() if is_large(path) else git_sha1(content)
+    etag = sha256(content) if is_large(path) else git_sha1(content)
     headers |= {"ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
     first, status = 0, 200
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
