@@ -627,7 +627,7 @@ class Scheduler:
         self,
         demand: Demand,
         victims: tuple[ReplicaId, ...],
-        sleep: bool,  # noqa: FBT001 (how they would make room)
+        sleep: bool,
         reload_s: float,
         claimed: frozenset[DeviceId],
         at: float,
