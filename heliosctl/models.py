@@ -37,10 +37,13 @@ def add(commands: "Commands") -> None:
         pull,
         "fetch a model or an adapter from the hub into the store",
         ["heliosctl pull org/name", "heliosctl pull org/name@v1.0 --alias name"],
-        about="An interrupted pull goes on where it stopped.",
+        about="An interrupted pull goes on where it stopped; a second one of the same model joins the first.",
         listing=True,
     )
     command.add_argument("repository", metavar="REPO[@REV]", help="a hub repository; REV is a branch, tag or commit")
+    command.add_argument(
+        "--anyway", action="store_true", help="fetch it also when no device of the node could ever hold it"
+    )
     _adding(command)
 
     command = commands.add(
@@ -115,6 +118,7 @@ def pull(args: Namespace) -> Exit:
         alias=args.alias,
         allow_pickle=args.allow_pickle,
         base=args.base,
+        anyway=args.anyway,
     )
     return _bring(connect(args), wanted, args.output)
 

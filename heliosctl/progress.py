@@ -48,38 +48,40 @@ class PlainProgress:
 
 
 def progress_line(view: ProgressView, span_s: float, span_bytes: int) -> str:
-    """`fetch model.safetensors 1.2 GiB of 4.0 GiB, 30%, 50.0 MiB/s, 57.3 s left`."""
+    """`fetch model.safetensors 1.2 GiB of 4.0 GiB, 30%, 50.0 MiB/s, 57.3 s left`.
+
+    The speed is what the daemon says; where it says nothing, that of the `span_bytes` that came in `span_s`.
+    """
     parts = [format_bytes(view.done_bytes)] if view.done_bytes or view.total_bytes else []
     if view.total_bytes:
         parts[0] += f" of {format_bytes(view.total_bytes)}"
         parts.append(f"{100 * view.done_bytes // view.total_bytes}%")
-    if span_s > 0 and span_bytes > 0:
-        speed = span_bytes / span_s
-        parts.append(f"{format_bytes(round(speed))}/s")
-        if view.total_bytes and view.total_bytes > view.done_bytes:
-            parts.append(f"{format_seconds((view.total_bytes - view.done_bytes) / speed)} left")
+    parts += _speed(view, span_bytes / span_s if span_s > 0 and span_bytes > 0 else None)
     return " ".join(filter(None, [view.phase, view.item, ", ".join(parts)]))
+
+
+def _speed(view: ProgressView, seen_bytes_per_s: float | None) -> list[str]:
+    """`50.0 MiB/s` and `57.3 s left`, as far as they are known."""
+    speed = view.rate_bytes_per_s or seen_bytes_per_s
+    if not speed:
+        return []
+    parts = [f"{format_bytes(round(speed))}/s"]
+    if view.total_bytes and view.total_bytes > view.done_bytes:
+        left_s = (view.total_bytes - view.done_bytes) / speed if view.eta_s is None else view.eta_s
+        parts.append(f"{format_seconds(left_s)} left")
+    return parts
 
 
 @contextmanager
 def _bars(stream: TextIO) -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]}"),
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(file=stream)) as bars:
@@ -87,8 +89,11 @@ def _bars(stream: TextIO) -> Iterator[Show]:
         def show(view: ProgressView) -> None:
             words = f"{view.phase} {_short(view.item)}" if view.item else view.phase
             if view.phase not in tasks:
-                tasks[view.phase] = bars.add_task(words, total=view.total_bytes)
-            bars.update(tasks[view.phase], description=words, completed=view.done_bytes, total=view.total_bytes)
+                tasks[view.phase] = bars.add_task(words, total=view.total_bytes, speed="")
+            task = tasks[view.phase]
+            bars.update(task, description=words, completed=view.done_bytes, total=view.total_bytes)
+            own = next((each.speed for each in bars.tasks if each.id == task), None)
+            bars.update(task, speed=", ".join(_speed(view, own)))
 
         yield show
 

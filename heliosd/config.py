@@ -145,6 +145,12 @@ class StoreSection(Section):
         None, description="Token for gated models. Default: as huggingface_hub finds it (HF_TOKEN, its login)."
     )
     hub_token_file: AbsolutePath | None = Field(None, description="File with the hub token, instead of hub_token.")
+    connections: int = Field(
+        8, ge=1, le=64, description="Connections to the hub at once, all downloads together; a large file uses several."
+    )
+    max_download_rate: Bytes = _reloadable(
+        0, 'Bytes a second that all downloads together may take, such as "50MiB"; 0: no limit.'
+    )
     offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
     share: bool = Field(True, description="Keep what new models have in common with older ones on the disk only once.")
     nvme_budget: BytesOrAuto = Field(

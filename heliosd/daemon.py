@@ -70,7 +70,7 @@ from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
 from heliosd.storage_check import StorageCheck
 from heliosd.store.sources.hub import HubAccess
-from heliosd.store.sources.hub_headers import read_hub_headers
+from heliosd.store.sources.hub_headers import glance, read_hub_headers
 from heliosd.store.store import Store
 from heliosd.store.tiers.tiers import TierLimits
 from heliosd.telemetry.loop_lag import watch_loop
@@ -104,6 +104,7 @@ class Daemon:
         self._models_changed.set()  # for those who have not heard of any model yet
         self._node: Node | None = None
         self._warmups: Warmups | None = None
+        self._store: Store | None = None
         self._warnings: list[str] = []
 
     async def run(self) -> None:
@@ -115,10 +116,12 @@ class Daemon:
             ending.push_async_callback(database.close)
             keys = Keys(database)
             await keys.load()
-            store = Store(
+            store = self._store = Store(
                 settings.store.path,
                 database,
                 hub=_hub(settings),
+                connections=settings.store.connections,
+                max_download_rate=settings.store.max_download_rate,
                 changed=self._note_models,
                 tiers=_tier_limits(settings),
             )
@@ -191,6 +194,7 @@ class Daemon:
                 tiers=node.tiering,
                 hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
                 share=sharing.look,
+                hub_glance=lambda repository, revision: glance(repository, revision, _hub(settings)),
                 accuracy=records.accuracy,
                 max_body_bytes=settings.api.max_body_bytes,
                 tell_after_s=lambda: self._settings.queue.tell_after_s,
@@ -403,6 +407,8 @@ class Daemon:
         set_level(self._settings.log.level)
         set_format(self._settings.log.format)
         node.reconfigure(self._settings)
+        if self._store is not None:
+            self._store.limit_downloads(self._settings.store.max_download_rate)
         log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
 
     # ---- ending ----------------------------------------------------------------

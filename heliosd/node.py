@@ -62,7 +62,7 @@ from heliosd.core.rooms import expected
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.snapshot import Snapshot
 from heliosd.core.timeline import Span, Timeline, as_rows
-from heliosd.demands import Demands
+from heliosd.demands import Appraisal, Demands
 from heliosd.devices import ram
 from heliosd.devices.probe import Probe
 from heliosd.engine_arguments import chosen_args
@@ -82,6 +82,7 @@ from heliosd.state.records import Measurement, Records
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
 from heliosd.store.store import Store
+from heliosd.store.stored import StoredModel
 from heliosd.telemetry.metrics import Metrics
 from heliosd.tiering import Tiering
 from heliosd.wanted import WantedModels
@@ -293,6 +294,14 @@ class Node:
         appraisal = await self._demands.appraise(
             stored, kv_cache_bytes=kv_cache_bytes, max_model_len=max_model_len, max_num_seqs=max_num_seqs
         )
+        return self._judgement(appraisal)
+
+    async def judge_unstored(self, prospect: StoredModel) -> Judgement:
+        """The same for a model that the store does not have yet. Raises BadRequest when its settings contradict."""
+        await self._devices_known.wait()
+        return self._judgement(await self._demands.appraise(prospect))
+
+    def _judgement(self, appraisal: Appraisal) -> Judgement:
         replicas = self._scheduler.replicas.values()
         ready = next((each for each in replicas if each.serves(appraisal.demand) and each.state is State.READY), None)
         if ready is not None:
@@ -307,7 +316,7 @@ class Node:
                     verdict = "never_fits"
         predicted = appraisal.estimate
         return Judgement(
-            model=str(stored.ref),
+            model=str(appraisal.stored.ref),
             per_device=predicted.per_device,
             device_count=predicted.device_count,
             max_model_len=predicted.max_model_len,

@@ -436,6 +436,7 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "devices.safety_ratio",
         "engines.keep_alive_s",
         "queue.length",
+        "store.max_download_rate",
         "queue.timeout_s",
         "queue.patience_s",
         "queue.tell_after_s",

@@ -1,7 +1,7 @@
 """Models: /helios/v1/models to look after them, /v1/models as OpenAI's and Anthropic's clients list them."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from heliosd.api.asked import body_of, flag_of, json_of, ref_of
+from heliosd.api.beforehand import check_fits
 from heliosd.api.errors import error_body
 from heliosd.api.parts import Parts, Progress, Stored
 from heliosd.api.routes import Answer, Parameter, Route, Scope
@@ -80,7 +81,7 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
     allowed = parts.settings(wanted.ref or default_ref(wanted)).get("allow_pickle", False)
     wanted = replace(wanted, allow_pickle=asked.allow_pickle or allowed)
     async with event_stream(request) as (stream, response):
-        outcome = await _bring(parts, wanted, stream)
+        outcome = await _bring(parts, wanted, stream, anyway=asked.anyway)
         if isinstance(outcome, HeliosError):
             await stream.send(frame("error", error_body(outcome)))
         else:
@@ -89,14 +90,16 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
     return response
 
 
-async def _bring(parts: Parts, wanted: Addition, stream: EventStream) -> Stored | HeliosError:
+async def _bring(parts: Parts, wanted: Addition, stream: EventStream, *, anyway: bool) -> Stored | HeliosError:
     """Add the model, sending what is told meanwhile, at most some ten times a second, and the last of it at the end."""
     latest = _Latest()
+    ref = wanted.ref or default_ref(wanted)
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(latest.send_all(stream)), tasks.create_task(stream.keep_alive())]
         outcome: Stored | HeliosError
         try:
-            outcome = await parts.store.add(wanted, latest.tell)
+            await check_fits(parts, wanted, ref, anyway=anyway)
+            outcome = await parts.store.add(wanted, _noted(parts, ref, latest.tell))
         except HeliosError as error:
             outcome = error
         finally:
@@ -104,6 +107,21 @@ async def _bring(parts: Parts, wanted: Addition, stream: EventStream) -> Stored 
                 task.cancel()
     await latest.send_waiting(stream)
     return outcome
+
+
+def _noted(parts: Parts, ref: ModelRef, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """The same, with the beginning of a fetch in the journal."""
+    begun = False
+
+    def told(progress: Progress) -> None:
+        nonlocal begun
+        if progress.phase == "fetch" and not begun:
+            begun = True
+            total = format_bytes(progress.total_bytes or 0)
+            parts.journal.note("model", f"{ref} is being fetched: {total} in all", model=str(ref))
+        tell(progress)
+
+    return told
 
 
 class _Latest:
@@ -119,6 +137,8 @@ class _Latest:
             item=progress.item,
             done_bytes=progress.done_bytes,
             total_bytes=progress.total_bytes,
+            rate_bytes_per_s=progress.rate_bytes_per_s,
+            eta_s=progress.eta_s,
         )
         self._there.set()
 
@@ -226,8 +246,18 @@ ROUTES = (
         Answer("progress, then `done` or `error`", events=_EVENTS, media="text/event-stream"),
         body=AddModel,
         detail="Adding goes on while the answer is read. Close the connection to stop it; ask again to go on where "
-        "it stopped.",
-        errors=("source_failed", "corrupt_data", "not_allowed", "conflict", "base_not_found"),
+        "it stopped. Who asks for what is being added already sees the same progress, and neither depends on the other "
+        "staying. Of a hub's model the configuration and the headers come first: what no device here could ever hold "
+        "is refused before the rest, unless `anyway` is set.",
+        errors=(
+            "model_cannot_fit",
+            "disk_full",
+            "source_failed",
+            "corrupt_data",
+            "not_allowed",
+            "conflict",
+            "base_not_found",
+        ),
     ),
     Route(
         "GET",

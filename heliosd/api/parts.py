@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
@@ -28,7 +28,7 @@ from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
 from heliosd.store.sharing import Shared
-from heliosd.store.stored import Adapter, Addition
+from heliosd.store.stored import Adapter, Addition, StoredModel
 from heliosd.store.usage import Usage
 from heliosd.telemetry.metrics import Metrics
 from heliosd.tiering import TierStatus
@@ -92,6 +92,8 @@ class TheNode(Protocol):
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
     ) -> Judgement: ...
+
+    async def judge_unstored(self, prospect: StoredModel) -> Judgement: ...
 
     def facts(self, subject: str) -> Facts: ...
 
@@ -199,10 +201,17 @@ class Progress(Protocol):
     def done_bytes(self) -> int: ...
     @property
     def total_bytes(self) -> int | None: ...
+    @property
+    def rate_bytes_per_s(self) -> float | None: ...
+    @property
+    def eta_s(self) -> float | None: ...
 
 
 class TheStore(Protocol):
     """What the API asks of `heliosd.store.store.Store`."""
+
+    @property
+    def fetched_bytes(self) -> int: ...
 
     async def models(self) -> Sequence[Stored]: ...
 
@@ -256,7 +265,18 @@ HubHeaders = Callable[[str, str | None], Awaitable[tuple[Known, str]]]
 HeliosError."""
 
 
-async def _no_hub(repository: str, revision: str | None) -> tuple[Known, str]:
+class Glance(Protocol):
+    """What a repository's configuration and headers tell of the model in it."""
+
+    @property
+    def known(self) -> Known: ...
+    @property
+    def profile(self) -> ModelProfile: ...
+    @property
+    def commit(self) -> str: ...
+
+
+async def _no_hub(repository: str, revision: str | None) -> NoReturn:
     raise SourceFailed(f"cannot look at {repository}: this node asks no hub", code="hub_offline")
 
 
@@ -339,6 +359,8 @@ class Parts:
     estimator: Estimator = field(default_factory=Estimator)
     hub_headers: HubHeaders = _no_hub
     share: Share = _nothing_shared
+    hub_glance: Callable[[str, str | None], Awaitable[Glance]] = _no_hub
+    """The same, with the profile."""
     accuracy: Callable[[], Awaitable[Mapping[str, Accuracy]]] = _no_starts
     """By term, how near estimates came to what was measured here."""
     max_body_bytes: int = 64 * 1024**2

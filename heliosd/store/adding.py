@@ -4,19 +4,20 @@ list → choose → room? → claim → blobs (durable one by one) → verify �
 last step nothing refers to the new model; after it everything it needs is on the disk.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal
+from dataclasses import replace
 
-from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
+from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef, parse_ref
 from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, CorruptData, NotFound, Unavailable
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import Claim, Claims
+from heliosd.store.delivery import Delivery
 from heliosd.store.inspection import Inspected, inspect
 from heliosd.store.layout import Layout
+from heliosd.store.ranged_part import allocated_bytes
 from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
 from heliosd.store.selection import choose
@@ -24,8 +25,6 @@ from heliosd.store.sources.source import Listing, Progress, Source, SourceFile, 
 from heliosd.store.stored import Addition
 from heliosd.store.threads import Threads
 
-AT_ONCE = 4
-"""Files under way at the same time."""
 Room = Callable[[int], Awaitable[tuple[int, str]]]
 """Told how many bytes are needed, says how many may be written, and where."""
 
@@ -81,8 +80,9 @@ class Adding:
         await self._check_room(wanted.location, listing, files)
         claim = Claim(str(ref), frozenset(file.key for file in files if file.key), self._clock())
         if listing.resumable:
-            await self._claims.write(claim)
-        manifest = await self._deliver(files, source, hold, tell, "verify" if listing.adopted else "fetch")
+            claim = await self._claim_again(claim)
+        delivery = Delivery(source, listing, claim, blobs=self._blobs, claims=self._claims, hold=hold, tell=tell)
+        manifest = await delivery.run(files)
         tell(Progress("verify", None, manifest.size_bytes, manifest.size_bytes))
         try:
             recipes, pieces = await self._recipes(manifest, hold)
@@ -111,6 +111,15 @@ class Adding:
         }
         blobs = {blob for recipe in recipes.values() for blob in recipe.blobs}
         return recipes, {blob: await self._blobs.size(blob) or 0 for blob in blobs}
+
+    async def _claim_again(self, claim: Claim) -> Claim:
+        """Write the claim, with what an earlier attempt found out about the same files."""
+        before = await self._claims.of(claim.ref)
+        if before is not None:
+            found = {key: digest for key, digest in before.found.items() if key in claim.listed}
+            claim = replace(claim, found=found)
+        await self._claims.write(claim)
+        return claim
 
     async def _base(self, wanted: Addition, seen: Inspected) -> ModelRef | None:
         """The model an adapter is for; None for a whole model."""
@@ -170,42 +179,4 @@ class Adding:
             return 0
         if file.key is None:
             return file.size_bytes
-        return max(0, file.size_bytes - await self._threads.run(_length, self._layout, file.key))
-
-    async def _deliver(
-        self,
-        files: tuple[SourceFile, ...],
-        source: Source,
-        hold: Hold,
-        tell: Tell,
-        phase: Literal["fetch", "verify"],
-    ) -> Manifest:
-        total_bytes = sum(file.size_bytes for file in files)
-        done_bytes = 0
-        delivered: list[ManifestFile] = []
-        turns = asyncio.Semaphore(AT_ONCE)
-
-        def report(name: str, count: int) -> None:
-            nonlocal done_bytes
-            done_bytes += count
-            tell(Progress(phase, name, done_bytes, total_bytes))
-
-        async def deliver(file: SourceFile) -> None:
-            async with turns:
-                delivered.append(await source.deliver(file, hold, lambda count: report(file.path, count)))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for file in files:
-                    group.create_task(deliver(file))
-        except BaseExceptionGroup as errors:
-            # The first is the reason; the others are usually the same once more.
-            raise errors.exceptions[0] from errors
-        return manifest_of(delivered)
-
-
-def _length(layout: Layout, key: str) -> int:
-    try:
-        return layout.part(key).stat().st_size
-    except FileNotFoundError:
-        return 0
+        return max(0, file.size_bytes - await self._threads.run(allocated_bytes, self._layout.part(file.key)))

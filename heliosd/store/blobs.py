@@ -18,6 +18,7 @@ from heliosd.store.durable import make_directory, sync_directory
 from heliosd.store.layout import Layout
 from heliosd.store.part import Part
 from heliosd.store.placed import remove, size_of
+from heliosd.store.ranged_part import RangedPart
 from heliosd.store.recipe import Recipe
 from heliosd.store.threads import Threads
 
@@ -139,7 +140,7 @@ class Blobs:
             await self._threads.run(part.discard)
 
     async def commit(
-        self, part: Part, hold: Hold, *, digest: Digest | None = None, size_bytes: int | None = None
+        self, part: Part | RangedPart, hold: Hold, *, digest: Digest | None = None, size_bytes: int | None = None
     ) -> tuple[Digest, int]:
         """Verify a complete part and make it a blob; returns digest and size. The part is gone afterwards.
 
@@ -155,7 +156,7 @@ class Blobs:
         await self._threads.run(self._commit, part)
         return part.digest, part.size_bytes
 
-    def _commit(self, part: Part) -> None:
+    def _commit(self, part: Part | RangedPart) -> None:
         target = self.path(part.digest)
         if size_of(target) == part.size_bytes:
             part.discard()

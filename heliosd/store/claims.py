@@ -6,11 +6,14 @@ committed, given up for good, or older than `MAX_AGE_S`.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from heliosd.core.names import Digest, parse_digest
 from heliosd.store.durable import write_file
 from heliosd.store.layout import Layout
+from heliosd.store.ranged_part import allocated_bytes
 from heliosd.store.threads import Threads
 
 MAX_AGE_S = 7 * 86_400.0
@@ -19,10 +22,17 @@ MAX_AGE_S = 7 * 86_400.0
 @dataclass(frozen=True, slots=True)
 class Claim:
     ref: str
-    keys: frozenset[str]
+    listed: frozenset[str]
     """Sha256 digests (parts and blobs) and `git-…` keys (parts)."""
     at: float
     """Seconds since the epoch."""
+    found: Mapping[str, Digest] = field(default_factory=dict)
+    """The blobs that files listed by a `git-…` key turned out to be."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All that is to stay."""
+        return self.listed.union(self.found.values())
 
 
 class Claims:
@@ -35,8 +45,14 @@ class Claims:
 
     async def write(self, claim: Claim) -> None:
         """Make the claim; an earlier one for the same ref is replaced."""
-        content = json.dumps({"ref": claim.ref, "keys": sorted(claim.keys), "at": claim.at})
+        content = json.dumps(
+            {"ref": claim.ref, "keys": sorted(claim.listed), "at": claim.at, "found": dict(claim.found)}
+        )
         await self._threads.run(write_file, self.path(claim.ref), content.encode())
+
+    async def of(self, ref: str) -> Claim | None:
+        """The claim for this ref, however old."""
+        return await self._threads.run(_read, self.path(ref))
 
     async def drop(self, ref: str) -> None:
         """Give up the claim, but leave what it kept."""
@@ -49,7 +65,7 @@ class Claims:
 
     def _parts_bytes(self, keys: frozenset[str]) -> int:
         parts = (self._layout.part(key) for key in keys)
-        return sum(part.stat().st_size for part in parts if part.exists())
+        return sum(map(allocated_bytes, parts))
 
     async def give_up(self, claim: Claim, now: float) -> int:
         """Drop the claim and the parts that no other claim wants; returns the bytes freed. Blobs are not touched."""
@@ -61,9 +77,8 @@ class Claims:
         freed_bytes = 0
         for key in keys:
             part = self._layout.part(key)
-            if part.exists():
-                freed_bytes += part.stat().st_size
-                part.unlink()
+            freed_bytes += allocated_bytes(part)
+            part.unlink(missing_ok=True)
             self._layout.part_journal(key).unlink(missing_ok=True)
         return freed_bytes
 
@@ -79,6 +94,7 @@ class Claims:
 def _read(path: Path) -> Claim | None:
     try:
         content = json.loads(path.read_bytes())
-        return Claim(str(content["ref"]), frozenset(map(str, content["keys"])), float(content["at"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        found = {str(key): parse_digest(digest) for key, digest in content.get("found", {}).items()}
+        return Claim(str(content["ref"]), frozenset(map(str, content["keys"])), float(content["at"]), found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -30,16 +30,19 @@ from heliosd.store.claims import Claims
 from heliosd.store.durable import make_directory
 from heliosd.store.extents import Range, ranges
 from heliosd.store.inspection import Inspected, inspect
+from heliosd.store.joined import Additions
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
 from heliosd.store.sharing import Calm, Shared, Sharing, at_once
+from heliosd.store.sources.bandwidth import Bandwidth
 from heliosd.store.sources.directory import DirectorySource
-from heliosd.store.sources.fetch import Fetcher
+from heliosd.store.sources.fetch import CONNECTIONS, Fetcher
 from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
 from heliosd.store.sources.source import Source, Tell
-from heliosd.store.sources.transfer import Patience
+from heliosd.store.sources.transfer import CHUNK_BYTES
+from heliosd.store.sources.wanted import Patience
 from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
@@ -67,6 +70,9 @@ class Store:
         *,
         hub: HubAccess | None = None,
         patience: Patience | None = None,
+        connections: int = CONNECTIONS,
+        max_download_rate: int = 0,
+        chunk_bytes: int = CHUNK_BYTES,
         clock: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
         shared_file_bytes: int = SHARED_FILE_BYTES,
@@ -75,6 +81,7 @@ class Store:
     ) -> None:
         """`changed` is called on the event loop right after each commit that changes what `models` tells.
 
+        Fetches with so many `connections` at once, together at most so many bytes a second; 0: without a limit.
         `share` leaves alone smaller files than `shared_file_bytes`, and shorter runs than `shared_run_bytes`.
         """
         self._layout = Layout(root)
@@ -87,7 +94,16 @@ class Store:
         self._revisions = Revisions(self._layout, self._threads)
         self._whole = Whole(self._layout, self._threads)
         self._claims = Claims(self._layout, self._threads)
-        self._fetcher = Fetcher(self._layout, self._blobs, self._threads, patience or Patience())
+        self._bandwidth = Bandwidth(max_download_rate)
+        self._fetcher = Fetcher(
+            self._layout,
+            self._blobs,
+            self._threads,
+            patience or Patience(),
+            connections=connections,
+            bandwidth=self._bandwidth,
+            chunk_bytes=chunk_bytes,
+        )
         self._adding = Adding(
             layout=self._layout,
             blobs=self._blobs,
@@ -112,6 +128,7 @@ class Store:
         self.share_due = asyncio.Event()
         """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
         self.share_due.set()
+        self._additions = Additions()
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
         self._inspected: dict[Digest, Inspected] = {}
@@ -159,6 +176,15 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def fetched_bytes(self) -> int:
+        """What came from the hub since the store was made."""
+        return self._bandwidth.taken_bytes
+
+    def limit_downloads(self, bytes_per_s: int) -> None:
+        """How fast all downloads together may be from now on; 0: without a limit."""
+        self._bandwidth.bytes_per_s = bytes_per_s
 
     def _committed(self) -> None:
         self._damaged.clear()  # whoever adds a damaged model again makes it whole
@@ -310,13 +336,16 @@ class Store:
     async def add(self, wanted: Addition, progress: Tell) -> StoredModel:
         """Bring a model in and return it. `progress` is called on the event loop.
 
-        A ref that exists means the new revision afterwards. Raises Conflict when the same ref is being added or
-        removed, and what the source or the verification found wrong. Cancelled, it leaves nothing but what the next
-        attempt goes on with.
+        A ref that exists means the new revision afterwards. Who asks for what is being added already waits for that.
+        Raises Conflict when the same ref is being added from elsewhere or removed, and what the source or the
+        verification found wrong. Cancelled, it leaves nothing but what the next attempt goes on with.
         """
         ref = wanted.ref or default_ref(wanted)
         if wanted.alias is not None and checked_alias(wanted.alias) == str(ref):
             wanted = replace(wanted, alias=None)
+        return await self._additions.join(ref, wanted, progress, lambda tell: self._add(ref, wanted, tell))
+
+    async def _add(self, ref: ModelRef, wanted: Addition, progress: Tell) -> StoredModel:
         with self._alone(ref), _disk_errors(wanted.location):
             await self._catalog.check_names(ref, wanted.alias)
             before = await self._catalog.find(ref)

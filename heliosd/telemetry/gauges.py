@@ -17,6 +17,7 @@ def gauges(
     models: int,
     store_logical_bytes: int,
     store_physical_bytes: int,
+    fetched_bytes: int,
     journal_entries: int,
     journal_lost: int,
     recorded_events: int,
@@ -41,6 +42,7 @@ def gauges(
         ["kind"],
         [(["logical"], store_logical_bytes), (["physical"], store_physical_bytes)],
     )
+    yield CounterMetricFamily("helios_fetched_bytes", "Bytes of models that came from the hub.", fetched_bytes)
     yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
     yield CounterMetricFamily("helios_journal_lost", "Lines of the journal that could not be written.", journal_lost)
     yield CounterMetricFamily("helios_recorded_events", "Events of the scheduler kept for replay.", recorded_events)

@@ -29,6 +29,8 @@ class Scrape:
     """Of all models' files, as if they had nothing in common."""
     store_physical_bytes: int
     """Of all blobs."""
+    fetched_bytes: int
+    """From the hub, since the daemon began."""
     journal_entries: int
     """Written since the daemon began."""
     journal_lost: int
@@ -188,6 +190,7 @@ class _AllOf(Collector):
             models=scrape.models,
             store_logical_bytes=scrape.store_logical_bytes,
             store_physical_bytes=scrape.store_physical_bytes,
+            fetched_bytes=scrape.fetched_bytes,
             journal_entries=scrape.journal_entries,
             journal_lost=scrape.journal_lost,
             recorded_events=scrape.recorded_events,

@@ -50,6 +50,7 @@ class AddModel(Asked):
     revision: str | None = Field(None, description="hub only: branch, tag or commit")
     alias: str | None = None
     allow_pickle: bool = False
+    anyway: bool = Field(False, description="hub only: fetch it although no device here could ever hold it")
     base: str | None = Field(
         None, description="for an adapter: the model of the store it is for; default: what its configuration names"
     )
@@ -86,6 +87,8 @@ class ProgressView(Wire):
     item: str | None = None
     done_bytes: int = 0
     total_bytes: int | None = None
+    rate_bytes_per_s: float | None = Field(None, description="of late, without what was here already")
+    eta_s: float | None = Field(None, description="until all bytes of this phase are done, at that rate")
 
 
 class Removed(Wire):

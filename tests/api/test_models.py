@@ -11,13 +11,14 @@ import openai
 from heliosd.core.names import ModelRef
 from heliosd.core.units import MiB
 from heliosd.errors import SourceFailed
-from heliosd.estimation.known import known_from
+from heliosd.estimation.known import Known, known_from
 from heliosd.estimation.launch import Launch
 from heliosd.estimation.weights import adapter_room
+from heliosd.lease import Judgement
 from heliosd.store.sources.source import Progress
 from heliosd.store.stored import Adapter
 from heliosd.wire import EstimateView, ModelDetail, ModelList, ModelView
-from tests.api.world import World, stored
+from tests.api.world import FOOTPRINT, World, stored
 from tests.node.world import CONFIG
 
 WANTED = {"source": "directory", "location": "/models/x"}
@@ -87,16 +88,66 @@ async def test_a_model_in_use_is_not_removed(it: World) -> None:
 
 
 async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
-    it.store.steps = [Progress("list"), Progress("fetch", "a", 1, 9), Progress("fetch", "a", 9, 9)]
+    it.store.steps = [Progress("list"), Progress("fetch", "a", 1, 9), Progress("fetch", "a", 9, 9, 3.0, 0.0)]
     it.store.outcome = stored("x")
     async with it.local.post("/helios/v1/models", json=WANTED | {"ref": "x", "alias": "y"}) as response:
         assert response.content_type == "text/event-stream"
         told = events(await response.text())
     assert [name for name, _ in told] == ["progress", "progress", "done"]
-    assert told[1][1] == {"phase": "fetch", "item": "a", "done_bytes": 9, "total_bytes": 9}
+    assert told[1][1] == {
+        "phase": "fetch",
+        "item": "a",
+        "done_bytes": 9,
+        "total_bytes": 9,
+        "rate_bytes_per_s": 3.0,
+        "eta_s": 0.0,
+    }
     assert ModelView.model_validate(told[2][1]).ref == "x"
+    await it.journal.flushed()
+    said = [entry.message for entry in await it.journal.read(kinds=("model",))]
+    assert said == ["x is being fetched: 9 B in all", "x was added from hub x"]
     [wanted] = it.store.wanted
     assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
+
+
+async def test_what_never_fits_is_refused_before_it_is_fetched(it: World) -> None:
+    it.hub.held["org/big"] = Known()
+    it.node.judgement = Judgement("org/big", FOOTPRINT, 1, 8192, 0, 0, "never_fits", "org/big needs 9 TiB", ())
+    wanted = {"source": "hub", "location": "org/big", "revision": "v2"}
+    async with it.local.post("/helios/v1/models", json=wanted) as response:
+        [(name, body)] = events(await response.text())
+    assert (name, body["error"]["code"]) == ("error", "model_cannot_fit")
+    assert "org/big needs 9 TiB; fetch it nevertheless with `--anyway`" in body["error"]["message"]
+    assert it.store.wanted == []
+    assert it.hub.asked == [("org/big", "v2")]
+    assert [str(each.ref) for each in it.node.prospects] == ["org/big@v2"]
+    it.store.outcome = stored("org/big")
+    async with it.local.post("/helios/v1/models", json=wanted | {"anyway": True}) as response:
+        [(name, _)] = events(await response.text())
+    assert (name, len(it.store.wanted)) == ("done", 1)
+    await it.journal.flushed()
+    said = [entry.message for entry in await it.journal.read(kinds=("model",))]
+    assert said[0].startswith("org/big@v2 was refused before its fetch: org/big needs 9 TiB")
+    assert said[1].startswith("org/big@v2 is fetched anyway: org/big needs 9 TiB")
+
+
+async def test_what_fits_or_cannot_be_judged_is_fetched(it: World) -> None:
+    it.hub.held["org/small"] = Known()
+    async with it.local.post("/helios/v1/models", json={"source": "hub", "location": "org/small"}) as response:
+        assert events(await response.text())[-1][0] == "done"
+    it.node.judgement = Judgement("x", FOOTPRINT, 1, 8192, 0, 0, "never_fits", "needs 9 TiB", ())
+    async with it.local.post("/helios/v1/models", json=WANTED) as response:
+        assert events(await response.text())[-1][0] == "done", "a folder is here already"
+    it.node.devices = ()
+    async with it.local.post("/helios/v1/models", json={"source": "hub", "location": "org/small"}) as response:
+        assert events(await response.text())[-1][0] == "done", "a node without devices only keeps models"
+    assert len(it.store.wanted) == 3
+
+
+async def test_the_hubs_refusal_comes_before_anything_is_added(it: World) -> None:
+    async with it.local.post("/helios/v1/models", json={"source": "hub", "location": "org/none"}) as response:
+        [(name, body)] = events(await response.text())
+    assert (name, body["error"]["code"], it.store.wanted) == ("error", "repository_not_found", [])
 
 
 async def test_pickles_are_allowed_by_whoever_asks_or_by_the_configuration_of_that_model(it: World) -> None:

@@ -36,6 +36,7 @@ from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
 from heliosd.store.sharing import Shared
+from heliosd.store.sources.hub_headers import Glance
 from heliosd.store.stored import Adapter, Addition, StoredModel
 from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.metrics import Metrics
@@ -144,6 +145,8 @@ class MemoryNode:
         self.known: dict[str, Facts] = {}
         self.judgement: Judgement | None = None
         """Instead of the usual one."""
+        self.prospects: list[StoredModel] = []
+        """Models that were judged without being in the store."""
         self._moved = asyncio.Condition()
         self._numbers = itertools.count(1)
 
@@ -213,6 +216,12 @@ class MemoryNode:
         footprint = Footprint(256 * MIB, kv_cache_bytes or 1024 * MIB, 300 * MIB)
         return Judgement(str(ref), footprint, 1, max_model_len or 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
 
+    async def judge_unstored(self, prospect: StoredModel) -> Judgement:
+        self.prospects.append(prospect)
+        if self.judgement is not None:
+            return self.judgement
+        return Judgement(str(prospect.ref), FOOTPRINT, 1, 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
+
     def facts(self, subject: str) -> Facts:
         return self.known.get(subject, Facts(None, None, None))
 
@@ -257,6 +266,8 @@ def _account(device: Device) -> DeviceAccount:
 
 
 class MemoryStore:
+    fetched_bytes = 5000
+
     def __init__(self, *models: StoredModel) -> None:
         self.held = list(models)
         self.steps: list[Progress] = []
@@ -346,6 +357,10 @@ class MemoryHub:
             raise NotFound(f"cannot find {repository}: no such repository", code="repository_not_found")
         return self.held[repository], "c" * 40
 
+    async def glance(self, repository: str, revision: str | None) -> Glance:
+        known, commit = await self.headers(repository, revision)
+        return Glance(known, PROFILE, commit)
+
 
 class MemoryPeers:
     """Trusts the token `good` as the peer `east`, and answers for it."""
@@ -434,6 +449,7 @@ async def world(
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
             hub_headers=hub.headers,
+            hub_glance=hub.glance,
             accuracy=accuracy,
             share=store.share,
             recording=MemoryRecording() if recorded else None,

@@ -19,7 +19,7 @@ from heliosd.store.sources.fetch import Fetcher
 from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
 from heliosd.store.sources.source import Progress, Source
-from heliosd.store.sources.transfer import Patience
+from heliosd.store.sources.wanted import Patience
 from heliosd.store.threads import Threads
 from tests.store.hub_server import HubServer, running
 from tests.store.models import model_files, write_folder
@@ -75,9 +75,13 @@ async def test_a_listed_model_is_delivered_and_right(make: Make, room: Room) -> 
     assert {"kind", "location"} <= listing.origin.keys()
     files = choose(listing.files, "it", allow_pickle=False)
     done: list[int] = []
+
+    def told(count: int, /, *, here: bool = False) -> None:
+        done.append(count)
+
     with room.blobs.hold() as hold:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(source.deliver(file, hold, done.append)) for file in files]
+            tasks = [group.create_task(source.deliver(file, hold, told)) for file in files]
         manifest = manifest_of(task.result() for task in tasks)
         assert {file.digest for file in manifest.files} <= room.blobs.held
     await source.close()
@@ -103,9 +107,13 @@ async def test_a_cancelled_delivery_leaves_no_open_file(make: Make, room: Room) 
     listing = await source.list(lambda _: None)
     (file,) = (file for file in listing.files if file.path == "model.safetensors")
     begun = asyncio.Event()
+
+    def told(count: int, /, *, here: bool = False) -> None:
+        begun.set()
+
     with room.blobs.hold() as hold:
         async with asyncio.TaskGroup() as group:
-            delivery = group.create_task(source.deliver(file, hold, lambda _: begun.set()))
+            delivery = group.create_task(source.deliver(file, hold, told))
             await begun.wait()
             delivery.cancel()
     await source.close()

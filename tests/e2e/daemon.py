@@ -58,6 +58,7 @@ class Daemon:
         self.tmp.mkdir(exist_ok=True)
         self.expected: list[str] = []
         """Words of the faults that a test brings about."""
+        self.environment = {"HF_HUB_OFFLINE": "1"}
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self._log_from = 0
@@ -90,7 +91,7 @@ class Daemon:
         words = [sys.executable, "-m", "heliosd", "--config", str(self.config), *flags]
         words += ["--simulate", str(self.fleet)] if self.fleet else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HELIOS_")}
-        environment |= {"TMPDIR": str(self.tmp), "HF_HUB_OFFLINE": "1"}
+        environment |= {"TMPDIR": str(self.tmp), **self.environment}
         self._log_from = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(

@@ -58,7 +58,10 @@ def test_pull_asks_for_the_revision_and_tells_progress(daemon, ctl):
         "revision": "v1",
         "alias": "small",
         "allow_pickle": False,
+        "anyway": False,
     }
+    ctl("pull", "org/small", "--anyway")
+    assert daemon.asked[-1][3]["anyway"] is True
 
 
 def test_a_failed_pull_tells_the_daemons_reason(daemon, ctl):

@@ -14,6 +14,12 @@ def test_a_line_has_bytes_speed_and_time_left():
     assert line == "fetch model.safetensors 1.0 GiB of 4.0 GiB, 25%, 50.0 MiB/s, 1m 01s left"
 
 
+def test_the_daemons_own_figures_come_first():
+    told = view(1 * GiB).model_copy(update={"rate_bytes_per_s": 8 * MiB, "eta_s": 90.0})
+    line = progress_line(told, span_s=20.0, span_bytes=1000 * MiB)
+    assert line == "fetch model.safetensors 1.0 GiB of 4.0 GiB, 25%, 8.0 MiB/s, 1m 30s left"
+
+
 def test_a_phase_without_bytes_is_just_named():
     assert progress_line(ProgressView(phase="commit"), 0.0, 0) == "commit"
 
@@ -52,3 +58,6 @@ def test_a_terminal_gets_a_bar():
         show(view(4 * GiB))
     assert "4.0/4.0 GiB" in stream.getvalue()
     assert "fetch model.safetensors" in stream.getvalue()
+    with progress(stream) as show:
+        show(view(1 * GiB).model_copy(update={"rate_bytes_per_s": 8 * MiB, "eta_s": 90.0}))
+    assert "8.0 MiB/s, 1m 30s left" in stream.getvalue()

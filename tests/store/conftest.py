@@ -11,7 +11,7 @@ from heliosd.store.blobs import Blobs
 from heliosd.store.durable import make_directory
 from heliosd.store.layout import Layout
 from heliosd.store.sources.hub import HubAccess
-from heliosd.store.sources.transfer import Patience
+from heliosd.store.sources.wanted import Patience
 from heliosd.store.store import Store
 from heliosd.store.threads import Threads
 from tests.store.hub_server import HubServer, running

@@ -1,18 +1,25 @@
 """A daemon's store in a process of its own, made to be killed: `python -m tests.store.crash_child ROOT JOB …`.
 
-Prints a line after everything that must not get lost.
+Prints a line after everything that must not get lost. `run` does the same in a process that was forked with all
+modules loaded.
 """
 
 import asyncio
 import itertools
+import os
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from heliosd.core.names import parse_ref
 from heliosd.state.database import Database
+from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.source import Progress
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition
+
+CHUNK_BYTES = 1 << 18
 
 
 def say(*words: object) -> None:
@@ -59,16 +66,50 @@ async def relate(store: Store, *folders: str) -> None:
             await store.remove(parse_ref(Path(folder).name))
 
 
-async def main(root: Path, job: str, *words: str) -> None:
+async def mixed(store: Store, repository: str, gone: str, *folders: str) -> None:
+    """Fetch one model, remove another if there is such a one, and churn, all at once."""
+
+    async def remove() -> None:
+        if await store.find(parse_ref(gone)) is not None:
+            say("removing", gone)
+            await store.remove(parse_ref(gone))
+            say("removed", gone)
+
+    async def add() -> None:
+        begun = False
+
+        def tell(line: Progress) -> None:
+            nonlocal begun
+            if line.phase == "fetch" and not begun:
+                begun = True
+                say("fetching", repository)
+
+        await store.add(Addition("hub", repository), tell)
+        say("added", repository)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(churn(store, *folders))
+        group.create_task(add())
+        group.create_task(remove())
+
+
+def run(said: Connection, endpoint: str, chunk_bytes: int, connections: int, root: str, *words: str) -> None:
+    """What `main` does, with its lines written to `said`."""
+    sys.stdout = os.fdopen(os.dup(said.fileno()), "w")
+    hub = HubAccess(endpoint=endpoint, offline=False)
+    asyncio.run(main(Path(root), *words, hub=hub, chunk_bytes=chunk_bytes, connections=connections))
+
+
+async def main(root: Path, job: str, *words: str, **more: Any) -> None:
     database = Database(root / "state.sqlite")
     await database.open()
-    store = Store(root / "store", database, shared_file_bytes=64 << 10, shared_run_bytes=16 << 10)
+    store = Store(root / "store", database, shared_file_bytes=64 << 10, shared_run_bytes=16 << 10, **more)
     await store.open()
     say("open")
-    await {"fetch": fetch, "churn": churn, "relate": relate}[job](store, *words)
+    await {"fetch": fetch, "churn": churn, "relate": relate, "mixed": mixed}[job](store, *words)
     await store.close()
     await database.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:], chunk_bytes=CHUNK_BYTES))

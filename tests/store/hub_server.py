@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from aiohttp import web
 
@@ -41,6 +42,8 @@ class HubServer:
     ignore_range: bool = False
     sent_bytes: int = 0
     """Of files, all answers together."""
+    sent_by: Counter[str] = field(default_factory=Counter)
+    """The same by repository."""
     busy: int = 0
     """So many requests for files are answered 503."""
     redirect_to: str | None = None
@@ -51,6 +54,17 @@ class HubServer:
     """Large files stop flowing after so many bytes, until `flow` is set."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     flow: asyncio.Event = field(default_factory=asyncio.Event)
+    rate_bytes_per_s: float = 0
+    """Of each answer with a large file; 0: without a limit."""
+    expired: int = 0
+    """So many answers to requests for files are 403, as those of places whose address has expired."""
+    most_at_once: int = 0
+    """Answers with large files that were under way at the same time."""
+    at_once: int = 0
+    held: Callable[[str, int, int], bool] = lambda path, first, at: False
+    """Whether an answer waits for `flow` before it sends on: of this path, from this byte on, at that byte."""
+    prefix: str = ""
+    """Before all paths, as with a mirror behind a proxy."""
     url: str = ""
 
     def asked(self, path: str) -> list[Seen]:
@@ -59,10 +73,16 @@ class HubServer:
 
 
 def commit_of(files: dict[str, bytes]) -> str:
-    content = b"".join(name.encode() + data for name, data in sorted(files.items()))
+    content = "".join(name + git_sha1(data) for name, data in sorted(files.items())).encode()
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
+@lru_cache(maxsize=32)
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@lru_cache(maxsize=32)
 def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
@@ -76,9 +96,9 @@ def is_large(path: str) -> bool:
 async def running(hub: HubServer) -> AsyncIterator[HubServer]:
     """Serve on a free port for the length of the block."""
     app = web.Application(middlewares=[_logging(hub)])
-    app.router.add_get("/api/models/{ns}/{name}", partial(_info, hub))
-    app.router.add_get("/api/models/{ns}/{name}/revision/{rev}", partial(_info, hub))
-    app.router.add_get("/{ns}/{name}/resolve/{rev}/{path:.+}", partial(_resolve, hub))
+    app.router.add_get(hub.prefix + "/api/models/{ns}/{name}", partial(_info, hub))
+    app.router.add_get(hub.prefix + "/api/models/{ns}/{name}/revision/{rev}", partial(_info, hub))
+    app.router.add_get(hub.prefix + "/{ns}/{name}/resolve/{rev}/{path:.+}", partial(_resolve, hub))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -120,8 +140,7 @@ async def _info(hub: HubServer, request: web.Request) -> web.Response:
     for path, content in files.items():
         entry: dict[str, object] = {"rfilename": path, "size": len(content), "blobId": git_sha1(content)}
         if is_large(path):
-            digest = hashlib.sha256(content).hexdigest()
-            entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 135}
+            entry["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 135}
         siblings.append(entry)
     name = f"{request.match_info['ns']}/{request.match_info['name']}"
     return web.json_response(
@@ -138,11 +157,14 @@ async def _resolve(hub: HubServer, request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotFound(headers={**headers, "X-Error-Code": "EntryNotFound"})
     if hub.redirect_to:
         raise web.HTTPFound(f"{hub.redirect_to}{request.path}", headers=headers)
+    if hub.expired:
+        hub.expired -= 1
+        raise web.HTTPForbidden
     if hub.busy:
         hub.busy -= 1
         raise web.HTTPServiceUnavailable(headers={"Retry-After": "0"})
     content = hub.served.get(path, files[path])
-    etag = hashlib.sha256(content).hexdigest() if is_large(path) else git_sha1(content)
+    etag = sha256(content) if is_large(path) else git_sha1(content)
     headers |= {"ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
     first, status = 0, 200
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
@@ -152,17 +174,27 @@ async def _resolve(hub: HubServer, request: web.Request) -> web.StreamResponse:
             raise web.HTTPRequestRangeNotSatisfiable
         last = min(int(asked[2] or len(content) - 1), len(content) - 1)
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        return await _stream(hub, request, content[first : last + 1], status, headers)
-    return await _stream(hub, request, content, status, headers)
+        content = content[first : last + 1]
+    hub.at_once += is_large(path)
+    hub.most_at_once = max(hub.most_at_once, hub.at_once)
+    try:
+        return await _stream(hub, request, content, first, status, headers)
+    finally:
+        hub.at_once -= is_large(path)
 
 
 async def _stream(
-    hub: HubServer, request: web.Request, body: bytes, status: int, headers: dict[str, str]
+    hub: HubServer, request: web.Request, body: bytes, first: int, status: int, headers: dict[str, str]
 ) -> web.StreamResponse:
     large = is_large(request.path)
     response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except ConnectionResetError:
+        return response  # who asked is gone
     step = 1 << 16
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     for start in range(0, len(body), step):
         if large and hub.cuts and start >= len(body) // 2:
             hub.cuts -= 1
@@ -172,9 +204,15 @@ async def _stream(
         if large and hub.stop_at is not None and start >= hub.stop_at and not hub.flow.is_set():
             hub.stopped.set()
             await hub.flow.wait()
+        if large and hub.held(request.match_info["path"], first, first + start) and not hub.flow.is_set():
+            hub.stopped.set()
+            await hub.flow.wait()
+        if large and hub.rate_bytes_per_s:
+            await asyncio.sleep(began + start / hub.rate_bytes_per_s - loop.time())
         try:
             await response.write(body[start : start + step])
             hub.sent_bytes += len(body[start : start + step])
+            hub.sent_by[f"{request.match_info['ns']}/{request.match_info['name']}"] += len(body[start : start + step])
         except ConnectionResetError:
             return response  # who asked is gone
     return response

@@ -194,9 +194,21 @@ async def test_a_private_model_looks_like_none_and_says_so(open_store: OpenStore
 
 
 async def test_offline_and_unreachable_are_told_apart(open_store: OpenStore, store: Store) -> None:
-    with pytest.raises(SourceFailed, match="HF_HUB_OFFLINE") as caught:
+    with pytest.raises(SourceFailed, match=r"switched off \(store.offline\)") as caught:
         await store.add(MODEL, ignore)
     assert caught.value.code == "hub_offline"
+
+
+async def test_a_mirror_may_lie_under_a_path(open_store: OpenStore, hub: HubServer) -> None:
+    hub.files["org/m"] = model_files(BIG)
+    async with (
+        running(HubServer(files=hub.files, prefix="/mirrors/hf")) as mirror,
+        open_store(endpoint=f"{mirror.url}/mirrors/hf/") as store,
+    ):
+        model = await store.add(MODEL, ignore)
+        assert await content(store, model) == hub.files["org/m"]
+    assert hub.log == []
+    assert all(seen.path.startswith("/mirrors/hf/") for seen in mirror.log)
 
 
 async def test_an_unreachable_hub_says_where_it_was_looked_for(open_store: OpenStore) -> None:

@@ -126,9 +126,9 @@ async def test_one_addition_of_a_ref_at_a_time(store: Store, tmp_path: Path) -> 
     async with asyncio.TaskGroup() as group:
         first = group.create_task(add(store, folder))
         await asyncio.sleep(0)
+        with pytest.raises(Conflict, match="is being added in another way"):
+            await add(store, folder, alias="other")
         with pytest.raises(Conflict, match="is being added or removed"):
-            await add(store, folder)
-        with pytest.raises(Conflict):
             await store.remove(ModelRef("m"))
     assert await store.models() == (first.result(),)
 

@@ -15,10 +15,10 @@ from yarl import URL
 from heliosd.core.manifest import ManifestFile
 from heliosd.core.names import parse_digest
 from heliosd.errors import BadRequest, HeliosError, NotAllowed, NotFound, SourceFailed
-from heliosd.store.blobs import Hold, Report
+from heliosd.store.blobs import Hold
 from heliosd.store.sources.fetch import Fetcher
-from heliosd.store.sources.source import Listing, Progress, SourceFile, Tell
-from heliosd.store.sources.transfer import Wanted
+from heliosd.store.sources.source import Listing, Progress, SourceFile, Tell, Told
+from heliosd.store.sources.wanted import Wanted
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -70,7 +70,7 @@ class HubSource:
         }
         return Listing(found.files, origin, resumable=True)
 
-    async def deliver(self, file: SourceFile, hold: Hold, report: Report) -> ManifestFile:
+    async def deliver(self, file: SourceFile, hold: Hold, report: Told) -> ManifestFile:
         """Fetch one file. Raises as `Fetcher.fetch` does."""
         if self._found is None or file.key is None:
             raise SourceFailed(f"cannot fetch {file.path}: the hub did not say what its content is")
@@ -120,7 +120,7 @@ def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     token = access.token or huggingface_hub.get_token()
     offline = constants.is_offline_mode() if access.offline is None else access.offline
     if offline:
-        raise _offline(repository)
+        raise _offline(repository, "store.offline" if access.offline else "HF_HUB_OFFLINE")
     try:
         api = HfApi(endpoint=endpoint, token=token or False)
         listed = api.model_info(repository, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT_S)
@@ -142,7 +142,7 @@ def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     except errors.HFValidationError as error:
         raise BadRequest(f"cannot read {repository!r} as a repository: write org/name ({error})") from error
     except errors.OfflineModeIsEnabled as error:
-        raise _offline(repository) from error
+        raise _offline(repository, "HF_HUB_OFFLINE") from error
     except errors.HfHubHTTPError as error:
         raise _http(repository, endpoint, error.response.status_code, str(error), token is not None) from error
     except (HTTPError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -182,8 +182,8 @@ def _gated(repository: str, token: bool) -> NotAllowed:
     return NotAllowed(f"cannot fetch {repository}: its authors restrict access; {what}", code="gated_model")
 
 
-def _offline(repository: str) -> SourceFailed:
+def _offline(repository: str, by: str) -> SourceFailed:
     return SourceFailed(
-        f"cannot fetch {repository}: the hub is switched off (HF_HUB_OFFLINE); add it from a folder, or unset that",
+        f"cannot fetch {repository}: the hub is switched off ({by}); add it from a folder, or unset that",
         code="hub_offline",
     )

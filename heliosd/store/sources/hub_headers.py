@@ -6,20 +6,24 @@ nothing is verified by its hash, which would take the whole file: what is read h
 
 import asyncio
 import json
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
+from heliosd.core.profile import ModelProfile
 from heliosd.core.units import KiB, MiB, format_bytes
 from heliosd.errors import BadRequest, CorruptData, NotAllowed, SourceFailed
 from heliosd.estimation.headers import LENGTH_BYTES, Header, header_length, parse_header
 from heliosd.estimation.known import Known, known_from
-from heliosd.store.selection import choose
+from heliosd.estimation.profile import read_profile
+from heliosd.store.selection import PICKLES, choose
+from heliosd.store.sources.asking import MAX_REDIRECTS
 from heliosd.store.sources.hub import Found, HubAccess, file_url, look_up, refusal
 from heliosd.store.sources.source import SourceFile
-from heliosd.store.sources.transfer import MAX_REDIRECTS, Patience
+from heliosd.store.sources.wanted import Patience
 
 FIRST_BYTES = 16 * KiB
 """Asked for at once of a file of weights; most shards' headers are no longer."""
@@ -30,10 +34,25 @@ AT_ONCE = 8
 _CONFIG = "config.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What kilobytes of a repository tell of the model in it."""
+
+    known: Known
+    profile: ModelProfile
+    commit: str
+
+
 async def read_hub_headers(
     repository: str, revision: str | None, access: HubAccess, patience: Patience | None = None
 ) -> tuple[Known, str]:
-    """What estimates rest on, and the commit that `revision` (None: the newest) is.
+    """What estimates rest on, and the commit that `revision` is. Raises as `glance` does."""
+    seen = await glance(repository, revision, access, patience)
+    return seen.known, seen.commit
+
+
+async def glance(repository: str, revision: str | None, access: HubAccess, patience: Patience | None = None) -> Glance:
+    """Read the configuration and the headers of a revision, None: of the newest.
 
     Raises NotFound, NotAllowed, BadRequest for what has no configuration, CorruptData or SourceFailed.
     """
@@ -48,17 +67,22 @@ async def read_hub_headers(
     async with aiohttp.ClientSession(timeout=timeout, trust_env=True, auto_decompress=False, headers=asked) as session:
         reader = _Reader(repository, found, session, patience)
         config = await reader.config(listed[_CONFIG])
-        headers = await reader.headers(_weights(found.files, repository))
-    return await asyncio.to_thread(known_from, config, headers), found.commit
+        chosen = _chosen(found.files, repository)
+        headers = await reader.headers([file for file in chosen if file.path.endswith(".safetensors")])
+    known = await asyncio.to_thread(known_from, config, headers)
+    pickles_bytes = sum(file.size_bytes for file in chosen if file.path.endswith(PICKLES))
+    profile = read_profile(config, headers, pickled=pickles_bytes > 0)
+    if pickles_bytes and not headers:  # their files' sizes stand for their tensors'
+        profile = replace(profile, weights_bytes=pickles_bytes)
+    return Glance(known, profile, found.commit)
 
 
-def _weights(files: tuple[SourceFile, ...], repository: str) -> list[SourceFile]:
-    """The safetensors files that would be loaded; none where there are only pickles or other formats."""
+def _chosen(files: tuple[SourceFile, ...], repository: str) -> tuple[SourceFile, ...]:
+    """What would be fetched; nothing where there are only other formats."""
     try:
-        chosen = choose(files, repository, allow_pickle=True)
+        return choose(files, repository, allow_pickle=True)
     except (BadRequest, NotAllowed):
-        return []
-    return [file for file in chosen if file.path.endswith(".safetensors")]
+        return ()
 
 
 class _Reader:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from heliosd.core.manifest import ManifestFile
 from heliosd.core.names import Digest
-from heliosd.store.blobs import Hold, Report
+from heliosd.store.blobs import Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,20 @@ class Progress:
     done_bytes: int = 0
     """Of all files together."""
     total_bytes: int | None = None
+    rate_bytes_per_s: float | None = None
+    """Of late, without what was here already; None: not known yet."""
+    eta_s: float | None = None
+    """Until all files are here, at that rate."""
 
 
 Tell = Callable[[Progress], None]
 """Called on the event loop; must not block."""
+
+
+class Told(Protocol):
+    """Told, on the event loop, how many more bytes are done; `here`: they did not have to come."""
+
+    def __call__(self, count: int, /, *, here: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class Source(Protocol):
         """Find out which files there are. Raises the kinds of `heliosd.errors` with what to do about it."""
         ...
 
-    async def deliver(self, file: SourceFile, hold: Hold, report: Report) -> ManifestFile:
+    async def deliver(self, file: SourceFile, hold: Hold, report: Told) -> ManifestFile:
         """Bring one listed file into the blobs, verified, and hold it; several at once are allowed.
 
         `report` is told of bytes done, also of those that were here already; a negative number takes some back.

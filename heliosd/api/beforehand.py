@@ -1,0 +1,35 @@
+"""What kilobytes of the hub tell before gigabytes are fetched: whether this node could ever run the model."""
+
+from heliosd.api.parts import Parts
+from heliosd.core.manifest import manifest_of
+from heliosd.core.names import Digest, ModelRef
+from heliosd.errors import BadRequest, CannotFit
+from heliosd.store.stored import Addition, StoredModel
+
+
+async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: bool) -> None:
+    """Raise CannotFit for what never fits here, with the arithmetic; `anyway`: only note it in the journal.
+
+    Nothing is said of adapters, of what has no configuration that can be judged, and on a node without devices. What
+    the hub refuses is raised as fetching would raise it.
+    """
+    if wanted.source != "hub" or not parts.node.snapshot().devices:
+        return
+    try:
+        seen = await parts.hub_glance(wanted.location, wanted.revision)
+        prospect = StoredModel(
+            ref, Digest(seen.commit), manifest_of(()), f"hub {wanted.location}", 0.0, (), seen.profile, seen.known
+        )
+        judged = await parts.node.judge_unstored(prospect)
+    except BadRequest:
+        return
+    if judged.verdict != "never_fits":
+        return
+    if anyway:
+        parts.journal.note("model", f"{ref} is fetched anyway: {judged.reason}", model=str(ref))
+        return
+    parts.journal.note("model", f"{ref} was refused before its fetch: {judged.reason}", model=str(ref))
+    raise CannotFit(
+        f"cannot use {ref} on this node, so it was not fetched: {judged.reason}; fetch it nevertheless with "
+        '`--anyway` ("anyway": true)'
+    )

@@ -1,0 +1,36 @@
+"""How fast everything together may be fetched."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+BURST_S = 0.1
+"""So much of what was not used a moment ago may be made up for."""
+
+
+class Bandwidth:
+    """A token bucket that all connections draw from."""
+
+    def __init__(
+        self,
+        bytes_per_s: int = 0,
+        *,
+        now: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`bytes_per_s` 0: without a limit; it may be changed at any time."""
+        self.bytes_per_s = bytes_per_s
+        self._now = now
+        self._sleep = sleep
+        self._paid_until = 0.0
+        self.taken_bytes = 0
+        """By all connections so far."""
+
+    async def take(self, n_bytes: int) -> None:
+        """Return when so many bytes more may have come. A connection that is not read meanwhile slows its sender."""
+        self.taken_bytes += n_bytes
+        if not self.bytes_per_s:
+            return
+        now = self._now() if self._now else asyncio.get_running_loop().time()
+        self._paid_until = max(self._paid_until, now - BURST_S) + n_bytes / self.bytes_per_s
+        if self._paid_until > now:
+            await self._sleep(self._paid_until - now)
