@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         cache,
         cluster,
         estimate,
+        gc,
         journal,
         keys,
         models,
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         queue,
         replay,
         replicas,
+        revisions,
         run,
         simulate,
     )
@@ -123,22 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    for group in (
-        run,
-        models,
-        cache,
-        replicas,
-        queue,
-        pins,
-        estimate,
-        plan,
-        simulate,
-        replay,
-        journal,
-        node,
-        cluster,
-        keys,
-    ):
+    groups = (run, models, revisions, cache, gc, replicas, queue, pins, estimate, plan, simulate, replay)
+    for group in (*groups, journal, node, cluster, keys):
         group.add(commands)
     return parser
 

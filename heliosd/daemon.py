@@ -109,7 +109,13 @@ class Daemon:
             ending.push_async_callback(database.close)
             keys = Keys(database)
             await keys.load()
-            store = Store(settings.store.path, database, hub=_hub(settings), changed=self._note_models)
+            store = Store(
+                settings.store.path,
+                database,
+                hub=_hub(settings),
+                keep=lambda ref: self._settings.for_model(str(ref)).keep_revisions,
+                changed=self._note_models,
+            )
             await store.open()
             ending.push_async_callback(store.close)
             log.info("store open", extra={"path": str(settings.store.path)})

@@ -251,7 +251,7 @@ class Node:
     async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
         """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
-        stored = next((m for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), None)
+        stored = await self._store.by_name(subject)
         model = subject if stored is None else str(stored.ref)
         chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
         if not chosen:
@@ -302,7 +302,7 @@ class Node:
             notes=predicted.notes,
             accounts=predicted.accounts,
             launch=predicted.launch,
-            read=appraisal.base.known.model,
+            read=(await self._store.known(appraisal.base)).model,
             pipeline_parallel=predicted.pipeline_parallel,
         )
 

@@ -7,6 +7,7 @@ from heliosd.api import (
     estimate,
     explain,
     feed,
+    garbage,
     health,
     log_lines,
     models,
@@ -15,12 +16,15 @@ from heliosd.api import (
     plan,
     recording,
     replicas,
+    revisions,
 )
 from heliosd.api.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
+    *revisions.ROUTES,  # before those of models, whose refs may have slashes
     *models.ROUTES,
+    *garbage.ROUTES,
     *aliases.ROUTES,
     *cache.ROUTES,
     *replicas.ROUTES,

@@ -196,6 +196,14 @@ class Blobs:
                 freed_bytes += size_bytes
         return freed_bytes
 
+    async def sizes(self) -> dict[Digest, int]:
+        """Bytes of every blob on the disk."""
+        return await self._threads.run(self._sizes)
+
+    def _sizes(self) -> dict[Digest, int]:
+        found = {digest: _size(self.path(digest)) for digest in self._all()}
+        return {digest: size_bytes for digest, size_bytes in found.items() if size_bytes is not None}
+
     async def all(self) -> set[Digest]:
         """Every blob on the disk."""
         return await self._threads.run(self._all)

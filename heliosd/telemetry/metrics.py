@@ -71,6 +71,9 @@ class Metrics:
             buckets=_FAST,
             registry=registry,
         )
+        self._collected = Counter(
+            "helios_store_collected_bytes", "Bytes freed by collecting the store's garbage.", registry=registry
+        )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
         self._start_s = Counter(
             "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
@@ -110,6 +113,10 @@ class Metrics:
         self._request_s.labels(route).observe(seconds)
         if first_byte_s is not None:
             self._first_byte_s.labels(route).observe(first_byte_s)
+
+    def collected(self, freed_bytes: int) -> None:
+        """Garbage of the store has gone."""
+        self._collected.inc(freed_bytes)
 
     def waited(self, outcome: str, waited_s: float) -> None:
         """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""

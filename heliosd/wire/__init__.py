@@ -38,6 +38,7 @@ from heliosd.wire.events import (
     StepView,
     WorthView,
 )
+from heliosd.wire.garbage import CollectGarbage, GarbageItem, GarbageView
 from heliosd.wire.models import (
     AddModel,
     AliasView,
@@ -76,6 +77,17 @@ from heliosd.wire.replicas import (
     SleepingReplicas,
     StoppedReplicas,
 )
+from heliosd.wire.revisions import (
+    Compare,
+    DifferenceView,
+    FileDifferenceView,
+    KeyDifferenceView,
+    RevisionList,
+    RevisionView,
+    Rollback,
+    RolledBack,
+    TensorDifferenceView,
+)
 
 __all__ = [
     "LARGEST",
@@ -95,8 +107,11 @@ __all__ = [
     "ChangeView",
     "CheckList",
     "CheckView",
+    "CollectGarbage",
+    "Compare",
     "DeviceList",
     "DeviceView",
+    "DifferenceView",
     "EngineKindView",
     "ErrorBody",
     "ErrorDetail",
@@ -106,9 +121,13 @@ __all__ = [
     "EventList",
     "EventView",
     "Explanation",
+    "FileDifferenceView",
     "FileView",
     "FootprintView",
+    "GarbageItem",
+    "GarbageView",
     "HostView",
+    "KeyDifferenceView",
     "KeyList",
     "KeyView",
     "LeftView",
@@ -141,7 +160,11 @@ __all__ = [
     "ReplicaStory",
     "ReplicaView",
     "RequestStory",
+    "RevisionList",
+    "RevisionView",
     "RivalView",
+    "Rollback",
+    "RolledBack",
     "SetAlias",
     "SharedView",
     "SizingView",
@@ -150,6 +173,7 @@ __all__ = [
     "StartView",
     "StepView",
     "StoppedReplicas",
+    "TensorDifferenceView",
     "TermAccuracyView",
     "TermView",
     "TrainRequest",
