@@ -15,6 +15,7 @@ from heliosd.store.store import Store
 from heliosd.store.threads import Threads
 from tests.store.conftest import OpenStore
 from tests.store.models import model_files, write_folder
+from tests.store.related import folder, tuned
 from tests.store.test_history import M, add, versions
 
 NOBODY: Mapping[str, Sequence[str]] = {}
@@ -22,7 +23,9 @@ DAY_S = 86_400.0
 
 
 def bytes_in(root: Path) -> int:
-    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    """Of what models are made of; the directories that are presented to engines can be made again at any time."""
+    files = (path for name in ("blobs", "incoming") for path in (root / name).rglob("*"))
+    return sum(path.lstat().st_size for path in files if path.is_file())
 
 
 def lines(plan: Plan) -> list[tuple[str, str]]:
@@ -201,3 +204,22 @@ async def test_what_belongs_to_nothing_goes(store: Store, layout: Layout, tmp_pa
 
 def test_a_week_by_default() -> None:
     assert MAX_AGE_S == 7 * DAY_S
+
+
+async def test_revisions_that_share_tensors(open_store: OpenStore, tmp_path: Path) -> None:
+    """Kept as recipes: each goes with what only it has, and what the others are made of stays whole."""
+    async with open_store(shared_file_bytes=16 << 10, shared_run_bytes=4 << 10) as store:
+        models = [
+            await add(store, folder(tmp_path / f"v{seed}", tuned({seed: seed} if seed else None))) for seed in range(4)
+        ]
+        assert (await store.share()).files
+        told = (await store.compare(M, None, lambda _: None)).found
+        assert [each.change for each in told.tensors] == ["bytes"] * 4, "two layers of two tensors"
+        now, before, *_ = await store.past(M)
+        assert 0 < now.own_bytes < now.size_bytes // 10
+        plan = await store.garbage(NOBODY)
+        assert [item.kind for item in plan.goes] == ["revision"] * 2
+        freed_bytes = await collected(store, tmp_path / "store", plan)
+        assert 0 < freed_bytes < models[0].manifest.size_bytes
+        async with store.hold(before.revision, whole=True) as directory:
+            assert (directory / "model-0.safetensors").read_bytes() == tuned({2: 2})
