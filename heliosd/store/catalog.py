@@ -403,12 +403,18 @@ def _holdings(db: sqlite_utils.Database) -> Holdings:
     revisions = {row[0]: _manifest(row[1]) for row in db.execute("select id, manifest from revisions")}
     refs = db.execute("select name, label, revision from refs order by name, label").fetchall()
     unnamed = revisions.keys() - {revision for _, _, revision in refs}
+    past: dict[str, tuple[Manifest, ...]] = {}
+    for name, label, revision in db.execute("select distinct name, label, revision from history").fetchall():
+        ref = str(ModelRef(name, label))
+        past[ref] = (*past.get(ref, ()), revisions[revision])
+        unnamed.discard(revision)
     recipes = db.execute("select digest, pieces from recipes").fetchall()
     return Holdings(
         tuple((str(ModelRef(name, label)), revisions[revision]) for name, label, revision in refs),
         tuple(revisions[each] for each in sorted(unnamed)),
         {Digest(digest): from_row(pieces) for digest, pieces in recipes},
         {Digest(digest): size for digest, size in db.execute("select digest, size_bytes from blobs")},
+        past,
     )
 
 
