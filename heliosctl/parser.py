@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         cache,
         cluster,
         estimate,
+        gc,
         journal,
         keys,
         models,
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         queue,
         replay,
         replicas,
+        revisions,
         run,
         simulate,
         tiers,
@@ -126,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    starts = (run, models, cache, replicas, timeline, queue, pins, tiers)
+    starts = (run, models, revisions, cache, gc, replicas, timeline, queue, pins, tiers)
     for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
         group.add(commands)
     return parser

@@ -167,6 +167,9 @@ class StoreSection(Section):
         description="RAM in which models that are likely to be loaded are kept; sleeping models go first. "
         '"auto": none.',
     )
+    keep_revisions: int = _reloadable(
+        2, "So many revisions of a model stay when `gc` tidies up: what it means now and what it meant last.", ge=1
+    )
 
 
 class EnginesSection(Section):
@@ -316,6 +319,9 @@ class ModelSection(Section):
     max_replicas: int = Field(1, ge=1, le=64, description="So many may run when one alone cannot keep up.")
     trust_remote_code: bool = Field(False, description="Whether to run Python code that comes with the model.")
     allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
+    keep_revisions: CountOrAuto = _reloadable(
+        None, 'So many revisions of it stay when `gc` tidies up. "auto": store.keep_revisions.'
+    )
     priority: Annotated[Literal["low", "normal", "high"], LowerCase] = Field(
         "normal", description="Class of its requests where the API key has none of its own: low, normal or high."
     )
@@ -344,6 +350,8 @@ class ModelSettings:
     max_replicas: int
     trust_remote_code: bool
     allow_pickle: bool
+    keep_revisions: int
+    """What it means now included."""
     priority: Priority
     engine_args: Mapping[str, Any]
 
@@ -396,6 +404,7 @@ class Settings(BaseSettings):
             max_replicas=max(own.max_replicas, own.min_replicas),
             trust_remote_code=own.trust_remote_code,
             allow_pickle=own.allow_pickle,
+            keep_revisions=own.keep_revisions or self.store.keep_revisions,
             priority=Priority[own.priority.upper()],
             engine_args=own.engine_args,
         )

@@ -122,6 +122,7 @@ class Daemon:
                 hub=_hub(settings),
                 connections=settings.store.connections,
                 max_download_rate=settings.store.max_download_rate,
+                keep=lambda ref: self._settings.for_model(str(ref)).keep_revisions,
                 changed=self._note_models,
                 tiers=_tier_limits(settings),
             )

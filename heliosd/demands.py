@@ -22,6 +22,7 @@ from heliosd.estimation.chosen_limits import STEP, within
 from heliosd.estimation.division import Division, division
 from heliosd.estimation.engine_versions import parse_version
 from heliosd.estimation.estimate import Estimate, History, Place, Wishes, estimate, sequences
+from heliosd.estimation.known import Known
 from heliosd.estimation.launch import CURRENT, Version
 from heliosd.state.records import Records
 from heliosd.store.store import Store
@@ -105,6 +106,7 @@ class Demands:
         kv_cache_bytes: int | None = None,
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
+        known: Known | None = None,
     ) -> Appraisal:
         """Estimate with the model's settings, or with what is given instead of them.
 
@@ -128,6 +130,7 @@ class Demands:
             engine_args=settings.engine_args,
         )
         fallback: Appraisal | None = None
+        known = known or await self._store.known(base)
         for family in FAMILIES:
             devices = [device for device in self.devices if device.kind in family]
             if not devices:
@@ -136,11 +139,11 @@ class Demands:
             sizes = [each.profile.weights_bytes for each in adapters] if DeviceKind.HOST in family else []
             copies_bytes = sum(heapq.nlargest(room.at_once, sizes)) if room else 0
             usable = usable_bytes(largest, self.settings) - copies_bytes
-            cut = _division(base, settings, devices)
+            cut = _division(known, settings, devices)
             divided = replace(settings, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
             wishes = replace(wishes, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
-            predict = self._predictor(base, divided, largest, await self._learned())
-            predicted = within(usable, wishes, base.known, predict)
+            predict = self._predictor(base, known, divided, largest, await self._learned())
+            predicted = within(usable, wishes, known, predict)
             chosen = chosen_step(predicted.launch, settings.engine_args)
             demand = _demand(base, predicted, family, settings, arguments_of(divided, predicted.max_num_seqs, chosen))
             if cut.reason:
@@ -152,7 +155,7 @@ class Demands:
             if predicted.per_device.total_bytes <= usable:
                 return appraisal
             fallback = fallback or appraisal
-        return fallback or self._nowhere(stored, base, wishes, settings)
+        return fallback or self._nowhere(stored, base, known, wishes, settings)
 
     async def _base_of(self, stored: StoredModel) -> StoredModel:
         if stored.adapter is None:
@@ -163,7 +166,7 @@ class Demands:
         return base
 
     def _predictor(
-        self, stored: StoredModel, settings: ModelSettings, device: Device, learned: Calibration
+        self, stored: StoredModel, known: Known, settings: ModelSettings, device: Device, learned: Calibration
     ) -> Callable[[Wishes, int | None], Estimate]:
         engine = self.engine_name(device.kind)
 
@@ -172,15 +175,17 @@ class Demands:
             chosen = None if step == settings.engine_args.get(STEP) else step
             history = History(learned, engine, arguments_of(settings, seqs, chosen), stored.revision)
             at = Place(device.kind, device.capacity_bytes, device.name, room_bytes)
-            return estimate(stored.known, stored.profile, wishes, at, history, version_of(engine))
+            return estimate(known, stored.profile, wishes, at, history, version_of(engine))
 
         return predict
 
     @staticmethod
-    def _nowhere(stored: StoredModel, base: StoredModel, wishes: Wishes, settings: ModelSettings) -> Appraisal:
+    def _nowhere(
+        stored: StoredModel, base: StoredModel, known: Known, wishes: Wishes, settings: ModelSettings
+    ) -> Appraisal:
         """No device at all: still say what it would take, so that the refusal has its arithmetic."""
         at = Place(DeviceKind.HOST, base.profile.weights_bytes * 4)
-        predicted = estimate(base.known, base.profile, wishes, at)
+        predicted = estimate(known, base.profile, wishes, at)
         return Appraisal(stored, base, predicted, _demand(base, predicted, frozenset(), settings, ""))
 
     async def unknown(self, ref: ModelRef) -> NotFound:
@@ -215,11 +220,11 @@ def usable_bytes(device: Device, settings: Settings) -> int:
     return device.capacity_bytes - int(device.capacity_bytes * settings.devices.safety_ratio)
 
 
-def _division(base: StoredModel, settings: ModelSettings, devices: Iterable[Device]) -> Division:
+def _division(known: Known, settings: ModelSettings, devices: Iterable[Device]) -> Division:
     """As the operator said; over as many devices, but in stages, where he said nothing of those and it must be."""
     if settings.pipeline_parallel is not None:
         return Division(settings.tensor_parallel, settings.pipeline_parallel)
-    return division(base.known.model, settings.tensor_parallel, devices)
+    return division(known.model, settings.tensor_parallel, devices)
 
 
 def _staged(cut: Division) -> str:

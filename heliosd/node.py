@@ -71,6 +71,7 @@ from heliosd.engines.loader_formats import HELIOS
 from heliosd.engines.pool import Pool
 from heliosd.engines.start_clock import StartClock
 from heliosd.errors import Conflict, EngineFailed, HeliosError, NotFound
+from heliosd.estimation.known import Known
 from heliosd.explain import Facts, facts
 from heliosd.foresight import Foresight
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, StartSoFar, refusal_error
@@ -268,7 +269,7 @@ class Node:
     async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
         """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
-        stored = next((m for m in await self._store.models() if subject in (str(m.ref), *m.aliases)), None)
+        stored = await self._store.by_name(subject)
         model = subject if stored is None else str(stored.ref)
         chosen = tuple(each.id for each in running.values() if each.id == subject or each.demand.model == model)
         if not chosen:
@@ -294,14 +295,14 @@ class Node:
         appraisal = await self._demands.appraise(
             stored, kv_cache_bytes=kv_cache_bytes, max_model_len=max_model_len, max_num_seqs=max_num_seqs
         )
-        return self._judgement(appraisal)
+        return self._judgement(appraisal, await self._store.known(appraisal.base))
 
-    async def judge_unstored(self, prospect: StoredModel) -> Judgement:
+    async def judge_unstored(self, prospect: StoredModel, known: Known) -> Judgement:
         """The same for a model that the store does not have yet. Raises BadRequest when its settings contradict."""
         await self._devices_known.wait()
-        return self._judgement(await self._demands.appraise(prospect))
+        return self._judgement(await self._demands.appraise(prospect, known=known), known)
 
-    def _judgement(self, appraisal: Appraisal) -> Judgement:
+    def _judgement(self, appraisal: Appraisal, known: Known) -> Judgement:
         replicas = self._scheduler.replicas.values()
         ready = next((each for each in replicas if each.serves(appraisal.demand) and each.state is State.READY), None)
         if ready is not None:
@@ -327,7 +328,7 @@ class Node:
             notes=predicted.notes,
             accounts=predicted.accounts,
             launch=predicted.launch,
-            read=appraisal.base.known.model,
+            read=known.model,
             pipeline_parallel=predicted.pipeline_parallel,
         )
 

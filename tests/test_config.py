@@ -444,6 +444,7 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "pool.sleep",
         "pool.asleep_keep_alive_s",
         "pool.residence_s",
+        "store.keep_revisions",
         "prefetch.enabled",
         "prefetch.horizon_s",
         "prefetch.max_loads",

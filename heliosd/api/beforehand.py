@@ -18,9 +18,9 @@ async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: b
     try:
         seen = await parts.hub_glance(wanted.location, wanted.revision)
         prospect = StoredModel(
-            ref, Digest(seen.commit), manifest_of(()), f"hub {wanted.location}", 0.0, (), seen.profile, seen.known
+            ref, Digest(seen.commit), manifest_of(()), f"hub {wanted.location}", 0.0, (), seen.profile
         )
-        judged = await parts.node.judge_unstored(prospect)
+        judged = await parts.node.judge_unstored(prospect, seen.known)
     except BadRequest:
         return
     if judged.verdict != "never_fits":

@@ -103,11 +103,11 @@ async def subject_named(asked: EstimateRequest, parts: Parts) -> tuple[Subject, 
             code="model_not_found",
         )
     if stored.adapter is None:
-        return subject_from(stored.known, str(stored.ref), asked.quantize), str(stored.revision)
+        return subject_from(await parts.store.known(stored), str(stored.ref), asked.quantize), str(stored.revision)
     base = await parts.store.find(stored.adapter.base)
     if base is None:
         raise NotFound(f"cannot estimate {ref}: its base {stored.adapter.base} was removed", code="model_not_found")
-    subject = subject_from(base.known, str(stored.ref), asked.quantize)
+    subject = subject_from(await parts.store.known(base), str(stored.ref), asked.quantize)
     room = room_for([stored.adapter.rank], {})
     return replace(subject, adapters=room), f"{base.revision} with {room} for {stored.ref}"
 

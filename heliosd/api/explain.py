@@ -35,7 +35,7 @@ async def explain(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = request.match_info["subject"]
     subject = await subject_of(parts, asked) or asked
     found = await parts.journal.read(subject=subject, limit=_MOST)
-    stored = next((each for each in await parts.store.models() if str(each.ref) == subject), None)
+    stored = await parts.store.by_name(subject)
     facts = parts.node.facts(subject)
     if not found and stored is None and facts.worth is None and facts.waits is None:
         raise NotFound(

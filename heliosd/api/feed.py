@@ -46,10 +46,8 @@ async def events(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def subject_of(parts: Parts, text: str | None) -> str | None:
     """What the journal calls it: a model's alias becomes its ref."""
-    for model in await parts.store.models() if text else ():
-        if text in model.aliases:
-            return str(model.ref)
-    return text
+    found = await parts.store.by_name(text) if text else None
+    return str(found.ref) if found else text
 
 
 async def _until_closing(

@@ -1,6 +1,5 @@
 """Models: /helios/v1/models to look after them, /v1/models as OpenAI's and Anthropic's clients list them."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,17 +11,16 @@ from heliosd.api.asked import body_of, flag_of, json_of, ref_of
 from heliosd.api.beforehand import check_fits
 from heliosd.api.errors import error_body
 from heliosd.api.parts import Parts, Progress, Stored
+from heliosd.api.progress import watched
 from heliosd.api.routes import Answer, Parameter, Route, Scope
-from heliosd.api.sse import EventStream, event_stream, frame
+from heliosd.api.sse import event_stream, frame
 from heliosd.api.views import estimate_view, model_detail, model_view, peer_model_view
 from heliosd.core.lifecycle import State
-from heliosd.core.names import ModelRef
+from heliosd.core.names import ModelRef, kept_ref
 from heliosd.core.units import format_bytes
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.store.stored import Addition, default_ref
 from heliosd.wire import AddModel, ErrorBody, ModelDetail, ModelList, ModelView, ProgressView, Removed
-
-_PROGRESS_S = 0.1
 
 
 async def list_models(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -52,10 +50,13 @@ async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse
     ref = ref_of(request.match_info["ref"])
     stored = await parts.store.find(ref)
     target = ref if stored is None else stored.ref  # the store also gives up a download that was interrupted
+    names = {str(target)}
+    if stored is not None and stored.of is None:
+        names |= {str(kept_ref(target, past.revision)) for past in await parts.store.past(target)}
     users = [
         replica.id
         for replica in parts.node.snapshot().replicas
-        if replica.model == str(target) and replica.state not in (State.STOPPED, State.FAILED)
+        if replica.model in names and replica.state not in (State.STOPPED, State.FAILED)
     ]
     if users:
         raise Conflict(
@@ -81,32 +82,19 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
     allowed = parts.settings(wanted.ref or default_ref(wanted)).get("allow_pickle", False)
     wanted = replace(wanted, allow_pickle=asked.allow_pickle or allowed)
     async with event_stream(request) as (stream, response):
-        outcome = await _bring(parts, wanted, stream, anyway=asked.anyway)
+        ref = wanted.ref or default_ref(wanted)
+
+        async def add(tell: Callable[[Progress], None]) -> Stored:
+            await check_fits(parts, wanted, ref, anyway=asked.anyway)
+            return await parts.store.add(wanted, _noted(parts, ref, tell))
+
+        outcome = await watched(stream, add)
         if isinstance(outcome, HeliosError):
             await stream.send(frame("error", error_body(outcome)))
         else:
             parts.journal.note("model", f"{outcome.ref} was added from {outcome.source}", model=str(outcome.ref))
             await stream.send(frame("done", model_view(outcome, parts.node.snapshot().replicas)))
     return response
-
-
-async def _bring(parts: Parts, wanted: Addition, stream: EventStream, *, anyway: bool) -> Stored | HeliosError:
-    """Add the model, sending what is told meanwhile, at most some ten times a second, and the last of it at the end."""
-    latest = _Latest()
-    ref = wanted.ref or default_ref(wanted)
-    async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(latest.send_all(stream)), tasks.create_task(stream.keep_alive())]
-        outcome: Stored | HeliosError
-        try:
-            await check_fits(parts, wanted, ref, anyway=anyway)
-            outcome = await parts.store.add(wanted, _noted(parts, ref, latest.tell))
-        except HeliosError as error:
-            outcome = error
-        finally:
-            for task in background:
-                task.cancel()
-    await latest.send_waiting(stream)
-    return outcome
 
 
 def _noted(parts: Parts, ref: ModelRef, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -122,37 +110,6 @@ def _noted(parts: Parts, ref: ModelRef, tell: Callable[[Progress], None]) -> Cal
         tell(progress)
 
     return told
-
-
-class _Latest:
-    """Where progress waits for its turn to be sent: only the last of each phase is kept."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, ProgressView] = {}
-        self._there = asyncio.Event()
-
-    def tell(self, progress: Progress) -> None:
-        self._waiting[progress.phase] = ProgressView(
-            phase=progress.phase,
-            item=progress.item,
-            done_bytes=progress.done_bytes,
-            total_bytes=progress.total_bytes,
-            rate_bytes_per_s=progress.rate_bytes_per_s,
-            eta_s=progress.eta_s,
-        )
-        self._there.set()
-
-    async def send_all(self, stream: EventStream) -> None:
-        while True:
-            await self._there.wait()
-            await self.send_waiting(stream)
-            await asyncio.sleep(_PROGRESS_S)
-
-    async def send_waiting(self, stream: EventStream) -> None:
-        self._there.clear()
-        views, self._waiting = self._waiting, {}
-        for view in views.values():
-            await stream.send(frame("progress", view))
 
 
 async def list_for_clients(request: web.Request, parts: Parts) -> web.StreamResponse:

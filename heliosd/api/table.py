@@ -7,6 +7,7 @@ from heliosd.api import (
     estimate,
     explain,
     feed,
+    garbage,
     health,
     log_lines,
     models,
@@ -15,6 +16,7 @@ from heliosd.api import (
     plan,
     recording,
     replicas,
+    revisions,
     tiers,
     warmups,
 )
@@ -22,7 +24,9 @@ from heliosd.api.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
+    *revisions.ROUTES,  # before those of models, whose refs may have slashes
     *models.ROUTES,
+    *garbage.ROUTES,
     *aliases.ROUTES,
     *cache.ROUTES,
     *replicas.ROUTES,

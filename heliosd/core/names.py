@@ -17,8 +17,11 @@ _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"(?:{_SEGMENT}/)?{_SEGMENT}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_BEGINNING = re.compile(r"[0-9a-f]{8,64}")
 
 DEFAULT_REVISION = "main"
+SHOWN_DIGITS = 12
+"""Of a revision's digest, where people read it and in the refs of kept revisions."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,6 +46,19 @@ def parse_ref(text: str) -> ModelRef:
     if at and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
         raise ValueError(f"cannot read {revision!r} as a revision of {name}: use a branch, tag or commit")
     return ModelRef(name, revision if at else DEFAULT_REVISION)
+
+
+def digest_beginning(ref: ModelRef) -> str | None:
+    """What may be the beginning of a revision's digest in `org/name@1a2b3c4d`: at least 8 hexadecimal digits.
+
+    None for another label. A branch or commit that looks so is found first, by its own name.
+    """
+    return ref.revision if _BEGINNING.fullmatch(ref.revision) else None
+
+
+def kept_ref(ref: ModelRef, revision: Digest) -> ModelRef:
+    """What a revision is called that `ref` has meant: `org/name@1a2b3c4d5e6f`."""
+    return ModelRef(ref.name, revision[:SHOWN_DIGITS])
 
 
 def parse_digest(text: str) -> Digest:

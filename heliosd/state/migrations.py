@@ -151,6 +151,32 @@ def speeds_of_storage(db: Database) -> None:
     )
 
 
+@steps()
+def history_of_refs(db: Database) -> None:
+    db.table("history").create(
+        {
+            "id": int,  # a later one is the newer
+            "name": str,
+            "label": str,
+            "revision": str,
+            "at": float,  # seconds since the epoch: when the ref began to mean it
+            "why": str,
+            "base": str,  # as in refs
+        },
+        pk="id",
+        not_null={"name", "label", "revision", "at", "why"},
+        foreign_keys=[("revision", "revisions", "id")],
+    )
+    db.table("history").create_index(["name", "label"])
+    db.table("history").create_index(["revision"])
+    db.execute(
+        "insert into history (name, label, revision, at, why, base)"
+        " select name, label, revision, updated_at, 'added', base from refs"
+    )
+    # What was read from a revision's files, so that a start need not read them again.
+    db.table("inspections").create({"revision": str, "inspector": str, "facts": str}, pk="revision")
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -57,8 +57,7 @@ class Adding:
         try:
             with self._blobs.hold() as hold:
                 touched = hold.digests
-                seen, replaced = await self._run(wanted, ref, source, hold, tell)
-            touched |= replaced
+                seen = await self._run(wanted, ref, source, hold, tell)
         finally:
             await source.close()
             await self._blobs.delete(touched, self.wanted)
@@ -69,10 +68,7 @@ class Adding:
         known = await self._catalog.digests()
         return known.union(*(claim.keys for claim in await self._claims.all(self._clock())))
 
-    async def _run(
-        self, wanted: Addition, ref: ModelRef, source: Source, hold: Hold, tell: Tell
-    ) -> tuple[Inspected, frozenset[Digest]]:
-        """Returns also the blobs of what the ref meant before."""
+    async def _run(self, wanted: Addition, ref: ModelRef, source: Source, hold: Hold, tell: Tell) -> Inspected:
         if wanted.base is not None:
             await self._whole_model(wanted.base, wanted.location)
         listing = await source.list(tell)
@@ -95,11 +91,11 @@ class Adding:
         tell(Progress("commit", None, manifest.size_bytes, manifest.size_bytes))
         await self._revisions.present(manifest, recipes)
         origin = {**listing.origin, "allow_pickle": wanted.allow_pickle}
-        replaced = await self._catalog.commit(
+        await self._catalog.commit(
             ref, manifest, origin, wanted.alias, self._clock(), base, recipes=recipes, pieces=pieces
         )
         await self._claims.drop(str(ref))
-        return seen, replaced
+        return seen
 
     async def _recipes(self, manifest: Manifest, hold: Hold) -> tuple[dict[Digest, Recipe], dict[Digest, int]]:
         """Which of the files are kept as recipes whose blobs are all here, and the sizes of those blobs."""
@@ -123,7 +119,7 @@ class Adding:
 
     async def _base(self, wanted: Addition, seen: Inspected) -> ModelRef | None:
         """The model an adapter is for; None for a whole model."""
-        if seen.adapter is None:
+        if seen.facts.adapter is None:
             if wanted.base is not None:
                 raise BadRequest(
                     f"cannot add {wanted.location} as an adapter of {wanted.base}: it is a whole model; leave out base",
@@ -132,7 +128,7 @@ class Adding:
             return None
         if wanted.base is not None:
             return await self._whole_model(wanted.base, wanted.location)
-        named = seen.adapter.base
+        named = seen.facts.adapter.base
         try:
             ref = parse_ref(named or "")
         except ValueError as error:

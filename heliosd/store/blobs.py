@@ -197,6 +197,14 @@ class Blobs:
     def _delete(self, digests: set[Digest]) -> int:
         return sum(remove(self.path(digest)) for digest in digests)
 
+    async def sizes(self) -> dict[Digest, int]:
+        """Bytes of every blob on the disk."""
+        return await self._threads.run(self._sizes)
+
+    def _sizes(self) -> dict[Digest, int]:
+        found = {digest: size_of(self.path(digest)) for digest in self._all()}
+        return {digest: size_bytes for digest, size_bytes in found.items() if size_bytes is not None}
+
     async def all(self) -> set[Digest]:
         """Every blob on the disk."""
         return await self._threads.run(self._all)

@@ -7,17 +7,19 @@ as a revision has the file.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sqlite_utils
 
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
-from heliosd.core.names import Digest, ModelRef, parse_ref
-from heliosd.errors import Conflict
+from heliosd.core.names import Digest, ModelRef, digest_beginning, kept_ref, parse_ref
+from heliosd.errors import Conflict, NotFound
 from heliosd.state.database import Database, T, Work
+from heliosd.store import history
 from heliosd.store.recipe import Recipe, from_row, to_row
-from heliosd.store.stored import Record
+from heliosd.store.stored import PastRevision, Record
 from heliosd.store.usage import Holdings
 
 _WANTED = "select json_extract(value, '$[1]') from revisions, json_each(revisions.manifest)"
@@ -43,7 +45,10 @@ class Catalog:
         return await self._database.run(lambda db: _records(db, "1", ()))
 
     async def find(self, ref: ModelRef) -> Record | None:
-        """The ref itself, or what an alias of that name points to."""
+        """The ref itself, what an alias of that name points to, or a revision that is asked for by its digest.
+
+        Raises BadRequest when several revisions begin with the digits given.
+        """
         return await self._database.run(lambda db: _find(db, ref))
 
     async def manifest(self, revision: Digest) -> Manifest | None:
@@ -74,15 +79,14 @@ class Catalog:
         base: ModelRef | None = None,
         recipes: Mapping[Digest, Recipe] | None = None,
         pieces: Mapping[Digest, int] | None = None,
-    ) -> frozenset[Digest]:
-        """Let `ref` mean this manifest from now on, in one transaction.
+    ) -> None:
+        """Let `ref` mean this manifest from now on, in one transaction. What it meant before stays in its history.
 
         `recipes`: which of its files are kept so; `pieces`: the sizes of the blobs that those are made of.
 
-        Returns the blobs that nobody wants any more because the ref meant something else before.
         Raises Conflict when the alias is the name of a model, and when `base`, of an adapter, has just been removed.
         """
-        return await self._change(
+        await self._change(
             lambda db: _commit(
                 db,
                 ref,
@@ -199,9 +203,52 @@ class Catalog:
             key = (ref.name, ref.revision)
             db.execute("delete from refs where name = ? and label = ?", key)
             db.execute("delete from aliases where name = ? and label = ?", key)
+            db.execute("delete from history where name = ? and label = ?", key)
             return _drop_unwanted(db)
 
         return await self._change(work)
+
+    async def past(self, ref: ModelRef) -> tuple[PastRevision, ...]:
+        """The revisions of a ref that are here, the one it means now or meant last first."""
+        return await self._database.run(lambda db: history.past(db, ref, _sizes(db)))
+
+    async def all_past(self) -> tuple[PastRevision, ...]:
+        """The same of every ref that has meant more than it means now, ref after ref, without sizes."""
+        return await self._database.run(history.all_past)
+
+    async def move(self, ref: ModelRef, beginning: str | None, now: float) -> tuple[PastRevision, PastRevision]:
+        """Let `ref` mean another of its revisions again: the one that begins so, or the one it meant before.
+
+        Returns what it meant until now and what it means from now on. Raises NotFound, BadRequest, and Conflict when
+        it means that already or, of an adapter, when its base has gone.
+        """
+        return await self._change(lambda db: _move(db, ref, beginning, now))
+
+    async def references(self) -> frozenset[tuple[ModelRef, Digest]]:
+        """Every ref with each revision that it means or has meant."""
+
+        def work(db: sqlite_utils.Database) -> frozenset[tuple[ModelRef, Digest]]:
+            rows = db.execute("select name, label, revision from history union select name, label, revision from refs")
+            return frozenset((ModelRef(name, label), Digest(revision)) for name, label, revision in rows)
+
+        return await self._database.run(work)
+
+    async def forget(self, past: Iterable[tuple[ModelRef, Digest]]) -> frozenset[Digest]:
+        """Let go of revisions that refs meant earlier; returns the blobs nobody wants any more.
+
+        Raises Conflict, and forgets none, when a ref means one of them now.
+        """
+
+        def work(db: sqlite_utils.Database) -> frozenset[Digest]:
+            for ref, revision in past:
+                history.forget(db, ref, revision)
+            return _drop_unwanted(db)
+
+        return await self._change(work)
+
+    async def blobs(self) -> dict[Digest, frozenset[Digest]]:
+        """The blobs that each revision's files are or are made of, whether or not a ref means it now."""
+        return await self._database.run(_blobs)
 
     async def set_alias(self, alias: str, ref: ModelRef) -> None:
         """Let `alias` point to `ref`; setting it again moves it. Raises Conflict as `commit` does."""
@@ -247,8 +294,22 @@ def _find(db: sqlite_utils.Database, ref: ModelRef) -> Record | None:
     found = _records(db, by_key, (ref.name, ref.revision))
     if not found:
         target = db.execute("select name, label from aliases where alias = ?", (str(ref),)).fetchone()
-        found = _records(db, by_key, (target[0], target[1])) if target else ()
+        found = _records(db, by_key, (target[0], target[1])) if target else _kept(db, ref)
     return found[0] if found else None
+
+
+def _kept(db: sqlite_utils.Database, ref: ModelRef) -> tuple[Record, ...]:
+    """What is meant by `org/name@1a2b3c4d`: the model itself where it means that now, else the revision it meant."""
+    beginning = digest_beginning(ref)
+    past = history.named(db, ref.name, beginning) if beginning else None
+    if past is None:
+        return ()
+    of = past.ref
+    if past.current:
+        return _records(db, "refs.name = ? and refs.label = ?", (of.name, of.revision))
+    row = db.execute("select manifest, source from revisions where id = ?", (past.revision,)).fetchone()
+    name, origin = kept_ref(of, past.revision), json.loads(row[1])
+    return (Record(name, past.revision, _manifest(row[0]), origin, past.at, (), past.base, of),)
 
 
 def _commit(
@@ -262,7 +323,7 @@ def _commit(
     base: ModelRef | None,
     recipes: Mapping[Digest, Recipe],
     pieces: Mapping[Digest, int],
-) -> frozenset[Digest]:
+) -> None:
     _check_names(db, ref, alias)
     if base is not None:
         _check_base(db, ref, base)
@@ -281,18 +342,41 @@ def _commit(
         " on conflict (id) do update set source = excluded.source",
         (manifest.digest, json.dumps(rows), json.dumps(dict(origin)), manifest.size_bytes, now),
     )
-    row = (ref.name, ref.revision, manifest.digest, now, None if base is None else str(base))
-    db.execute("insert or replace into refs (name, label, revision, updated_at, base) values (?, ?, ?, ?, ?)", row)
+    _mean(db, ref, manifest.digest, now=now, why="added", base=base)
     if alias is not None:
         _set_alias(db, alias, ref)
-    return _drop_unwanted(db)
+
+
+def _mean(
+    db: sqlite_utils.Database, ref: ModelRef, revision: Digest, *, now: float, why: str, base: ModelRef | None
+) -> None:
+    history.note(db, ref, revision, at=now, why=why, base=base)
+    row = (ref.name, ref.revision, revision, now, None if base is None else str(base))
+    db.execute("insert or replace into refs (name, label, revision, updated_at, base) values (?, ?, ?, ?, ?)", row)
+
+
+def _move(
+    db: sqlite_utils.Database, ref: ModelRef, beginning: str | None, now: float
+) -> tuple[PastRevision, PastRevision]:
+    before = next((each for each in history.past(db, ref) if each.current), None)
+    if before is None:
+        raise NotFound(f"cannot move {ref}: the store does not have it", code="model_not_found")
+    to = history.chosen(db, ref, beginning)
+    if to.current:
+        raise Conflict(f"cannot move {ref} to {to.revision[:12]}: that is what it means now")
+    if to.base is not None:
+        _check_base(db, ref, to.base)
+    _mean(db, ref, to.revision, now=now, why=f"moved back from {before.revision[:12]}", base=to.base)
+    return before, to
 
 
 def _check_names(db: sqlite_utils.Database, ref: ModelRef, alias: str | None) -> None:
     if db.execute("select 1 from aliases where alias = ?", (str(ref),)).fetchone():
         raise Conflict(f"cannot call a model {ref}: that is an alias of another; choose another name")
-    names = (str(ModelRef(name, label)) for name, label in db.execute("select name, label from refs"))
-    if alias is not None and alias in names:
+    if alias is None:
+        return
+    named = parse_ref(alias)
+    if db.execute("select 1 from refs where name = ? and label = ?", (named.name, named.revision)).fetchone():
         raise Conflict(f"cannot use {alias} as an alias: a model has that name")
 
 
@@ -319,13 +403,35 @@ def _holdings(db: sqlite_utils.Database) -> Holdings:
     revisions = {row[0]: _manifest(row[1]) for row in db.execute("select id, manifest from revisions")}
     refs = db.execute("select name, label, revision from refs order by name, label").fetchall()
     unnamed = revisions.keys() - {revision for _, _, revision in refs}
+    past: dict[str, tuple[Manifest, ...]] = {}
+    for name, label, revision in db.execute("select distinct name, label, revision from history").fetchall():
+        ref = str(ModelRef(name, label))
+        past[ref] = (*past.get(ref, ()), revisions[revision])
+        unnamed.discard(revision)
     recipes = db.execute("select digest, pieces from recipes").fetchall()
     return Holdings(
         tuple((str(ModelRef(name, label)), revisions[revision]) for name, label, revision in refs),
         tuple(revisions[each] for each in sorted(unnamed)),
         {Digest(digest): from_row(pieces) for digest, pieces in recipes},
         {Digest(digest): size for digest, size in db.execute("select digest, size_bytes from blobs")},
+        past,
     )
+
+
+def _blobs(db: sqlite_utils.Database) -> dict[Digest, frozenset[Digest]]:
+    known = _holdings(db)
+    rows = db.execute("select id, manifest from revisions").fetchall()
+    return {Digest(revision): known.blobs_of(_manifest(manifest)) for revision, manifest in rows}
+
+
+def _sizes(db: sqlite_utils.Database) -> dict[str, tuple[int, int]]:
+    """For each revision the bytes of its files, each once, and of the blobs that no other revision has."""
+    found, sizes = _blobs(db), dict(db.execute("select digest, size_bytes from blobs").fetchall())
+    uses = Counter(blob for blobs in found.values() for blob in blobs)
+    rows = db.execute("select id, manifest from revisions").fetchall()
+    logical = {row[0]: sum({file.digest: file.size_bytes for file in _manifest(row[1]).files}.values()) for row in rows}
+    own = {each: sum(sizes.get(blob, 0) for blob in blobs if uses[blob] == 1) for each, blobs in found.items()}
+    return {revision: (size_bytes, own[Digest(revision)]) for revision, size_bytes in logical.items()}
 
 
 def _insert_blobs(db: sqlite_utils.Database, sizes: Iterable[tuple[Digest, int]], now: float) -> None:
@@ -342,8 +448,10 @@ def _insert_recipe(db: sqlite_utils.Database, digest: Digest, recipe: Recipe, no
 
 
 def _drop_unwanted(db: sqlite_utils.Database) -> frozenset[Digest]:
-    """Forget revisions without a ref, recipes without a revision and blobs without either; returns those blobs."""
-    db.execute("delete from revisions where id not in (select revision from refs)")
+    """Forget revisions that no ref means or has meant, recipes without a revision and blobs without either; returns
+    those blobs."""
+    db.execute("delete from revisions where id not in (select revision from refs union select revision from history)")
+    db.execute("delete from inspections where revision not in (select id from revisions)")
     db.execute(f"delete from recipes where digest not in ({_WANTED})")
     db.execute(f"delete from compared where digest not in ({_WANTED})")
     unwanted = [

@@ -82,13 +82,19 @@ class Claims:
             self._layout.part_journal(key).unlink(missing_ok=True)
         return freed_bytes
 
-    async def all(self, now: float) -> tuple[Claim, ...]:
+    async def all(self, now: float, max_age_s: float = MAX_AGE_S) -> tuple[Claim, ...]:
         """The claims that still count; unreadable and old ones do not."""
-        return await self._threads.run(self._all, now)
+        return await self._threads.run(self._all, now, max_age_s)
 
-    def _all(self, now: float) -> tuple[Claim, ...]:
+    async def parts(self) -> dict[str, int]:
+        """Bytes of every unfinished file, by its key."""
+        return await self._threads.run(
+            lambda: {path.stem: path.stat().st_size for path in self._layout.incoming.glob("*.part")}
+        )
+
+    def _all(self, now: float, max_age_s: float) -> tuple[Claim, ...]:
         found = (_read(path) for path in self._layout.incoming.glob("*.claim"))
-        return tuple(claim for claim in found if claim is not None and now - claim.at < MAX_AGE_S)
+        return tuple(claim for claim in found if claim is not None and now - claim.at < max_age_s)
 
 
 def _read(path: Path) -> Claim | None:

@@ -6,10 +6,11 @@ thread. A header takes some 15 ms per MiB, most of it inside the JSON reader, an
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from heliosd import __version__
 from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest
 from heliosd.core.profile import ModelProfile
@@ -27,14 +28,35 @@ MAX_JSON_BYTES = 64 * MiB
 _INDEX = "model.safetensors.index.json"
 
 
+INSPECTOR = f"{__version__}/1"
+"""Whose facts these are. Facts of another are read anew: count up when a profile comes to say something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is worth remembering of every revision: a few hundred bytes."""
+
+    profile: ModelProfile
+    adapter: AdapterConfig | None = None
+    """None: a whole model."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError or TypeError for what `to_json` did not write."""
+        found = json.loads(text)
+        adapter = found["adapter"]
+        return cls(ModelProfile(**found["profile"]), AdapterConfig(**adapter) if adapter else None)
+
+
 @dataclass(frozen=True, slots=True)
 class Inspected:
     """What a revision's own files say of it."""
 
-    profile: ModelProfile
+    facts: Facts
     known: Known
-    adapter: AdapterConfig | None = None
-    """None: a whole model."""
 
 
 def inspect(
@@ -65,7 +87,7 @@ def inspect(
     if pickles and not headers:
         # Pickles are not opened: their files' sizes stand for their tensors'.
         profile = replace(profile, weights_bytes=sum(file.size_bytes for file in pickles))
-    return Inspected(profile, Known() if adapter else known_from(config, headers), adapter)
+    return Inspected(Facts(profile, adapter), Known() if adapter else known_from(config, headers))
 
 
 def read_header(path: Path, name: str) -> Header:

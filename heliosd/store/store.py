@@ -7,29 +7,33 @@ import asyncio
 import errno
 import fcntl
 import logging
+import math
 import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from heliosd.core.manifest import Manifest
-from heliosd.core.names import Digest, ModelRef
-from heliosd.core.profile import ModelProfile
+from heliosd.core.names import Digest, ModelRef, digest_beginning, kept_ref, parse_ref
 from heliosd.core.units import MiB
-from heliosd.errors import Conflict, CorruptData, HeliosError, NotFound, SourceFailed, Unavailable
+from heliosd.errors import Conflict, HeliosError, NotFound, SourceFailed, Unavailable
 from heliosd.estimation.known import Known
 from heliosd.state.database import Database
 from heliosd.store.adding import Adding
 from heliosd.store.blobs import Blobs
 from heliosd.store.catalog import Catalog
-from heliosd.store.claims import Claims
+from heliosd.store.claims import MAX_AGE_S, Claims
+from heliosd.store.difference import Difference, Side, difference
 from heliosd.store.durable import make_directory
 from heliosd.store.extents import Range, ranges
-from heliosd.store.inspection import Inspected, inspect
+from heliosd.store.garbage import Found, Plan, plan
+from heliosd.store.inspection import Facts
+from heliosd.store.inspections import Inspections
 from heliosd.store.joined import Additions
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
@@ -40,10 +44,19 @@ from heliosd.store.sources.directory import DirectorySource
 from heliosd.store.sources.fetch import CONNECTIONS, Fetcher
 from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
-from heliosd.store.sources.source import Source, Tell
+from heliosd.store.sources.source import Progress, Source, Tell
 from heliosd.store.sources.transfer import CHUNK_BYTES
 from heliosd.store.sources.wanted import Patience
-from heliosd.store.stored import Adapter, Addition, Record, StoredModel, checked_alias, default_ref, describe_origin
+from heliosd.store.stored import (
+    Adapter,
+    Addition,
+    PastRevision,
+    Record,
+    StoredModel,
+    checked_alias,
+    default_ref,
+    describe_origin,
+)
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
 from heliosd.store.tiers.tiers import TierLimits, Tiers
@@ -55,6 +68,37 @@ log = logging.getLogger("heliosd.store")
 THREADS = 6
 SHARED_FILE_BYTES = 64 * MiB
 SHARED_RUN_BYTES = 1 * MiB
+
+
+class Identified(Protocol):
+    """A model as far as its files are asked for."""
+
+    @property
+    def revision(self) -> Digest: ...
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    before: ModelRef
+    """With the beginning of the revision's digest."""
+    after: ModelRef
+    found: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All that the catalog knows of what refs mean now."""
+
+    models: tuple[StoredModel, ...]
+    by_name: Mapping[str, StoredModel] = field(init=False)
+    """By ref and by alias."""
+
+    def __post_init__(self) -> None:
+        names = {str(model.ref): model for model in self.models}
+        aliases = {alias: model for model in self.models for alias in model.aliases}
+        object.__setattr__(self, "by_name", aliases | names)
 
 
 class Store:
@@ -73,13 +117,15 @@ class Store:
         connections: int = CONNECTIONS,
         max_download_rate: int = 0,
         chunk_bytes: int = CHUNK_BYTES,
+        keep: Callable[[ModelRef], int] = lambda ref: 2,
         clock: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
         shared_file_bytes: int = SHARED_FILE_BYTES,
         shared_run_bytes: int = SHARED_RUN_BYTES,
         tiers: TierLimits | None = None,
     ) -> None:
-        """`changed` is called on the event loop right after each commit that changes what `models` tells.
+        """`keep`: how many revisions of a ref stay when garbage is collected. `changed` is called on the event loop
+        right after each commit that changes what `models` tells.
 
         Fetches with so many `connections` at once, together at most so many bytes a second; 0: without a limit.
         `share` leaves alone smaller files than `shared_file_bytes`, and shorter runs than `shared_run_bytes`.
@@ -87,6 +133,8 @@ class Store:
         self._layout = Layout(root)
         self._hub = hub or HubAccess()
         self._clock = clock
+        self.keep = keep
+        """How many revisions of a ref stay when garbage is collected."""
         self._threads = Threads(THREADS)
         self._catalog = Catalog(database, self._committed)
         self._blobs = Blobs(self._layout, self._threads, self._catalog.recipes)
@@ -131,8 +179,10 @@ class Store:
         self._additions = Additions()
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
-        self._inspected: dict[Digest, Inspected] = {}
-        self._damaged: set[Digest] = set()
+        self._inspections = Inspections(database, self._blobs, self._threads, self._catalog.recipes)
+        self._listing: Listing | None = None
+        self._listing_once = asyncio.Lock()
+        self._commits = 0
         self._changed = changed
         self._lock: int | None = None
 
@@ -187,17 +237,35 @@ class Store:
         self._bandwidth.bytes_per_s = bytes_per_s
 
     def _committed(self) -> None:
-        self._damaged.clear()  # whoever adds a damaged model again makes it whole
+        self._commits += 1
+        self._listing = None
+        self._inspections.mended()  # whoever adds a damaged model again makes it whole
         self._changed()
 
     async def models(self) -> tuple[StoredModel, ...]:
         """Every ref, by name."""
-        return tuple([await self._stored(record) for record in await self._catalog.records()])
+        return (await self._list()).models
 
     async def find(self, ref: ModelRef) -> StoredModel | None:
-        """The model of that ref or alias."""
+        """The model of that ref or alias, or the revision of a model that is asked for by its digest.
+
+        Raises BadRequest when several revisions begin with the digits given.
+        """
+        found = (await self._list()).by_name.get(str(ref))
+        if found is not None or digest_beginning(ref) is None:
+            return found
         record = await self._catalog.find(ref)
-        return await self._stored(record) if record else None
+        if record is None:
+            return None
+        facts = await self._inspections.facts({record.revision: record.manifest})
+        return _stored(record, facts[record.revision])
+
+    async def by_name(self, name: str) -> StoredModel | None:
+        """The model that this is a ref or an alias of; None for whatever else it may be."""
+        try:
+            return await self.find(parse_ref(name))
+        except ValueError:
+            return None
 
     async def blobs_of(self, manifests: Iterable[Manifest]) -> Mapping[Digest, frozenset[Digest]]:
         """For each file the blobs that its bytes are in: one of its own, or those of its recipe."""
@@ -207,39 +275,25 @@ class Store:
 
     async def adapters(self, base: ModelRef) -> tuple[StoredModel, ...]:
         """The adapters of a model, by name."""
-        return tuple([await self._stored(record) for record in await self._catalog.adapters(base)])
+        return tuple(each for each in await self.models() if each.adapter and each.adapter.base == base)
 
-    async def _stored(self, record: Record) -> StoredModel:
-        seen = await self._inspect(record)
-        return StoredModel(
-            record.ref,
-            record.revision,
-            record.manifest,
-            describe_origin(record.origin),
-            record.created_at,
-            record.aliases,
-            seen.profile,
-            seen.known,
-            Adapter(record.base, seen.adapter.rank if seen.adapter else 0) if record.base else None,
-        )
+    async def known(self, model: Identified) -> Known:
+        """What estimates of a model rest on, read from its files; nothing when they cannot be read any more."""
+        return await self._inspections.known(model.revision, model.manifest)
 
-    async def _inspect(self, record: Record) -> Inspected:
-        seen = self._inspected.get(record.revision)
-        if seen is not None:
-            return seen
-        # It is still listed, so that it can be seen and removed; `directory` refuses it with the reason.
-        unknown = Inspected(ModelProfile(None, record.manifest.size_bytes, *(None,) * 8), Known())
-        if record.revision in self._damaged:
-            return unknown
-        try:
-            recipes = await self._recipes(record.manifest)
-            seen = await self._threads.run(inspect, record.manifest, self._blobs.path, recipes)
-        except CorruptData as error:
-            log.error("model is damaged", extra={"model": str(record.ref), "cause": str(error)})
-            self._damaged.add(record.revision)
-            return unknown
-        self._inspected[record.revision] = seen
-        return seen
+    async def _list(self) -> Listing:
+        """What the catalog has, remembered until the next commit."""
+        async with self._listing_once:
+            if self._listing is not None:
+                return self._listing
+            commits = self._commits
+            records = await self._catalog.records()
+            facts = await self._inspections.facts({record.revision: record.manifest for record in records})
+            models = tuple(_stored(record, facts[record.revision]) for record in records)
+            listing = Listing(models)
+            if commits == self._commits:
+                self._listing = listing
+            return listing
 
     async def directory(self, revision: Digest) -> Path:
         """The revision as a directory that an engine loads from, its links and the blobs' sizes just checked.
@@ -336,9 +390,10 @@ class Store:
     async def add(self, wanted: Addition, progress: Tell) -> StoredModel:
         """Bring a model in and return it. `progress` is called on the event loop.
 
-        A ref that exists means the new revision afterwards. Who asks for what is being added already waits for that.
-        Raises Conflict when the same ref is being added from elsewhere or removed, and what the source or the
-        verification found wrong. Cancelled, it leaves nothing but what the next attempt goes on with.
+        A ref that exists means the new revision afterwards; what it meant before stays, as one of its `past`. Who asks
+        for what is being added already waits for that. Raises Conflict when the same ref is being added from elsewhere
+        or removed, and what the source or the verification found wrong. Cancelled, it leaves nothing but what the next
+        attempt goes on with.
         """
         ref = wanted.ref or default_ref(wanted)
         if wanted.alias is not None and checked_alias(wanted.alias) == str(ref):
@@ -348,17 +403,16 @@ class Store:
     async def _add(self, ref: ModelRef, wanted: Addition, progress: Tell) -> StoredModel:
         with self._alone(ref), _disk_errors(wanted.location):
             await self._catalog.check_names(ref, wanted.alias)
-            before = await self._catalog.find(ref)
             seen = await self._adding.run(wanted, ref, self._source(wanted), progress)
-            if before is not None:
-                await self._drop_directory(before.revision)
-        found = await self._catalog.find(ref)
+            record = await self._catalog.find(ref)
+            if record is not None:
+                await self._inspections.note(record.revision, seen)
+        found = await self.find(ref)
         if found is None:
             raise Conflict(f"cannot show {ref}: it was removed just after it was added")
-        self._inspected[found.revision] = seen
         self.share_due.set()
         log.info("model added", extra={"model": str(ref), "revision": found.revision})
-        return await self._stored(found)
+        return found
 
     @contextmanager
     def _alone(self, ref: ModelRef) -> Iterator[None]:
@@ -381,12 +435,15 @@ class Store:
                 return GgufSource(Path(wanted.location), self._layout, self._blobs, self._threads)
 
     async def remove(self, ref: ModelRef) -> int:
-        """Forget a ref, and the files nobody else has; returns the bytes freed.
+        """Forget a ref with all that it has meant, and the files nobody else has; returns the bytes freed.
 
-        Also gives up a download that was interrupted. An alias stands for its model. Raises NotFound, or Conflict
-        while it is being added, and while the store has adapters of it.
+        Also gives up a download that was interrupted. An alias stands for its model; `org/name@1a2b3c4d` for that one
+        revision, when the ref does not mean it now. Raises NotFound, or Conflict while it is being added, and while
+        the store has adapters of it.
         """
         record = await self._catalog.find(ref)
+        if record is not None and record.of is not None:
+            return await self._forget([(record.of, record.revision)])
         target = record.ref if record else ref
         with self._alone(target):
             now = self._clock()
@@ -394,6 +451,7 @@ class Store:
             if record is None and claim is None:
                 raise NotFound(f"cannot remove {ref}: the store does not have it", code="model_not_found")
             known = await self._holdings() if await self._catalog.extents() else None
+            past = await self._catalog.past(target)
             unwanted = await self._catalog.remove(target)
             freed_bytes = await self._claims.give_up(claim, now) if claim else 0
             claimed = {digest for digest in await self._blobs.all() if claim and digest in claim.keys}
@@ -401,15 +459,120 @@ class Store:
             if known is not None:  # what they shared with blobs that stay is not free
                 gone = {blob for blob in unwanted if not await self._blobs.size(blob)}
                 freed_bytes += known.freed_bytes(gone) - sum(known.sizes[blob] for blob in gone)
-            if record is not None:
-                await self._drop_directory(record.revision)
+            for each in past:
+                await self._drop_directory(each.revision)
         log.info("model removed", extra={"model": str(target), "freed_bytes": freed_bytes})
         return freed_bytes
 
+    async def past(self, ref: ModelRef) -> tuple[PastRevision, ...]:
+        """The revisions of a model, or of the one behind an alias, that are here: what it means now or meant last
+        first. Raises NotFound."""
+        return await self._catalog.past(await self._ref_of(ref, "list the revisions of"))
+
+    async def move(self, ref: ModelRef, beginning: str | None = None) -> tuple[PastRevision, PastRevision]:
+        """Let a ref, or the one behind an alias, mean another of its revisions: the one whose digest begins so, or
+        the one that it meant before.
+
+        Returns what it meant until now and what it means now. Doing it again takes it back. Raises NotFound,
+        BadRequest for digits that say too little, and Conflict when it means that already, while it is being added,
+        or, of an adapter, when its base has gone.
+        """
+        target = await self._ref_of(ref, "move")
+        with self._alone(target):
+            before, now = await self._catalog.move(target, beginning, self._clock())
+        log.info("model moved", extra={"model": str(target), "before": before.revision, "revision": now.revision})
+        return before, now
+
+    async def compare(self, model: ModelRef, other: ModelRef | None, tell: Tell) -> Compared:
+        """What differs from one model or revision to another.
+
+        Without `other`: from an earlier revision (`org/name@1a2b3c4d`) to what its ref means now, and of a ref from
+        what it meant before. Raises NotFound, and CorruptData for files that cannot be read.
+        """
+        record = await self._catalog.find(model)
+        if record is None:
+            raise NotFound(f"cannot compare {model}: the store does not have it", code="model_not_found")
+        if other is not None or record.of is not None:
+            before = kept_ref(record.of or record.ref, record.revision)
+            target = other or record.of
+        else:
+            earlier = [past for past in await self._catalog.past(record.ref) if not past.current]
+            if not earlier:
+                raise NotFound(
+                    f"cannot compare {model} with what it meant before: the store has only one revision of it",
+                    code="revision_not_found",
+                )
+            before, target = kept_ref(record.ref, earlier[0].revision), record.ref
+        assert target is not None
+        old, new = await self._catalog.find(before), await self._catalog.find(target)
+        if old is None or new is None:
+            raise NotFound(f"cannot compare {model} with {target}: the store does not have it", code="model_not_found")
+
+        def report(name: str, done_bytes: int, total_bytes: int) -> None:
+            tell(Progress("compare", name, done_bytes, total_bytes))
+
+        async with self.hold(old.revision), self.hold(new.revision):
+            before_side = Side(old.manifest, self._blobs.path, await self._recipes(old.manifest))
+            after_side = Side(new.manifest, self._blobs.path, await self._recipes(new.manifest))
+            found = await difference(before_side, after_side, self._threads, report)
+        return Compared(_exactly(old), _exactly(new), found)
+
+    async def _ref_of(self, ref: ModelRef, doing: str) -> ModelRef:
+        record = await self._catalog.find(ref)
+        if record is None:
+            raise NotFound(f"cannot {doing} {ref}: the store does not have it", code="model_not_found")
+        return record.of or record.ref
+
+    async def _forget(self, past: Iterable[tuple[ModelRef, Digest]]) -> int:
+        """Let go of revisions that refs meant earlier; returns the bytes freed."""
+        past = tuple(past)
+        unwanted = await self._catalog.forget(past)
+        freed_bytes = await self._blobs.delete(unwanted, self._adding.wanted)
+        for ref, revision in past:
+            await self._drop_directory(revision)
+            log.info("revision forgotten", extra={"model": str(ref), "revision": revision})
+        return freed_bytes
+
+    async def garbage(self, users: Mapping[str, Sequence[str]], interrupted_s: float = MAX_AGE_S) -> Plan:
+        """What `collect` would remove now. `users`: who uses or is about to use which revision; what is held the
+        store knows itself. `interrupted_s`: downloads interrupted for so long go."""
+        found = Found(
+            now=self._clock(),
+            past=await self._catalog.all_past(),
+            references=await self._catalog.references(),
+            blobs=await self._catalog.blobs(),
+            sizes=await self._blobs.sizes(),
+            parts=await self._claims.parts(),
+            claims=await self._claims.all(self._clock(), math.inf),
+            busy=frozenset(map(str, self._busy)),
+            held=frozenset(+self._held) | {Digest(revision) for revision in users},
+            held_blobs=self._blobs.held,
+            directories=await self._revisions.all(),
+            users=users,
+        )
+        return await self._threads.run(plan, found, self.keep, interrupted_s)
+
+    async def collect(self, plan: Plan) -> int:
+        """Carry out a plan just made; returns the bytes freed. What has come into use meanwhile stays.
+
+        Raises Conflict, and removes nothing, when a ref has come to mean again what should go.
+        """
+        freed_bytes = await self._forget(past for past in plan.revisions if not self._held[past[1]])
+        now = self._clock()
+        for claim in plan.claims:
+            if claim.ref not in map(str, self._busy):
+                freed_bytes += await self._claims.give_up(claim, now)
+        claimed = {key for claim in plan.claims for key in claim.keys}
+        loose = plan.blobs | {digest for digest in await self._blobs.all() if digest in claimed}
+        freed_bytes += await self._blobs.delete(loose, self._adding.wanted)
+        for revision in plan.directories:
+            await self._drop_directory(revision)
+        return freed_bytes
+
     async def _drop_directory(self, revision: Digest) -> None:
-        """Remove the links of a revision that no ref means and nobody holds any more."""
+        """Remove the links of a revision that no ref means or has meant, and nobody holds any more."""
         if await self._catalog.manifest(revision) is None:
-            self._inspected.pop(revision, None)
+            self._inspections.forget(revision)
             if not self._held[revision]:
                 await self._revisions.remove(revision)
 
@@ -430,6 +593,24 @@ class Store:
         if ref is None:
             raise NotFound(f"cannot remove the alias {alias}: there is no alias {alias} here", code="alias_not_found")
         return ref
+
+
+def _exactly(record: Record) -> ModelRef:
+    return kept_ref(record.of or record.ref, record.revision)
+
+
+def _stored(record: Record, facts: Facts) -> StoredModel:
+    return StoredModel(
+        record.ref,
+        record.revision,
+        record.manifest,
+        describe_origin(record.origin),
+        record.created_at,
+        record.aliases,
+        facts.profile,
+        Adapter(record.base, facts.adapter.rank if facts.adapter else 0) if record.base else None,
+        record.of,
+    )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The values that go into the store and come out of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -9,7 +9,6 @@ from heliosd.core.manifest import Manifest
 from heliosd.core.names import DEFAULT_REVISION, Digest, ModelRef, parse_ref
 from heliosd.core.profile import ModelProfile
 from heliosd.errors import BadRequest
-from heliosd.estimation.known import Known
 
 SourceName = Literal["hub", "directory", "gguf"]
 
@@ -44,6 +43,8 @@ class Record:
     aliases: tuple[str, ...]
     base: ModelRef | None = None
     """Of an adapter: the model it belongs to, which the catalog has too."""
+    of: ModelRef | None = None
+    """As `StoredModel.of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,31 @@ class StoredModel:
     """Seconds since the epoch."""
     aliases: tuple[str, ...]
     profile: ModelProfile
-    known: Known = field(default_factory=Known)
-    """What estimates rest on."""
     adapter: Adapter | None = None
     """None: a whole model."""
+    of: ModelRef | None = None
+    """Of a revision that was asked for by its digest and that its ref does not mean now: that ref."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRevision:
+    """A revision that a ref means or has meant, and that the store still has."""
+
+    ref: ModelRef
+    revision: Digest
+    at: float
+    """Seconds since the epoch: when the ref last began to mean it."""
+    why: str
+    """`added`, or how else that came about, for people."""
+    source: str
+    current: bool
+    """Whether the ref means it now."""
+    size_bytes: int
+    """Of its files, each content once."""
+    own_bytes: int
+    """Of those that no other revision in the store has."""
+    base: ModelRef | None = None
+    """Of an adapter, the model it was for."""
 
 
 def describe_origin(origin: Mapping[str, Any]) -> str:

@@ -17,10 +17,12 @@ class Holdings:
 
     refs: tuple[tuple[str, Manifest], ...]
     others: tuple[Manifest, ...]
-    """Revisions that are kept and that no ref means."""
+    """Revisions that are kept and that no ref means or has meant."""
     recipes: Mapping[Digest, Recipe]
     sizes: Mapping[Digest, int]
     """Of every blob."""
+    past: Mapping[str, tuple[Manifest, ...]] = field(default_factory=dict)
+    """By ref: the revisions that it meant earlier and that go when it is removed."""
     ranges: Mapping[Digest, tuple[Range, ...]] = field(default_factory=dict)
     """Of the blobs that share blocks with others: where they lie on the disk."""
 
@@ -53,7 +55,8 @@ class ModelUsage:
     shared_bytes: int
     """Of blobs that others use too."""
     frees_bytes: int
-    """What removing it frees now: of what it alone uses all that is not in use, and its unfinished download."""
+    """What removing it frees now: of what it alone uses or has meant all that is not in use, and its unfinished
+    download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +87,19 @@ def usage_of(
     `here`: the sizes of what is claimed and is a blob already; `held`: blobs in use.
     """
     blobs = [known.blobs_of(manifest) for _, manifest in known.refs]
-    users = Counter(blob for each in (*blobs, *map(known.blobs_of, known.others)) for blob in each)
+    whole = [
+        mine.union(*map(known.blobs_of, known.past.get(ref, ())))
+        for (ref, _), mine in zip(known.refs, blobs, strict=True)
+    ]
+    users = Counter(blob for each in (*whole, *map(known.blobs_of, known.others)) for blob in each)
     models = []
-    for (ref, manifest), mine in zip(known.refs, blobs, strict=True):
+    for (ref, manifest), mine, with_past in zip(known.refs, blobs, whole, strict=True):
         alone = {blob for blob in mine if users[blob] == 1}
+        goes = {blob for blob in with_past if users[blob] == 1}
         claimed = {key: here.get(key, 0) for key in claims.get(ref, frozenset()) if key not in users}
         spared = held | {key for other, keys in claims.items() if other != ref for key in keys}
         alone_bytes = known.freed_bytes(alone)
-        going_bytes = known.freed_bytes(alone - spared) + sum(
-            size for key, size in claimed.items() if key not in spared
-        )
+        going_bytes = known.freed_bytes(goes - spared) + sum(size for key, size in claimed.items() if key not in spared)
         models.append(
             ModelUsage(
                 ref,

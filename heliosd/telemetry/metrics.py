@@ -73,6 +73,9 @@ class Metrics:
             buckets=_FAST,
             registry=registry,
         )
+        self._collected = Counter(
+            "helios_store_collected_bytes", "Bytes freed by collecting the store's garbage.", registry=registry
+        )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
         self._start_s = Counter(
             "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
@@ -127,6 +130,10 @@ class Metrics:
     def tier_moved(self, source: str, target: str) -> None:
         """Count a move."""
         self._tier_moves.labels(source, target).inc()
+
+    def collected(self, freed_bytes: int) -> None:
+        """Garbage of the store has gone."""
+        self._collected.inc(freed_bytes)
 
     def waited(self, outcome: str, waited_s: float) -> None:
         """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""

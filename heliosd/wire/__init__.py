@@ -38,6 +38,7 @@ from heliosd.wire.events import (
     StepView,
     WorthView,
 )
+from heliosd.wire.garbage import CollectGarbage, GarbageItem, GarbageView
 from heliosd.wire.models import (
     AddModel,
     AliasView,
@@ -78,6 +79,17 @@ from heliosd.wire.replicas import (
     SleepingReplicas,
     StoppedReplicas,
 )
+from heliosd.wire.revisions import (
+    Compare,
+    DifferenceView,
+    FileDifferenceView,
+    KeyDifferenceView,
+    RevisionList,
+    RevisionView,
+    Rollback,
+    RolledBack,
+    TensorDifferenceView,
+)
 from heliosd.wire.tiers import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 from heliosd.wire.timeline import SpanView, TimelineView
 from heliosd.wire.warmups import WarmupList, WarmupView
@@ -100,8 +112,11 @@ __all__ = [
     "ChangeView",
     "CheckList",
     "CheckView",
+    "CollectGarbage",
+    "Compare",
     "DeviceList",
     "DeviceView",
+    "DifferenceView",
     "EngineKindView",
     "ErrorBody",
     "ErrorDetail",
@@ -111,9 +126,13 @@ __all__ = [
     "EventList",
     "EventView",
     "Explanation",
+    "FileDifferenceView",
     "FileView",
     "FootprintView",
+    "GarbageItem",
+    "GarbageView",
     "HostView",
+    "KeyDifferenceView",
     "KeyList",
     "KeyView",
     "LeftView",
@@ -147,7 +166,11 @@ __all__ = [
     "ReplicaStory",
     "ReplicaView",
     "RequestStory",
+    "RevisionList",
+    "RevisionView",
     "RivalView",
+    "Rollback",
+    "RolledBack",
     "SetAlias",
     "SharedView",
     "SizingView",
@@ -159,6 +182,7 @@ __all__ = [
     "StepView",
     "StoppedReplicas",
     "StorageView",
+    "TensorDifferenceView",
     "TermAccuracyView",
     "TermView",
     "TierList",

@@ -83,7 +83,7 @@ class AliasView(Wire):
 class ProgressView(Wire):
     """One line of a long operation, as an SSE `progress` event."""
 
-    phase: str = Field(description="list, fetch, convert, verify, commit")
+    phase: str = Field(description="list, fetch, convert, verify, commit, compare")
     item: str | None = None
     done_bytes: int = 0
     total_bytes: int | None = None

@@ -1,7 +1,6 @@
 """Estimates over HTTP: of anything, of many, and of nonsense."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -229,7 +228,8 @@ async def test_another_device_here_is_another_answer(it: World) -> None:
 
 
 async def test_a_stored_model_is_asked_about_elsewhere(it: World) -> None:
-    it.store.held.append(replace(stored("org/known"), known=known_from(CONFIG, ())))
+    it.store.held.append(stored("org/known"))
+    it.store.knowledge["org/known"] = known_from(CONFIG, ())
     found = EstimateView.model_validate(await ask(it, model="org/known", gpu="H200", tensor_parallel=2))
     assert (found.model, found.device, found.device_count) == ("org/known", "H200", 2)
     error = await ask(it, 400, model="tiny", gpu="H200")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -224,9 +223,10 @@ async def test_the_base_of_an_adapter_may_be_said(it: World) -> None:
 async def test_an_adapter_is_estimated_on_any_device_with_room_beside_its_base(it: World) -> None:
     known = known_from(CONFIG, ())
     it.store.held += [
-        replace(stored("org/m"), known=known),
+        stored("org/m"),
         stored("org/poet", adapter=Adapter(ModelRef("org/m"), 100)),
     ]
+    it.store.knowledge["org/m"] = known
     views = []
     for model in ("org/m", "org/poet"):
         async with it.local.post("/helios/v1/estimate", json={"model": model, "gpu": "H100"}) as response:

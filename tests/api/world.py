@@ -37,7 +37,8 @@ from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
 from heliosd.store.sharing import Shared
 from heliosd.store.sources.hub_headers import Glance
-from heliosd.store.stored import Adapter, Addition, StoredModel
+from heliosd.store.store import Store
+from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
 from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.metrics import Metrics
 
@@ -216,7 +217,7 @@ class MemoryNode:
         footprint = Footprint(256 * MIB, kv_cache_bytes or 1024 * MIB, 300 * MIB)
         return Judgement(str(ref), footprint, 1, max_model_len or 8192, 46_000, 23_040, "fits", "31 GiB are free", ())
 
-    async def judge_unstored(self, prospect: StoredModel) -> Judgement:
+    async def judge_unstored(self, prospect: StoredModel, known: Known) -> Judgement:
         self.prospects.append(prospect)
         if self.judgement is not None:
             return self.judgement
@@ -276,6 +277,8 @@ class MemoryStore:
         self.go.set()
         self.cancelled = asyncio.Event()
         self.wanted: list[Addition] = []
+        self.knowledge: dict[str, Known] = {}
+        """By ref: what estimates rest on."""
         self.shared: Shared | HeliosError = Shared()
 
     async def share(self) -> Shared:
@@ -288,6 +291,12 @@ class MemoryStore:
 
     async def find(self, ref: ModelRef) -> StoredModel | None:
         return next((model for model in self.held if model.ref == ref or str(ref) in model.aliases), None)
+
+    async def by_name(self, name: str) -> StoredModel | None:
+        return await self.find(ModelRef(name))
+
+    async def known(self, model: StoredModel) -> Known:
+        return self.knowledge.get(str(model.ref), Known())
 
     async def add(self, wanted: Addition, progress: Callable[[Any], None]) -> StoredModel:
         self.wanted.append(wanted)
@@ -317,6 +326,9 @@ class MemoryStore:
             raise NotFound(f"cannot remove the alias {alias}: none here", code="alias_not_found")
         self.held = [replace(model, aliases=()) if model is found else model for model in self.held]
         return found.ref
+
+    async def past(self, ref: ModelRef) -> Sequence[PastRevision]:
+        return ()
 
     async def remove(self, ref: ModelRef) -> int:
         self.held = [model for model in self.held if model.ref != ref]
@@ -422,8 +434,9 @@ async def world(
     tell_after_s: float = 1.0,
     recorded: bool = True,
     warmups: Warmups | None = None,
+    real: Store | None = None,
 ) -> AsyncIterator[World]:
-    """A whole API on real sockets."""
+    """A whole API on real sockets; with `real` it tells of that store and not of models in memory."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         database = Database(place / "state.db")
@@ -442,7 +455,7 @@ async def world(
             identity=Identity("west", "0.1.0", 1_700_000_000.0, place),
             node=node,
             journal=journal,
-            store=store,
+            store=real or store,
             keys=keys,
             metrics=Metrics(),
             peers=peers,

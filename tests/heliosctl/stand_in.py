@@ -17,6 +17,7 @@ from heliosd.wire import (
     CacheView,
     CheckView,
     DeviceView,
+    DifferenceView,
     EngineKindView,
     ErrorBody,
     ErrorDetail,
@@ -24,6 +25,7 @@ from heliosd.wire import (
     EventView,
     FileView,
     FootprintView,
+    GarbageView,
     KeyView,
     MemberView,
     ModelDetail,
@@ -32,6 +34,8 @@ from heliosd.wire import (
     ProgressView,
     QueueView,
     ReplicaView,
+    RevisionList,
+    RolledBack,
     SharedView,
     Snapshot,
     SpanView,
@@ -194,6 +198,13 @@ class StandIn:
         self.shared = SharedView(files=0, logical_bytes=0, freed_bytes=0, in_use=0)
         self.progress = [ProgressView(phase="fetch", item="model.safetensors", done_bytes=MiB, total_bytes=4 * MiB)]
         self.add_error: Refusal | None = None
+        self.revisions = RevisionList(model="org/small", keep=2, revisions=[])
+        self.rolled_back = RolledBack(model="org/small", before="ab" * 32, revision="cd" * 32)
+        self.difference = DifferenceView(
+            before="org/small@cdcdcdcdcdcd", after="org/small@abababababab", files=[], tensors=[], keys=[],
+            equal_files=3, equal_tensors=270,
+        )  # fmt: skip
+        self.garbage = GarbageView(dry_run=False, goes=[], stays=[], freed_bytes=0)
         self.words = ["The capital", " of France", " is Paris."]
         self.comments: list[str] = []
         self.chats = True
@@ -230,6 +241,10 @@ class StandIn:
         add("GET", "/helios/v1/node", self._give(lambda: self.node))
         add("GET", "/helios/v1/models", self._give(lambda: {"models": _dump(self.models)}))
         add("POST", "/helios/v1/models", self._add)
+        add("GET", "/helios/v1/models/{ref:.+}/revisions", self._give(lambda: self.revisions))
+        add("POST", "/helios/v1/models/{ref:.+}/rollback", self._give(lambda: self.rolled_back))
+        add("POST", "/helios/v1/store/diff", self._compare)
+        add("POST", "/helios/v1/store/gc", self._give(lambda: self.garbage))
         add("GET", "/helios/v1/models/{ref:.+}", self._model)
         add("DELETE", "/helios/v1/models/{ref:.+}", self._remove)
         add("PUT", "/helios/v1/aliases/{alias:.+}", self._alias)
@@ -337,6 +352,14 @@ class StandIn:
     async def _unpack(self, request: web.Request) -> web.Response:
         self.packed = await request.read()
         return web.json_response(_json(self.warmups[0]))
+
+    async def _compare(self, request: web.Request) -> web.StreamResponse:
+        async with _sse(request) as send:
+            for view in self.progress:
+                await send("progress", view.model_dump_json())
+            if not self.cut:
+                await send("done", self.difference.model_dump_json())
+        return request[_RESPONSE]
 
     async def _recording(self, request: web.Request) -> web.Response:
         return web.Response(text=self.recording, content_type="application/x-ndjson")

@@ -13,6 +13,7 @@ import pytest
 from heliosctl.exits import Exit
 from heliosd.core.units import MiB
 from tests.heliosctl.conftest import Ended
+from tests.store.models import config, model_files, write_folder
 from tests.store.related import folder, tuned
 
 pytestmark = pytest.mark.slow
@@ -78,6 +79,37 @@ def test_a_day_with_one_model(heliosd: Path, ctl: Callable[..., Ended], tiny_dir
         env=ENV,
     )
     assert "DEVICES" in top.stdout and "80.0 GiB" in top.stdout
+
+
+def test_versions_of_a_model(heliosd: Path, ctl: Callable[..., Ended], tmp_path: Path):
+    def well(*words: str) -> Ended:
+        ended = ctl(*words)
+        assert ended.code == 0, (words, ended.err)
+        return ended
+
+    for seed in range(3):
+        files = model_files(seed=seed) | {"config.json": config(intermediate_size=128 + seed)}
+        well("import", str(write_folder(tmp_path / f"v{seed}", files)), "--name", "me/m")
+    listed = json.loads(well("revisions", "me/m", "-o", "json").out)["revisions"]
+    assert [each["kept"] for each in listed] == [True, True, False]
+    newest, middle, oldest = (each["revision"] for each in listed)
+    assert json.loads(well("show", f"me/m@{oldest[:8]}", "-o", "json").out)["revision"] == oldest
+    assert well("rollback", "me/m").out.strip() == middle
+    assert well("rollback", "me/m").out.strip() == newest
+    told = well("diff", "me/m").out
+    assert "~ config.json: intermediate_size   129 -> 130" in told
+    assert "tensors: 1 differ, 0 are the same" in told
+    assert ctl("rollback", "me/m", "--to", "0" * 8).code == Exit.NOT_FOUND
+
+    dry = json.loads(well("gc", "--dry-run", "-o", "json").out)
+    assert [each["name"] for each in dry["goes"]] == [f"me/m@{oldest[:12]}"]
+    store = tmp_path / "state" / "store" / "blobs"
+    before = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert json.loads(well("gc", "-o", "json").out) == dry | {"dry_run": False}
+    after = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert before - after == dry["freed_bytes"] > 0
+    kinds = [event["kind"] for event in json.loads(well("events", "-o", "json").out)["events"]]
+    assert "gc" in kinds
 
 
 def test_keys_open_the_tcp_port(heliosd: Path, ctl: Callable[..., Ended]):

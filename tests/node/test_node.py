@@ -101,22 +101,6 @@ async def test_a_damaged_model_is_an_engine_that_failed(tmp_path: Path) -> None:
             await ask(here, ref)
 
 
-async def test_a_replica_keeps_its_files_when_its_model_changes(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
-        ref = await here.add("org/one")
-        old = await here.store.find(ref)
-        assert old is not None
-        served = tmp_path / "store" / "revisions" / old.revision
-        await here.node.load(ref)
-        folder = write_model(tmp_path / "new", "another tag")
-        await here.store.add(Addition("directory", str(folder), ref), lambda progress: None)
-        assert await asyncio.to_thread((served / "model.safetensors").read_bytes)
-        await here.node.stop("org/one")
-        async with asyncio.timeout(5):
-            while served.exists():  # noqa: ASYNC110 - tidied up in the node's own time, which nobody tells
-                await asyncio.sleep(0)
-
-
 async def test_a_database_that_fails_at_a_start_fails_the_start_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         ref = await here.add("org/one")

@@ -71,3 +71,11 @@ async def threads() -> AsyncIterator[Threads]:
 @pytest.fixture
 def blobs(layout: Layout, threads: Threads) -> Blobs:
     return Blobs(layout, threads)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(tmp_path / "state.sqlite")
+    await database.open()
+    yield database
+    await database.close()

@@ -11,9 +11,9 @@ from heliosd.store.blobs import Hold
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an addition is."""
+    """How far an addition or a comparison is."""
 
-    phase: Literal["list", "fetch", "convert", "verify", "commit"]
+    phase: Literal["list", "fetch", "convert", "verify", "commit", "compare"]
     item: str | None = None
     """The file being worked on."""
     done_bytes: int = 0
