@@ -89,7 +89,7 @@ class Claims:
     async def parts(self) -> dict[str, int]:
         """Bytes of every unfinished file, by its key."""
         return await self._threads.run(
-            lambda: {path.stem: path.stat().st_size for path in self._layout.incoming.glob("*.part")}
+            lambda: {path.stem: allocated_bytes(path) for path in self._layout.incoming.glob("*.part")}
         )
 
     def _all(self, now: float, max_age_s: float) -> tuple[Claim, ...]:

@@ -19,6 +19,8 @@ from tests.store.related import folder, tuned
 from tests.store.test_history import M, add, versions
 
 NOBODY: Mapping[str, Sequence[str]] = {}
+BLOCK = 65536
+"""A multiple of what any file system here takes for a file: what is freed is counted in its blocks."""
 DAY_S = 86_400.0
 
 
@@ -148,7 +150,7 @@ async def interrupted(store: Store, layout: Layout, threads: Threads) -> Claims:
     now = store._clock()
     for ref, age_s, keys in (("org/new", 60.0, {"a" * 64, "git-x"}), ("org/old", 10 * DAY_S, {"b" * 64, "git-x"})):
         await claims.write(Claim(ref, frozenset(keys), now - age_s))
-    for key, size_bytes in (("a" * 64, 10), ("b" * 64, 20), ("git-x", 40)):
+    for key, size_bytes in (("a" * 64, BLOCK), ("b" * 64, 2 * BLOCK), ("git-x", 4 * BLOCK)):
         layout.part(key).write_bytes(os.urandom(size_bytes))
     return claims
 
@@ -156,14 +158,14 @@ async def interrupted(store: Store, layout: Layout, threads: Threads) -> Claims:
 async def test_old_interrupted_downloads_go(store: Store, interrupted: Claims, tmp_path: Path) -> None:
     plan = await store.garbage(NOBODY)
     assert lines(plan) == [("download", "org/old")]
-    assert plan.goes[0].size_bytes == 20, "the other still wants the shared part"
+    assert plan.goes[0].size_bytes == 2 * BLOCK, "the other still wants the shared part"
     assert plan.goes[0].why == "interrupted 10 days ago"
     [stays] = plan.stays
-    assert (stays.name, stays.size_bytes) == ("org/new", 50)
+    assert (stays.name, stays.size_bytes) == ("org/new", 5 * BLOCK)
     assert stays.why == "interrupted 1m 00s ago, goes after 7 days"
     root = tmp_path / "store"
     before = {path.name for path in (root / "incoming").iterdir()}
-    assert await store.collect(plan) == 20
+    assert await store.collect(plan) == 2 * BLOCK
     gone = before - {path.name for path in (root / "incoming").iterdir()}
     assert gone == {f"{'b' * 64}.part", interrupted.path("org/old").name}
     assert lines(await store.garbage(NOBODY)) == []
@@ -171,8 +173,8 @@ async def test_old_interrupted_downloads_go(store: Store, interrupted: Claims, t
 
 async def test_all_interrupted_downloads_go_when_asked(store: Store, interrupted: Claims) -> None:
     plan = await store.garbage(NOBODY, 0.0)
-    assert [item.size_bytes for item in plan.goes] in ([50, 20], [10, 60])
-    assert await store.collect(plan) == plan.freed_bytes == 70
+    assert [item.size_bytes for item in plan.goes] in ([5 * BLOCK, 2 * BLOCK], [BLOCK, 6 * BLOCK])
+    assert await store.collect(plan) == plan.freed_bytes == 7 * BLOCK
 
 
 async def test_an_interrupted_downloads_finished_files_go_with_it(
