@@ -101,9 +101,10 @@ def swap(runner: Any, vllm_config: Any, directory: str, served_names: list[str])
     config.served_model_name = served_names
     loaders = importlib.import_module("vllm.model_executor.model_loader")
     loader = loaders.get_model_loader(vllm_config.load_config)
-    expected = Expected(model, loader.get_all_weights(config, model))
+    weights = list(loader.get_all_weights(config, model))  # as they lie in the mapped files
+    expected = Expected(model, weights)
     with _before_packing(model, expected):
-        runner.reload_weights(weights_path=directory)
+        runner.reload_weights(weights_iterator=iter(weights))
     preload.forget_tokenizer(config)
     return expected.rest(model)
 

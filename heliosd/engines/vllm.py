@@ -143,7 +143,7 @@ class VllmKind:
         return engine
 
     async def take_over(self, engine: Engine, spec: LaunchSpec) -> VllmEngine:
-        """Weights are read and compared in the engine while its tokenizer and templates are read here."""
+        """Weights are read and compared in the engine while its tokenizer and templates are read, and put on, here."""
         assert isinstance(engine, VllmEngine), "an engine of this kind"
         name = spec.served_names[0]
         if not engine.swaps:
@@ -159,12 +159,14 @@ class VllmKind:
                 arguments = {"directory": str(spec.directory), "served_names": list(spec.served_names)}
                 swap = llm.collective_rpc("helios_swap", kwargs=arguments)
                 reading = group.create_task(other.while_it_lives(swap))
-                facing = group.create_task(self._thread(partial(self._face, spec, launch, llm, registry, gauge)))
+                face = await self._thread(partial(self._face, spec, launch, llm, registry, gauge))
+                before = face.put_on(llm)
+                await other.get_ready_as(engine, self._openai)
             (read,) = reading.result()
-            _check(name, read)
+            for phase, at in read["report"]["marks"]:
+                spec.clock.note(phase, at)
+            _check(name, read["compared"])
             await other.while_it_lives(llm.reset_prefix_cache())
-            before = facing.result().put_on(llm)
-            await other.get_ready(self._openai)
             await self._thread(before.shutdown)
         except BaseException as failure:
             await asyncio.shield(other.stop())

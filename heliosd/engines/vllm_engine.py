@@ -67,6 +67,11 @@ class VllmEngine:
         self.watch()
         await self.while_it_lives(self._get_ready(openai))
 
+    async def get_ready_as(self, before: "VllmEngine", openai: Any) -> None:
+        """The same for one that goes on in the processes of another of its shape, and holds what that one did."""
+        self._processes, self._tasks, self._footprint = before._processes, before._tasks, before._footprint
+        await self._build_frontend(openai)
+
     async def _get_ready(self, openai: Any) -> None:
         self._processes = await self._thread(self._find_processes)
         self._tasks = tuple(await self._llm.get_supported_tasks())
@@ -74,6 +79,9 @@ class VllmEngine:
         note_phases(self._spec.clock, reports[0])
         self._footprint = await self._thread(lambda: footprint(reports, self.pids))
         self._launch.mark("measure")
+        await self._build_frontend(openai)
+
+    async def _build_frontend(self, openai: Any) -> None:
         names, options = self._spec.served_names, self._spec.engine_args
         application, arguments = await self._thread(lambda: openai.prepare(self._llm, names, self._tasks, options))
         self._openai, self._served = openai, await openai.serve(self._llm, arguments, self._tasks)

@@ -107,7 +107,7 @@ def _measured(base: Any) -> Any:
             self.helios_marks, self.helios_parts = [], []
             found = hot_swap.swap(self.model_runner, self.vllm_config, directory, served_names)
             self._helios_mark("weights")
-            return dataclasses.asdict(found)
+            return {"compared": dataclasses.asdict(found), "report": self.helios_measure()}
 
         def helios_measure(self) -> dict[str, Any]:
             """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""

@@ -89,7 +89,7 @@ async def test_a_listed_model_is_delivered_and_right(make: Make, room: Room) -> 
     assert sum(done) == manifest.size_bytes
     for file in manifest.files:
         assert hashlib.sha256(room.blobs.path(file.digest).read_bytes()).hexdigest() == file.digest
-    assert inspect(manifest, room.blobs.path).profile.weights_bytes > 0
+    assert inspect(manifest, room.blobs.path).facts.profile.weights_bytes > 0
     assert list(room.layout.incoming.iterdir()) == []
 
 
