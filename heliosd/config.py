@@ -220,6 +220,10 @@ class PoolSection(Section):
         2.0, "An idle model that just became ready is not sent away before so long; at most queue.patience_s."
     )
 
+    hot_swap: bool = _reloadable(
+        True, "Whether an idle engine may become another model of the same shape: a fraction of a start."
+    )
+
     def host_bytes(self, total_bytes: int) -> int:
         """Bytes of a machine with `total_bytes` of RAM."""
         asked = Share(0.5) if self.host_memory is None else self.host_memory

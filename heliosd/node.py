@@ -546,7 +546,7 @@ class Node:
             engine = self.engine(replica.id)
             timeline = self._timeline(event)
             phases = timeline.seconds() if timeline else engine.phases if engine else {}
-            self._metrics.replica_started(replica.demand.model, phases)
+            self._metrics.replica_started(replica.demand.model, phases, swapped=replica.swapped)
         elif isinstance(event, ReplicaExited) and event.cause is not None:
             self._metrics.replica_failed(replica.demand.model)
 
@@ -736,6 +736,7 @@ def limits_of(settings: Settings, host_total_bytes: int = 0) -> Limits:
     return Limits(
         overtaking_s=settings.queue.overtaking_s,
         residence_s=settings.pool.residence_s,
+        hot_swap=settings.pool.hot_swap,
         sleep=settings.pool.sleep,
         asleep_s=settings.pool.asleep_keep_alive_s,
         host_bytes=settings.pool.host_bytes(host_total_bytes),

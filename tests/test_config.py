@@ -443,6 +443,7 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "queue.overtaking_s",
         "pool.sleep",
         "pool.asleep_keep_alive_s",
+        "pool.hot_swap",
         "pool.residence_s",
         "store.keep_revisions",
         "prefetch.enabled",

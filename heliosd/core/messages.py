@@ -388,6 +388,8 @@ class Limits:
     """A replica that just became ready is not sent away before it was ready for so long; at most the patience."""
     sleep: bool = True
     """Whether replicas whose engines can sleep do so before they are stopped."""
+    hot_swap: bool = True
+    """Whether an idle engine may become another model of its mould."""
     asleep_s: float = 3600.0
     """How long a sleeping replica is kept when nobody asks for it."""
     host_bytes: int = 0

@@ -198,7 +198,7 @@ class WarmPool:
     def fits_in(self, demand: Demand, old: Replica) -> bool:
         """Whether the engine of `old` can become this model's: of one mould, idle, with the memory it books."""
         held, now = old.demand.per_device, demand.per_device
-        if not (old.swaps and old.idle and demand.mould and demand.mould == old.demand.mould):
+        if not (self.limits.hot_swap and old.swaps and old.idle and demand.mould and demand.mould == old.demand.mould):
             return False
         if demand.adapters is not None or demand.key == old.demand.key:
             return False

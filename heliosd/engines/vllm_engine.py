@@ -77,9 +77,11 @@ class VllmEngine:
         self._tasks = tuple(await self._llm.get_supported_tasks())
         reports = await self._llm.collective_rpc("helios_measure")
         note_phases(self._spec.clock, reports[0])
-        self._footprint = await self._thread(lambda: footprint(reports, self.pids))
+        async with asyncio.TaskGroup() as tasks:  # the kernel takes a while to add up what a process holds
+            measuring = tasks.create_task(self._thread(lambda: footprint(reports, self.pids)))
+            await self._build_frontend(openai)
+        self._footprint = measuring.result()
         self._launch.mark("measure")
-        await self._build_frontend(openai)
 
     async def _build_frontend(self, openai: Any) -> None:
         names, options = self._spec.served_names, self._spec.engine_args

@@ -77,6 +77,9 @@ class Metrics:
             "helios_store_collected_bytes", "Bytes freed by collecting the store's garbage.", registry=registry
         )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
+        self._swaps = Counter(
+            "helios_hot_swaps", "Of those, replicas that began in the engine of another.", ["model"], registry=registry
+        )
         self._start_s = Counter(
             "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
         )
@@ -139,9 +142,11 @@ class Metrics:
         """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""
         self._wait_s.labels(outcome).observe(waited_s)
 
-    def replica_started(self, model: str, phases: Mapping[str, float]) -> None:
-        """Count a start with the seconds of its phases."""
+    def replica_started(self, model: str, phases: Mapping[str, float], *, swapped: bool = False) -> None:
+        """Count a start with the seconds of its phases; `swapped`: in the engine of another model."""
         self._starts.labels(model).inc()
+        if swapped:
+            self._swaps.labels(model).inc()
         for phase, seconds in phases.items():
             self._start_s.labels(phase).inc(seconds)
 

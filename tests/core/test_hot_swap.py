@@ -13,6 +13,7 @@ from heliosd.core.messages import (
     Footprint,
     Grant,
     Limits,
+    LimitsChanged,
     ModelsWanted,
     ReplicaBecameReady,
     ReplicaDied,
@@ -97,6 +98,12 @@ def test_one_that_works_or_is_pinned_is_left_alone() -> None:
     pinned = node(demand("a"))
     pinned.handle(ModelsWanted(50.0, (Wanted(demand("a"), 1),)))
     assert asked(pinned, demand("b")) is None
+
+
+def test_switched_off_nobody_is_taken_over() -> None:
+    scheduler = node(demand("a"))
+    scheduler.handle(LimitsChanged(50.0, Limits(safety_ratio=0.0, hot_swap=False)))
+    assert asked(scheduler, demand("b")) is None
 
 
 def test_with_free_room_both_stay() -> None:

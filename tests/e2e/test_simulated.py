@@ -92,6 +92,7 @@ def test_a_dozen_models_share_eight_devices_under_load(node: Daemon):
     starts = [event for event in events if event["kind"] == "start"]
     taken = {event["detail"]["takes_over"] for event in starts if "takes_over" in event["detail"]}
     assert taken, "all have one shape, and nobody began in the engine of another"
+    assert node.metric("helios_hot_swaps_total") == len(taken)
     for replica in {event["replica"] for event in starts}:
         life = [event["kind"] for event in events if event["replica"] == replica and event["kind"] != "grant"]
         ends = ["exited"] if replica in taken else ["drain", "stop", "exited"]
