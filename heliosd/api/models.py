@@ -86,7 +86,7 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
 
         async def add(tell: Callable[[Progress], None]) -> Stored:
             await check_fits(parts, wanted, ref, anyway=asked.anyway)
-            return await parts.store.add(wanted, _noted(parts, ref, tell))
+            return await parts.store.add(wanted, _noted(parts, ref, tell) if wanted.source == "hub" else tell)
 
         outcome = await watched(stream, add)
         if isinstance(outcome, HeliosError):
