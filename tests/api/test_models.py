@@ -104,6 +104,18 @@ async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
     assert ModelView.model_validate(told[2][1]).ref == "x"
     await it.journal.flushed()
     said = [entry.message for entry in await it.journal.read(kinds=("model",))]
+    assert said == ["x was added from hub x"], "from a folder nothing is fetched"
+
+
+async def test_the_beginning_of_a_fetch_is_noted_once(it: World) -> None:
+    it.store.steps = [Progress("list"), Progress("fetch", "a", 1, 9), Progress("fetch", "a", 9, 9, 3.0, 0.0)]
+    it.store.outcome = stored("x")
+    async with it.local.post(
+        "/helios/v1/models", json={"source": "hub", "location": "org/x", "ref": "x", "anyway": True}
+    ) as response:
+        await response.text()
+    await it.journal.flushed()
+    said = [entry.message for entry in await it.journal.read(kinds=("model",))]
     assert said == ["x is being fetched: 9 B in all", "x was added from hub x"]
     [wanted] = it.store.wanted
     assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
