@@ -110,9 +110,8 @@ async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
 async def test_the_beginning_of_a_fetch_is_noted_once(it: World) -> None:
     it.store.steps = [Progress("list"), Progress("fetch", "a", 1, 9), Progress("fetch", "a", 9, 9, 3.0, 0.0)]
     it.store.outcome = stored("x")
-    async with it.local.post(
-        "/helios/v1/models", json={"source": "hub", "location": "org/x", "ref": "x", "anyway": True}
-    ) as response:
+    it.hub.held["org/x"] = Known()
+    async with it.local.post("/helios/v1/models", json={"source": "hub", "location": "org/x", "ref": "x"}) as response:
         await response.text()
     await it.journal.flushed()
     said = [entry.message for entry in await it.journal.read(kinds=("model",))]
