@@ -105,6 +105,8 @@ async def test_adding_tells_progress_and_then_the_model(it: World) -> None:
     await it.journal.flushed()
     said = [entry.message for entry in await it.journal.read(kinds=("model",))]
     assert said == ["x was added from hub x"], "from a folder nothing is fetched"
+    [wanted] = it.store.wanted
+    assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
 
 
 async def test_the_beginning_of_a_fetch_is_noted_once(it: World) -> None:
@@ -116,8 +118,6 @@ async def test_the_beginning_of_a_fetch_is_noted_once(it: World) -> None:
     await it.journal.flushed()
     said = [entry.message for entry in await it.journal.read(kinds=("model",))]
     assert said == ["x is being fetched: 9 B in all", "x was added from hub x"]
-    [wanted] = it.store.wanted
-    assert (str(wanted.ref), wanted.alias, wanted.location) == ("x", "y", "/models/x")
 
 
 async def test_what_never_fits_is_refused_before_it_is_fetched(it: World) -> None:
