@@ -71,10 +71,21 @@ def find_room(
         if fitting:
             return min(fitting, key=lambda each: _costs_s(each, pool.usage, demand, there))
         for room in rooms:
-            if waits is None or not isinstance(waits.at, MustWait):
+            if waits is None or _hope(room) > _hope(waits):
                 waits = room
     assert waits is not None, "the loop runs at least once"
     return waits
+
+
+def _hope(room: Room) -> int:
+    """Of places that have no room: first those where it will be made, if need be by whoever is in the way. Where the
+    sleep of all would not free enough, their end may."""
+    match room.at:
+        case MustWait(drain=drain, soon=soon) if drain or soon:
+            return 2
+        case MustWait():
+            return 1
+    return 0
 
 
 def _costs_s(room: Room, usage: Usage, demand: Demand, there: list[Resident]) -> float:

@@ -483,10 +483,11 @@ class Storm:
                 pass
 
     def _can_fit(self, ticket: Ticket) -> bool:
-        """No device is broken, so what was refused for its size must really be too large."""
+        """No device is broken as far as was told, so what was refused for its size must really be too large."""
         refused = self.demands[self._refused]
         fits = refused.per_device.total_bytes < CAPACITY_BYTES * (1 - LIMITS.safety_ratio) * 0.9
-        return not self.faults and fits and refused.device_count <= len(self.devices)
+        healthy = all(map(self.scheduler.ledger.healthy, self.devices))
+        return healthy and fits and refused.device_count <= len(self.devices)
 
     def _check_promises(self, devices: tuple[DeviceId, ...]) -> None:
         ledger = self.scheduler.ledger

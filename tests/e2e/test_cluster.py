@@ -35,7 +35,7 @@ def free_port() -> int:
 def settings(port: int, seed: int, key: str = "a secret of many words") -> str:
     return (
         f'[cluster]\nenabled = true\nkey = "{key}"\nbind = "127.0.0.1:{port}"\nseeds = ["127.0.0.1:{seed}"]\n'
-        f'[engines]\nkv_cache = "4GiB"\n'
+        f'[engines]\nkv_cache = "4GiB"\n[pool]\nhot_swap = false\n'
         + "".join(f'[models."test/{name}"]\nengine_args = {QUICK}\n' for name in ("far", "busy"))
     )
 
@@ -122,7 +122,8 @@ def test_a_request_that_would_wait_goes_where_its_model_is_ready(pair: tuple[Dae
     until(told, 20, "west did not tell that the model is ready")
     long = {**ASK, "model": "test/busy", "max_tokens": 100_000}
     with httpx.stream("POST", f"{east.url}/v1/chat/completions", json=long, timeout=30) as busy:
-        assert next(line for line in busy.iter_lines() if line.startswith("data: "))
+        lines = busy.iter_lines()  # kept: who lets go of it lets go of the request
+        assert next(line for line in lines if line.startswith("data: "))
         answer = httpx.post(f"{east.url}/v1/chat/completions", json={**ASK, "stream": False}, timeout=30)
     assert answer.headers["x-helios-served-by"] == "west"
     (forward,) = [each for each in east.events(subject=answer.headers["x-request-id"]) if each["kind"] == "forward"]

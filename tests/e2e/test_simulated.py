@@ -134,6 +134,8 @@ def test_explain_tells_one_request_from_its_wait_to_its_end(node: Daemon):
 
 def test_explain_knows_a_model_by_its_alias(node: Daemon):
     chat(node.openai(), "alias3")
+    ended = lambda: {"first_token", "released"} <= {each["kind"] for each in node.events()}  # noqa: E731
+    node.until(ended, 5, "the request never ended")
     by_ref = node.get("explain/test/m3")["events"]
     model = node.get("explain/alias3")["model"]
     assert model["estimate"]["verdict"] == "ready" and model["appetite"]["reload_s"] > 0

@@ -225,7 +225,7 @@ async def test_what_it_holds_is_what_was_measured(smol: Engine, smol_dir: Path) 
 async def test_the_phases_cover_the_start(smol: Engine) -> None:
     assert list(smol.phases) == [
         "zygote", "collect", "launch", "configure", "prepare", "fork", "engine", "device", "weights", "first_run",
-        "kv_cache", "warm_up", "serving", "measure", "frontend",
+        "kv_cache", "warm_up", "serving", "frontend", "measure",
     ]  # fmt: skip
     assert all(seconds >= 0 for seconds in smol.phases.values())
 
@@ -258,8 +258,12 @@ async def test_a_start_can_be_cancelled_at_any_moment(vllm_kind: VllmKind, smol_
     me = psutil.Process()
     before = {child.pid for child in me.children(recursive=True)}
     for after_s in (0.0, 0.1, 0.4, 0.6, 0.8):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(vllm_kind.start(spec(smol_dir, tmp_path, max_num_seqs=4)), after_s)
+        try:
+            engine = await asyncio.wait_for(vllm_kind.start(spec(smol_dir, tmp_path, max_num_seqs=4)), after_s)
+        except TimeoutError:
+            pass
+        else:
+            await engine.stop()  # it was faster
         left = {child.pid for child in me.children(recursive=True)} - before
         assert not any(alive(pid) for pid in left), f"cancelled after {after_s} s, it left a process"
 
