@@ -48,6 +48,11 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.traces
 	$(PY) -m tests.bench.crowd
 	$(PY) -m tests.bench.forecast
+	$(PY) -m tests.bench.store
+	$(PY) -m tests.bench.catalog
+	$(PY) -m tests.bench.retention
+	$(PY) -m tests.bench.fetch
+	$(PY) -m tests.bench.kills
 
 docs: setup ## write what is generated: docs/api.md
 	$(PY) -m heliosd.api.openapi > docs/api.md
