@@ -92,7 +92,7 @@ async def test_a_mixed_load_is_answered_without_an_error(stock: Path):
             for seed in range(10):
                 visitors.create_task(visit(seed))
         print(f"answered in 15 s: {answered}")
-        assert min(answered.values()) >= 10
+        assert min(answered.values()) > 0, "one of them starved"
         assert daemon.metric("helios_leases") == 0
         events = daemon.events(limit=100_000)
         assert not [event for event in events if event["kind"] == "refuse"]
