@@ -1,5 +1,6 @@
 """A second start of a model that is compiled finds what the first compiled. Real vLLM with a tiny model."""
 
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ async def kind(warmups: Warmups, tmp_path_factory: pytest.TempPathFactory) -> As
     await made.close()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.skipif(" " in sys.prefix, reason="Inductor does not quote the paths it gives to the compiler")
 async def test_the_second_start_compiles_nothing(
     kind: VllmKind, warmups: Warmups, tiny_dir: Path, tmp_path: Path
