@@ -167,14 +167,7 @@ class WarmPool:
     def start(self, demand: Demand, devices: tuple[DeviceId, ...], at: float, reason: str) -> tuple[Replica, Command]:
         """Book and start a replica. Its KV cache takes what is left over where nobody else is likely to need it."""
         demand, more = self._stretched(demand, devices)
-        replica = Replica(
-            ReplicaId(f"r{next(self.numbers)}"), demand, devices, started_at=at, keep_alive_s=demand.keep_alive_s
-        )
-        self.ledger.book(replica.id, devices, demand.per_device)
-        self.replicas[replica.id] = replica
-        self._by_key.setdefault(demand.key, []).append(replica)
-        replica.become(State.STARTING)
-        self.breakers.starting(demand.model, devices)
+        replica = self._begin(demand, devices, at)
         if more:
             reason += f"; {format_bytes(more)} that nobody else is likely to need go to its KV cache"
         return replica, StartReplica(replica.id, demand, devices, reason)
@@ -184,16 +177,21 @@ class WarmPool:
         held, now = old.demand.per_device, demand.per_device
         demand = replace(demand, per_device=replace(now, kv_cache_bytes=held.kv_cache_bytes))
         self.gone(old.id)
-        replica = Replica(
-            ReplicaId(f"r{next(self.numbers)}"), demand, old.devices, started_at=at, keep_alive_s=demand.keep_alive_s
-        )
+        replica = self._begin(demand, old.devices, at)
         replica.swapped = True
-        self.ledger.book(replica.id, old.devices, demand.per_device)
+        return replica, StartReplica(replica.id, demand, old.devices, reason, takes_over=old.id)
+
+    def _begin(self, demand: Demand, devices: tuple[DeviceId, ...], at: float) -> Replica:
+        """A replica that starts now, booked and known."""
+        replica = Replica(
+            ReplicaId(f"r{next(self.numbers)}"), demand, devices, started_at=at, keep_alive_s=demand.keep_alive_s
+        )
+        self.ledger.book(replica.id, devices, demand.per_device)
         self.replicas[replica.id] = replica
         self._by_key.setdefault(demand.key, []).append(replica)
         replica.become(State.STARTING)
-        self.breakers.starting(demand.model, old.devices)
-        return replica, StartReplica(replica.id, demand, old.devices, reason, takes_over=old.id)
+        self.breakers.starting(demand.model, devices)
+        return replica
 
     def fits_in(self, demand: Demand, old: Replica) -> bool:
         """Whether the engine of `old` can become this model's: of one mould, idle, with the memory it books."""

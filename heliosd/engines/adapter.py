@@ -127,15 +127,11 @@ class Launch:
         self.context.call_off()
 
 
-def _load_tokenizer(name: str, **options: Any) -> Any:
-    return tokenizer_registry.get_tokenizer(name, **options)
-
-
 def _share_tokenizer(tokenizer: Any) -> Any:
     return shared(hf_tokenizers.maybe_make_thread_pool, hf_tokenizers.ThreadSafeHFTokenizerMixin, tokenizer)
 
 
-_tokenizers = Tokenizers(_load_tokenizer, _share_tokenizer)
+_tokenizers = Tokenizers(tokenizer_registry.get_tokenizer, _share_tokenizer)
 _launch: ContextVar[Launch | None] = ContextVar("helios_launch", default=None)
 
 

@@ -2,14 +2,13 @@
 
 import ctypes
 import errno
-import hashlib
 import os
-import stat
 from pathlib import Path
 from typing import Self
 
 from heliosd.core.names import Digest
 from heliosd.core.units import MiB
+from heliosd.store.unfinished import Hashes, become_blob, open_unfinished, put
 
 CHUNK_BYTES = 4 * MiB
 COPY_BYTES = 8 * MiB
@@ -31,18 +30,17 @@ class Part:
     def __init__(self, path: Path, *, git_size_bytes: int | None = None) -> None:
         self.path = path
         self._git_size_bytes = git_size_bytes
-        # A link planted here must not make us write somewhere else.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o600)
+        self._file = open_unfinished(path)
         self._start()
 
     def _start(self) -> None:
-        self.size_bytes = 0
-        """Of what is hashed."""
         self._copied_bytes = 0
-        self._sha256 = hashlib.sha256()
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._sha1.update(b"blob %d\0" % (self._git_size_bytes or 0))
+        self._hashes = Hashes(self._git_size_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is hashed."""
+        return self._hashes.size_bytes
 
     def absorb(self, limit_bytes: int = CHUNK_BYTES) -> int:
         """Hash the next bytes that the file holds already; returns how many, 0 at their end."""
@@ -51,19 +49,13 @@ class Part:
             data = os.pread(self._file, min(CHUNK_BYTES, end - self.size_bytes), self.size_bytes)
             if not data:
                 break
-            self._take(data)
+            self._hashes.take(data)
         return self.size_bytes - begin
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError, with the position unchanged, when the disk does not take all of it."""
-        self._put(data, self.size_bytes)
-        self._take(data)
-
-    def _put(self, data: bytes, position: int) -> None:
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._file, rest, position)
-            rest, position = rest[written:], position + written
+        put(self._file, data, self.size_bytes)
+        self._hashes.take(data)
 
     def copy_from(self, source: int, limit_bytes: int = COPY_BYTES) -> int:
         """Append the next bytes of the open file `source`, for `absorb` to hash; returns how many, 0 at its end.
@@ -88,14 +80,8 @@ class Part:
 
     def _copy_by_hand(self, source: int, limit_bytes: int) -> None:
         data = os.read(source, limit_bytes)
-        self._put(data, self._copied_bytes)
+        put(self._file, data, self._copied_bytes)
         self._copied_bytes += len(data)
-
-    def _take(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if self._git_size_bytes is not None:
-            self._sha1.update(data)
-        self.size_bytes += len(data)
 
     def restart(self) -> None:
         """Throw away what was written."""
@@ -104,11 +90,11 @@ class Part:
 
     @property
     def digest(self) -> Digest:
-        return Digest(self._sha256.hexdigest())
+        return self._hashes.digest
 
     @property
     def git_sha1(self) -> str:
-        return self._sha1.hexdigest()
+        return self._hashes.git_sha1
 
     def finish(self) -> None:
         """Make the bytes durable. Bytes behind the position, if any, are cut off."""
@@ -116,10 +102,8 @@ class Part:
         os.fsync(self._file)
 
     def become(self, blob: Path) -> None:
-        """Take the blob's name, then become read-only: the other way round, who is killed in between leaves a part
-        that nobody but root could ever open again."""
-        self.path.rename(blob)
-        os.fchmod(self._file, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        """Take the blob's name, read-only."""
+        become_blob(self._file, self.path, blob)
         self.close()
 
     def close(self) -> None:

@@ -4,16 +4,15 @@ The journal beside it names the pieces that are durable: after a kill or a power
 hashes follow the bytes that are there without a gap from the first on, so that little is left to hash at the end.
 """
 
-import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 
 from heliosd.core.names import Digest
 from heliosd.core.units import MiB
 from heliosd.store.durable import write_file
 from heliosd.store.spans import Span, Spans
+from heliosd.store.unfinished import Hashes, become_blob, open_unfinished, put
 
 HASH_BYTES = 4 * MiB
 
@@ -29,9 +28,7 @@ class RangedPart:
         self._journal = journal
         self.expected_bytes = expected_bytes
         self._git = git
-        # A link planted here must not make us write somewhere else.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o600)
+        self._file = open_unfinished(path)
         try:
             fresh = os.fstat(self._file).st_size != expected_bytes
             if fresh:
@@ -44,14 +41,15 @@ class RangedPart:
             raise
         self._spans = Spans([] if fresh else saved_pieces(journal, expected_bytes))
         self._saved = Spans(self._spans.pieces)
-        self._start_hashes()
+        self._hashes = self._no_hashes()
 
-    def _start_hashes(self) -> None:
-        self.size_bytes = 0
+    def _no_hashes(self) -> Hashes:
+        return Hashes(self.expected_bytes if self._git else None)
+
+    @property
+    def size_bytes(self) -> int:
         """How far the hashes are."""
-        self._sha256 = hashlib.sha256()
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._sha1.update(b"blob %d\0" % self.expected_bytes)
+        return self._hashes.size_bytes
 
     @property
     def here_bytes(self) -> int:
@@ -74,10 +72,7 @@ class RangedPart:
 
     def write(self, data: bytes, position: int) -> None:
         """Put bytes at their place. Raises OSError when the disk does not take all of them."""
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._file, rest, position)
-            rest, position = rest[written:], position + written
+        put(self._file, data, position)
 
     def landed(self, start: int, end: int) -> int:
         """`write` has put these bytes there; returns how many of them are new."""
@@ -98,34 +93,29 @@ class RangedPart:
     def absorb(self) -> None:
         """Hash the next few of the bytes that wait for it."""
         data = os.pread(self._file, min(HASH_BYTES, self.hashable_bytes), self.size_bytes)
-        self._sha256.update(data)
-        if self._git:
-            self._sha1.update(data)
-        self.size_bytes += len(data)
+        self._hashes.take(data)
 
     def restart(self) -> None:
         """Nothing of it counts any more."""
         self._spans = Spans()
         self.save()
-        self._start_hashes()
+        self._hashes = self._no_hashes()
 
     @property
     def digest(self) -> Digest:
-        return Digest(self._sha256.hexdigest())
+        return self._hashes.digest
 
     @property
     def git_sha1(self) -> str:
-        return self._sha1.hexdigest()
+        return self._hashes.git_sha1
 
     def finish(self) -> None:
         """Make the bytes durable."""
         os.fsync(self._file)
 
     def become(self, blob: Path) -> None:
-        """Take the blob's name, then become read-only: the other way round, who is killed in between leaves a part
-        that nobody but root could ever open again."""
-        self.path.rename(blob)
-        os.fchmod(self._file, stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        """Take the blob's name, read-only."""
+        become_blob(self._file, self.path, blob)
         self._journal.unlink(missing_ok=True)
         self.close()
 

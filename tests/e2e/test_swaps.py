@@ -68,12 +68,11 @@ async def test_a_mixed_load_is_answered_without_an_error(stock: Path):
     """Ten clients, two models, room for one: whole and streamed, and some that leave in the middle."""
     with heliosd(config=CONFIG, stock=stock) as daemon:
         client = daemon.async_openai()
-        until = time.monotonic() + 15
         answered = {TINY: 0, OTHER: 0}
 
         async def visit(seed: int) -> None:
             dice = random.Random(seed)
-            while time.monotonic() < until:
+            while min(answered.values()) < 10 or sum(answered.values()) < 60:
                 model = dice.choice((TINY, OTHER))
                 asked = {"model": model, "messages": ASK, "max_tokens": dice.randrange(1, 40)}
                 if dice.random() < 0.5:
@@ -91,8 +90,7 @@ async def test_a_mixed_load_is_answered_without_an_error(stock: Path):
         async with asyncio.TaskGroup() as visitors:
             for seed in range(10):
                 visitors.create_task(visit(seed))
-        print(f"answered in 15 s: {answered}")
-        assert min(answered.values()) > 0, "one of them starved"
+        assert min(answered.values()) >= 10
         assert daemon.metric("helios_leases") == 0
         events = daemon.events(limit=100_000)
         assert not [event for event in events if event["kind"] == "refuse"]

@@ -95,6 +95,20 @@ async def test_what_a_killed_daemon_had_complete_is_not_fetched_again(
     assert hub.asked("a.safetensors") == []
 
 
+async def kill_after(process: asyncio.subprocess.Process, words: int, more_s: float, committed: set[str]) -> None:
+    """Kill a child so long after it has said so many words; `committed` follows what it says of its models."""
+    heard = 0
+    async for word, *rest in lines(process):
+        heard += 1
+        if heard == words:
+            asyncio.get_running_loop().call_later(more_s, process.kill)
+        if word == "added":
+            committed |= set(rest)
+        elif word == "removing":
+            committed -= set(rest)
+    assert heard >= words, "the child ended by itself"
+
+
 async def test_killing_at_random_moments_corrupts_and_loses_nothing(open_store: OpenStore, tmp_path: Path) -> None:
     folders = [
         str(write_folder(tmp_path / f"m{number}", model_files(2 << 20, seed=number // 2) | {"v.json": b"%d" % number}))
@@ -104,21 +118,8 @@ async def test_killing_at_random_moments_corrupts_and_loses_nothing(open_store: 
     committed: set[str] = set()
     # Each child says this much before the shot, so a slow machine proves as much as a fast one.
     for words in (1, 2, 3, 4, 5, 7, 9, 12):
-        unsure: set[str] = set()
-        heard = 0
         async with child(tmp_path, "churn", *folders) as process:
-            loop = asyncio.get_running_loop()
-            async for word, *rest in lines(process):
-                heard += 1
-                if heard == words:
-                    loop.call_later(chance.uniform(0.0, 0.05), process.kill)
-                if word == "added":
-                    committed |= set(rest)
-                    unsure -= set(rest)
-                elif word == "removing":
-                    committed -= set(rest)
-                    unsure |= set(rest)
-        assert heard >= words, "the child ended by itself"
+            await kill_after(process, words, chance.uniform(0.0, 0.05), committed)
         async with open_store() as store:
             models = await store.models()
             names = {str(model.ref) for model in models}
@@ -140,21 +141,8 @@ async def test_killing_while_files_are_shared_corrupts_and_loses_nothing(open_st
     chance = random.Random(2)
     committed: set[str] = set()
     for words in range(1, 25):
-        unsure: set[str] = set()
-        heard = 0
         async with child(tmp_path, "relate", *folders) as process:
-            loop = asyncio.get_running_loop()
-            async for word, *rest in lines(process):
-                heard += 1
-                if heard == words:
-                    loop.call_later(chance.uniform(0.0, 0.06), process.kill)
-                if word == "added":
-                    committed |= set(rest)
-                    unsure -= set(rest)
-                elif word == "removing":
-                    committed -= set(rest)
-                    unsure |= set(rest)
-        assert heard >= words, "the child ended by itself"
+            await kill_after(process, words, chance.uniform(0.0, 0.06), committed)
         async with open_store() as store:
             models = {str(model.ref): model for model in await store.models()}
             assert committed <= models.keys()
