@@ -39,9 +39,10 @@ def test_memory_is_bounded_however_large_the_file(tmp_path: Path) -> None:
     save_file({f"t{number}": torch.ones(32 * MiB, dtype=torch.uint8) * number for number in range(64)}, path)
     file = open_tensor_file(path)
     torch.cuda.reset_peak_memory_stats()
-    before = psutil.Process().memory_info().rss
+    before, on_device = psutil.Process().memory_info().rss, torch.cuda.memory_allocated()
     with Ring(Cuda()) as ring:
         for name, tensor in ring.tensors(file, file.header.tensors, {"U8": torch.uint8}):
             assert int(tensor[-1]) == int(name[1:])
-    assert torch.cuda.max_memory_allocated() < 3 * 32 * MiB
+    # The one that the reader of the loop still has, the one under way, and the one that begins in the same block.
+    assert torch.cuda.max_memory_allocated() - on_device <= 3 * 32 * MiB
     assert psutil.Process().memory_info().rss - before < SLOTS * BLOCK_BYTES + GiB // 4
