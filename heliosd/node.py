@@ -308,7 +308,7 @@ class Node:
         if ready is not None:
             verdict, reason = "ready", f"{ready.id} is ready on {', '.join(ready.devices)}"
         else:
-            match place(appraisal.demand, self._scheduler.ledger, self._scheduler.residents(self.now())):
+            match place(appraisal.demand, self._scheduler.ledger, self._scheduler.residents.at(self.now())):
                 case Fits(reason=reason):
                     verdict = "fits"
                 case MustWait(reason=reason):

@@ -35,6 +35,10 @@ class Neighbours:
         self.sent = {peer: count for peer, count in self.sent.items() if news.get(peer) == self.news.get(peer)}
         self.news = news
 
+    def holders(self, model: str) -> tuple[PeerName, ...]:
+        """Who holds the model."""
+        return tuple(peer for peer, held in self.holds.items() if model in held)
+
     def passed(self, peer: PeerName) -> None:
         """A request was passed on."""
         self.sent[peer] = self.sent.get(peer, 0) + 1

@@ -13,6 +13,7 @@ from heliosd.core.messages import Command, Demand, Limits
 from heliosd.core.names import DeviceId
 from heliosd.core.queue import Queued
 from heliosd.core.replicas import Replica
+from heliosd.core.room_making import RoomMaking, Way
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.usage import Usage
 from heliosd.simulation.fleet import Fleet
@@ -33,23 +34,37 @@ class Unvalued(Usage):
         return 0.0
 
 
+@dataclass(frozen=True)
+class AtMost(RoomMaking):
+    """At most so many models at a time."""
+
+    most: int = 1
+
+    def room_for(
+        self, queued: Queued, demand: Demand, asleep: Replica | None, claimed: set[DeviceId], at: float
+    ) -> Way:
+        replicas = self.pool.replicas.values()
+        if len(replicas) >= self.most:
+            idle = [each for each in replicas if each.idle]
+            gone: list[Command] = []
+            if idle:
+                last = min(idle, key=lambda each: (each.last_used, each.id))
+                gone = self.pool.step_down(last.id, at, f"at most {self.most} models are loaded at a time")
+            return Way(gone, f"{self.most} models are loaded", None)
+        return super().room_for(queued, demand, asleep, claimed, at)
+
+
 @dataclass
 class Counted(Scheduler):
     """At most so many models at a time."""
 
     most: int = 1
 
-    def _room_for(
-        self, queued: Queued, demand: Demand, asleep: Replica | None, claimed: set[DeviceId], at: float
-    ) -> tuple[list[Command], str, float | None]:
-        if len(self.replicas) >= self.most:
-            idle = [each for each in self.replicas.values() if each.idle]
-            gone: list[Command] = []
-            if idle:
-                last = min(idle, key=lambda each: (each.last_used, each.id))
-                gone = self.pool.step_down(last.id, at, f"at most {self.most} models are loaded at a time")
-            return gone, f"{self.most} models are loaded", None
-        return super()._room_for(queued, demand, asleep, claimed, at)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._make_rooms_with(
+            AtMost(self.pool, self._queue, self.residents, self.neighbours, self.ahead.preloads, self.most)
+        )
 
 
 def helios(fleet: Fleet, trace: Sequence[Asked], speeds: Speeds) -> Outcome:

@@ -1,0 +1,100 @@
+"""What becomes of those who wait when a replica dies or does not come up: another attempt, or its last words."""
+
+from dataclasses import dataclass
+
+from heliosd.core.ahead import Ahead
+from heliosd.core.gist import gist
+from heliosd.core.lifecycle import State
+from heliosd.core.messages import Command, Demand, Note, RefusalCode, Refuse, ReplicaExited
+from heliosd.core.names import ReplicaId
+from heliosd.core.placement import NeverFits, place
+from heliosd.core.queue import Queue, Queued
+from heliosd.core.replicas import Replica
+from heliosd.core.warm_pool import WarmPool
+
+KILLED = "killed by SIGKILL"
+"""In the cause of a death that was not the engine's own doing."""
+PLACES_TRIED = 2
+"""A model whose starts failed on so many places in a row is not tried on another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Owned by the scheduler."""
+
+    pool: WarmPool
+    queue: Queue
+    ahead: Ahead
+
+    def died(self, replica_id: ReplicaId) -> None:
+        """Who asks from now on gets a fresh replica; its bytes stay booked until it is really gone."""
+        replica = self.pool.replicas.get(replica_id)
+        if replica is None:  # another has taken its engine over, and learns of it
+            return
+        if State.FAILED is not replica.state is not State.STOPPING:
+            replica.died_while = replica.state
+            replica.become(State.FAILED)
+
+    def exited(self, event: ReplicaExited) -> list[Command]:
+        """Its memory is free. What is to be learned from its end, if that was none that anybody asked for?"""
+        if event.replica not in self.pool.replicas:  # another has taken its engine over
+            return []
+        replica = self.pool.gone(event.replica)
+        self.ahead.preloads.gone(replica.id, event.at)
+        was = replica.died_while or replica.state
+        if event.cause is None or was is State.STOPPING:
+            return []
+        if replica.state is not State.FAILED:
+            replica.become(State.FAILED)
+        model = replica.demand.model
+        doing = "serving" if replica.died_while in (State.READY, State.DRAINING) else was
+        notes: list[Command] = [
+            Note(model, f"{replica.id} of {model} died while {doing}: {gist(event.cause)}", warning=True)
+        ]
+        notes += self.pool.exited(replica, event.cause, was, event.at)
+        if was is not State.STARTING:
+            return notes
+        return [*notes, *self._start_failed(replica, event.cause, event.at, learned=len(notes) > 1)]
+
+    def _start_failed(self, replica: Replica, cause: str, at: float, *, learned: bool) -> list[Command]:
+        """Whoever waits is served by another attempt where that is not the same again: with more memory booked, on
+        other devices, or because somebody killed it. Otherwise they learn the cause at once, and who comes soon after
+        is told when to come back."""
+        model = replica.demand.model
+        breaker = self.pool.breakers.start_failed(model, replica.devices, at, cause)
+        if breaker.in_a_row == 1 and (learned or KILLED in cause):
+            breaker.retry_at = at
+            return []
+        if self._place_for(replica.demand, at) and len(self.pool.breakers.open_for(model, at)) < PLACES_TRIED:
+            return []
+        waiting = [ticket for ticket, queued in self.queue.waiting.items() if replica.serves(queued.demand)]
+        for ticket in waiting:
+            self.queue.leave(ticket)
+        reason = f"cannot start {model}: its engine failed while starting"
+        return [
+            Refuse(ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=breaker.retry_at - at, cause=cause)
+            for ticket in waiting
+        ]
+
+    def barred(self, queued: Queued, at: float) -> list[Command]:
+        """Refuse what no place may be tried for, with the cause and when to come back."""
+        demand, request = queued.demand, queued.request
+        opened = self.pool.breakers.open_for(demand.model, at)
+        if not opened or (len(opened) < PLACES_TRIED and self._place_for(demand, at)):
+            return []
+        self.queue.leave(request.ticket)
+        last = max(opened.values(), key=lambda each: each.retry_at)
+        left_s = max(0.0, min(each.retry_at for each in opened.values()) - at)
+        reason = f"cannot start {demand.model}: {last.in_a_row} starts in a row failed; next try in {left_s:.0f} s"
+        return [Refuse(request.ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=left_s, cause=last.cause)]
+
+    def _place_for(self, demand: Demand, at: float) -> bool:
+        """Whether there is a place where its breaker is not open."""
+        barred = frozenset(self.pool.breakers.open_for(demand.model, at))
+        return not isinstance(place(self.pool.adjusted(demand), self.pool.ledger, (), barred=barred), NeverFits)
+
+    def forget(self) -> None:
+        """What they rest on has changed: settings, models."""
+        self.pool.breakers.forget()
+        self.pool.learned.clear()
+        self.pool.sleepless.clear()
