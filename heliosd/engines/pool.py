@@ -58,6 +58,14 @@ class Pool:
         self._asked: dict[ReplicaId, asyncio.Future[Engine | None]] = {}
         """Engines that others wait to take over; None when one ended before."""
 
+    def named_kinds(self) -> Mapping[str, EngineKind]:
+        """The engines it can start, by name: `vllm cuda`, `simulated`. GPUs and their slices share one."""
+        named: dict[EngineKind, str] = {}
+        for device, kind in self.kinds.items():
+            module = type(kind).__module__.rpartition(".")[2]
+            named.setdefault(kind, " ".join(dict.fromkeys((module, str(device)))))
+        return {name: kind for kind, name in named.items()}
+
     def engine(self, replica: ReplicaId) -> Engine | None:
         """The engine of a ready or sleeping replica, None before and after."""
         return self._engines.get(replica)

@@ -8,7 +8,7 @@ import pytest
 
 from heliosd.core.claim import Claim
 from heliosd.core.lifecycle import State
-from heliosd.core.messages import Hold, Priority
+from heliosd.core.messages import Grant, Hold, Priority
 from heliosd.core.names import ModelRef, ReplicaId
 from heliosd.engines.simulated import SimulatedEngine
 from heliosd.errors import CannotFit, EngineFailed, NotFound, Unavailable
@@ -228,7 +228,7 @@ async def test_a_grant_whose_engine_has_just_ended_names_the_replica(tmp_path: P
     async with world(tmp_path, models={"org/slow": never}) as here:
         ref, ticket = await here.add("org/slow"), here.node.new_ticket()
         with pytest.raises(EngineFailed, match="cannot use r7 of org/slow: it has just ended") as caught:
-            told = lambda hold: here.node._grant(hold.ticket, ReplicaId("r7"))  # noqa: E731
+            told = lambda hold: here.node._loop._answers.give(Grant(hold.ticket, ReplicaId("r7"), ""))  # noqa: E731
             async with here.node.lease(ticket, ref, told=told):
                 raise AssertionError("there is no such engine")
         assert caught.value.replica == "r7"

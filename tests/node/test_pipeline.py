@@ -43,7 +43,7 @@ async def test_stages_that_are_asked_for_reach_the_engine_the_estimate_and_the_l
         assert all(account.promised.kv_cache_bytes >= 2**30 for account in held)
         assert "NVLink -> " in await start_reason(here)
         version = -1
-        while not (kept := await here.node._records.loads()):
+        while not (kept := await here.records.loads()):
             version = await here.node.changed(version)
         assert kept[0].asked.tensor_parallel == 2
         assert json.loads(kept[0].asked.arguments)["pipeline_parallel"] == 2

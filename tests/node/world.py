@@ -67,6 +67,7 @@ class World:
     folder: Path
     database: Database
     recording: Recording
+    records: Records
 
     async def add(self, name: str, alias: str | None = None) -> ModelRef:
         folder = await asyncio.to_thread(write_model, self.folder / name.replace("/", "-"), name)
@@ -128,7 +129,7 @@ async def world(
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]
-        yield World(node, store, journal, devices, loaded.settings, folder, database, recording)
+        yield World(node, store, journal, devices, loaded.settings, folder, database, recording, records)
         await node.drain(5.0)
         for task in reversed(work):
             task.cancel()

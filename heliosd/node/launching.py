@@ -1,0 +1,90 @@
+"""From the decision to start a replica to its engine: its files held, what it is launched with, and its whole life."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from heliosd.adapters import Adapters
+from heliosd.config import Settings
+from heliosd.core.adapters import with_room
+from heliosd.core.messages import StartReplica
+from heliosd.core.names import Digest, ReplicaId
+from heliosd.core.scheduler import Scheduler
+from heliosd.engine_arguments import chosen_args
+from heliosd.engines.engine import LaunchSpec
+from heliosd.engines.loader_formats import HELIOS
+from heliosd.engines.pool import Pool
+from heliosd.errors import HeliosError
+from heliosd.node.starts import Starts
+from heliosd.store.store import Store
+
+_READ_RECIPES = (HELIOS, "dummy")
+"""Load formats that take files which the store keeps in pieces, or none; all others read whole files."""
+
+
+class Launching:
+    """`settings` are those of now: they may change while running."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        pool: Pool,
+        store: Store,
+        adapters: Adapters,
+        starts: Starts,
+        settings: Callable[[], Settings],
+        log_dir: Path,
+    ) -> None:
+        self._scheduler = scheduler
+        self._pool = pool
+        self._store = store
+        self._adapters = adapters
+        self._starts = starts
+        self._settings = settings
+        self._log_dir = log_dir
+
+    def log_file(self, replica: ReplicaId) -> Path:
+        """Where a replica's own output goes, also after its end."""
+        return self._log_dir / f"{replica}.log"
+
+    async def run(self, command: StartReplica) -> None:
+        """Start the replica and stay with it until its engine has ended."""
+        demand = command.demand
+        clock = self._starts.begin(command.replica)
+        clock.mark("dispatch")
+        settings = self._settings().for_model(demand.model)
+        ledger = self._scheduler.ledger
+        # Held to the end of the engine: it may read files late, and its ref may mean something else by then.
+        async with AsyncExitStack() as used:
+            await used.enter_async_context(self._adapters.of(command.replica))
+            try:
+                whole = settings.engine_args.get("load_format", HELIOS) not in _READ_RECIPES
+                directory = await used.enter_async_context(self._store.hold(Digest(demand.revision), whole=whole))
+            except (HeliosError, OSError, sqlite3.Error) as error:
+                if command.takes_over is not None:
+                    self._pool.stop(command.takes_over)
+                self._pool.failed(command.replica, str(error))
+                return
+            clock.mark("resolve")
+            await self._pool.run(
+                LaunchSpec(
+                    replica=command.replica,
+                    served_names=(demand.model,),
+                    directory=directory,
+                    devices=tuple(ledger.devices[device] for device in command.devices),
+                    kv_cache_bytes=demand.per_device.kv_cache_bytes,
+                    max_model_len=demand.max_model_len,
+                    max_num_seqs=demand.max_num_seqs,
+                    log_file=self.log_file(command.replica),
+                    dtype=settings.dtype,
+                    revision=demand.revision,
+                    trust_remote_code=settings.trust_remote_code,
+                    remote_code=demand.remote_code,
+                    engine_args={**with_room(settings.engine_args, demand.adapters), **chosen_args(demand.arguments)},
+                    sleep=self._scheduler.limits.sleep,
+                    pipeline_parallel=demand.pipeline_parallel,
+                    clock=clock,
+                ),
+                takes_over=command.takes_over,
+            )
