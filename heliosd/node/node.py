@@ -4,7 +4,6 @@ Slow work (a launch, a reading, a measurement to be kept) runs in the node's own
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -63,8 +62,6 @@ from heliosd.store.stored import StoredModel
 from heliosd.telemetry.metrics import Metrics
 from heliosd.tiering import Tiering
 from heliosd.wanted import WantedModels
-
-log = logging.getLogger("heliosd.node")
 
 _ON_THE_WAY_UP = (State.FETCHING, State.STARTING, State.WAKING)
 
