@@ -7,8 +7,8 @@ from heliosd.core.gist import gist
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Command, Demand, Note, RefusalCode, Refuse, ReplicaExited
 from heliosd.core.names import ReplicaId
-from heliosd.core.placement import NeverFits, place
-from heliosd.core.queue import Queue, Queued
+from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
+from heliosd.core.queue import Queue
 from heliosd.core.replicas import Replica
 from heliosd.core.warm_pool import WarmPool
 
@@ -16,6 +16,16 @@ KILLED = "killed by SIGKILL"
 """In the cause of a death that was not the engine's own doing."""
 PLACES_TRIED = 2
 """A model whose starts failed on so many places in a row is not tried on another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A time in which a model is not started: it failed on all places that would do, or on too many."""
+
+    reason: str
+    """Names the places and what went wrong there. Stays the same as long as the pause."""
+    left_s: float
+    """Until the next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,10 @@ class Failures:
         if breaker.in_a_row == 1 and (learned or KILLED in cause):
             breaker.retry_at = at
             return []
-        if self._place_for(replica.demand, at) and len(self.pool.breakers.open_for(model, at)) < PLACES_TRIED:
+        if _works(self._room(replica.demand, at)) and len(self.pool.breakers.open_for(model, at)) < PLACES_TRIED:
             return []
+        if not all(map(self.pool.ledger.healthy, replica.devices)):
+            return []  # the device's fault, not the model's: it is told to who waits, and they wait for the device
         waiting = [ticket for ticket, queued in self.queue.waiting.items() if replica.serves(queued.demand)]
         for ticket in waiting:
             self.queue.leave(ticket)
@@ -76,25 +88,43 @@ class Failures:
             for ticket in waiting
         ]
 
-    def barred(self, queued: Queued, at: float) -> list[Command]:
-        """Refuse what no place may be tried for, with the cause and when to come back."""
-        demand, request = queued.demand, queued.request
-        opened = self.pool.breakers.open_for(demand.model, at)
-        if not opened or (len(opened) < PLACES_TRIED and self._place_for(demand, at)):
-            return []
-        self.queue.leave(request.ticket)
-        last = max(opened.values(), key=lambda each: each.retry_at)
-        left_s = max(0.0, min(each.retry_at for each in opened.values()) - at)
-        reason = f"cannot start {demand.model}: {last.in_a_row} starts in a row failed; next try in {left_s:.0f} s"
-        return [Refuse(request.ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=left_s, cause=last.cause)]
+    def pause(self, demand: Demand, at: float) -> Pause | None:
+        """Why no place that works may be tried for it now; None: one may, or none works or will ever do."""
+        ledger = self.pool.ledger
+        opened = {
+            devices: each
+            for devices, each in self.pool.breakers.open_for(demand.model, at).items()
+            if all(map(ledger.healthy, devices))
+        }
+        room = self._room(demand, at) if opened else None
+        if room is None or isinstance(room, NeverFits) or (len(opened) < PLACES_TRIED and _works(room)):
+            return None
+        tried = ", ".join(
+            f"{'+'.join(devices)} ({each.in_a_row} in a row, the last: {gist(each.cause)})"
+            for devices, each in opened.items()
+        )
+        reason = f"{demand.model} failed on {tried}, and is tried again after a pause"
+        out = room.out if isinstance(room, MustWait) else ()
+        if failing := [f"{device} ({fault})" for device in out if (fault := ledger.fault(device)) is not None]:
+            reason += f"; out for now: {', '.join(failing)}"
+        return Pause(reason, max(0.0, min(each.retry_at for each in opened.values()) - at))
 
-    def _place_for(self, demand: Demand, at: float) -> bool:
-        """Whether there is a place where its breaker is not open."""
+    def next_tries(self, model: str, at: float) -> list[float]:
+        """When the model may be tried again on each of the places where it failed and is not being tried."""
+        return [each.retry_at for each in self.pool.breakers.open_for(model, at).values() if not each.probing]
+
+    def _room(self, demand: Demand, at: float) -> Placement:
+        """For the model alone on the node, where its breakers are not open."""
         barred = frozenset(self.pool.breakers.open_for(demand.model, at))
-        return not isinstance(place(self.pool.adjusted(demand), self.pool.ledger, (), barred=barred), NeverFits)
+        return place(self.pool.adjusted(demand), self.pool.ledger, (), barred=barred)
 
     def forget(self) -> None:
         """What they rest on has changed: settings, models."""
         self.pool.breakers.forget()
         self.pool.learned.clear()
         self.pool.sleepless.clear()
+
+
+def _works(room: Placement) -> bool:
+    """There is a place that does not fail for now."""
+    return isinstance(room, Fits | MustWait) and not (isinstance(room, MustWait) and room.out)

@@ -212,10 +212,6 @@ class Ledger:
         capacity = self.devices[device].capacity_bytes
         return capacity - self.foreign.get(device, 0) - self.safety_bytes(device)
 
-    def own_bytes(self, device: DeviceId) -> int:
-        """What could be promised if nobody of ours were there; nothing of a device that fails."""
-        return max(0, self.usable_bytes(device)) if self.healthy(device) else 0
-
     def lasting_bytes(self, device: DeviceId) -> int:
         """What could ever be promised, foreign processes gone: capacity − safety."""
         return self.devices[device].capacity_bytes - self.safety_bytes(device)
@@ -238,9 +234,13 @@ class Ledger:
     def free_bytes(self, device: DeviceId) -> int:
         return self.usable_bytes(device) - self.promised_bytes(device)
 
-    def healthy(self, device: DeviceId) -> bool:
+    def fault(self, device: DeviceId) -> str | None:
+        """Why the device cannot be used for now; None: it can."""
         reading = self.readings.get(device)
-        return reading is None or reading.fault is None
+        return None if reading is None else reading.fault
+
+    def healthy(self, device: DeviceId) -> bool:
+        return self.fault(device) is None
 
     def drift_ratio(self, device: DeviceId) -> float:
         """The drift as a share of the device; below zero where less is held than was measured."""

@@ -48,7 +48,7 @@ class Neighbours:
     ) -> Elsewhere | None:
         """The peer that serves the request soonest, if that is soon enough.
 
-        `wait_s` is what it would wait here, infinite when it can never fit; `why` says what for. A start takes
+        `wait_s` is what it would wait here, infinite when it cannot be served; `why` says what for. A start takes
         `reload_s`, a request `lease_s`. The queue there is taken to be served one by one, since nobody knows of whom.
         """
         if request.forwarded:
@@ -71,5 +71,5 @@ class Neighbours:
         if best is None or best[0] + GAIN_S > wait_s:
             return None
         there_s, _, peer, what = best
-        here = "it can never fit here" if wait_s == float("inf") else f"it would wait about {wait_s:.1f} s here"
+        here = "it cannot be served here" if wait_s == float("inf") else f"it would wait about {wait_s:.1f} s here"
         return Elsewhere(peer, f"{here} ({why}), and about {there_s:.1f} s on {peer}, where {what}")

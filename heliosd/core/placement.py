@@ -25,7 +25,7 @@ class Fits:
 
 @dataclass(frozen=True, slots=True)
 class MustWait:
-    """The room exists but is in use."""
+    """The room exists but is in use, or fails for now."""
 
     devices: tuple[DeviceId, ...]
     drain: tuple[ReplicaId, ...]
@@ -33,11 +33,13 @@ class MustWait:
     reason: str
     soon: bool = False
     """Enough is on its way back: nobody else has to go."""
+    out: tuple[DeviceId, ...] = ()
+    """Not empty: the only devices that could hold it fail, or it failed on them and is not tried there for a while."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeverFits:
-    """No set of devices here could hold it even if it were alone."""
+    """No set of devices here could hold it even if it were alone and all of them worked."""
 
     reason: str
 
@@ -76,15 +78,17 @@ def place(
     room, those whose loss costs the fewest seconds, what is left over priced too (tenths decide, less is noise); one to
     wait for. Among equals of several devices those with the better link (NVLink, PCIe switch, PCIe host bridge, same
     NUMA node, the rest), inside the stages of a pipeline first, then the tightest. Devices that fail or run out are not
-    considered. What older requests wait for (`claimed`) is left to them. `only` is the place of a sleeper that wakes;
-    `barred` are groups on which it failed; `idle_gib_s` is the price of a GiB that is left over.
+    considered; where only those that fail could hold it, it must wait for them. What older requests wait for
+    (`claimed`) is left to them. `only` is the place of a sleeper that wakes; `barred` are groups on which it failed;
+    `idle_gib_s` is the price of a GiB that is left over.
     """
     residents = tuple(residents)
     need = demand.per_device.total_bytes
-    groups = [only] if only else [group for group in _groups(ledger, demand) if group not in barred]
-    possible = [group for group in groups if all(ledger.lasting_bytes(device) >= need for device in group)]
+    possible = [group for group in _able(demand, ledger, only) if group not in barred]
     if not possible:
-        return NeverFits(_never(demand, ledger, groups))
+        if later := _able(demand, ledger, only, failing=True):
+            return _out_for_now(demand, ledger, later)
+        return NeverFits(_never(demand, ledger, [only] if only else _groups(ledger, demand, failing=True)))
     possible = [group for group in possible if not claimed & set(group)]
     if not possible:
         return MustWait(
@@ -172,12 +176,37 @@ def _spare(view: Outlook, views: Mapping[DeviceId, DeviceOutlook]) -> int:
     return sum(views[device].free_bytes for device in view.devices)
 
 
-def _groups(ledger: Ledger, demand: Demand) -> list[tuple[DeviceId, ...]]:
-    """Sets of healthy devices of the kinds it was estimated for, over which it could be split, stage by stage."""
+def _able(
+    demand: Demand, ledger: Ledger, only: tuple[DeviceId, ...] | None, *, failing: bool = False
+) -> list[tuple[DeviceId, ...]]:
+    """The places that could hold it if it were alone; with `failing`, those too that fail for now."""
+    places = [only] if only else _groups(ledger, demand, failing=failing)
+    need = demand.per_device.total_bytes
+    return [
+        group
+        for group in places
+        if all(ledger.lasting_bytes(each) >= need and (failing or ledger.healthy(each)) for each in group)
+    ]
+
+
+def _out_for_now(demand: Demand, ledger: Ledger, places: list[tuple[DeviceId, ...]]) -> MustWait:
+    """All places that could hold it fail, or it failed there."""
+    devices = sorted({device for group in places for device in group})
+    failing = [device for device in devices if not ledger.healthy(device)]
+    why = ", ".join(f"{device} ({ledger.fault(device)})" for device in failing)
+    if not failing:
+        why = f"{', '.join('+'.join(group) for group in places)} (it failed there)"
+    needs = f"needs {format_bytes(demand.per_device.total_bytes)}"
+    return MustWait((), (), f"{needs}; what could hold it is out for now: {why}", out=tuple(failing or devices))
+
+
+def _groups(ledger: Ledger, demand: Demand, *, failing: bool = False) -> list[tuple[DeviceId, ...]]:
+    """Sets of healthy devices of the kinds it was estimated for, over which it could be split, stage by stage; with
+    `failing`, of those too that fail for now."""
     usable = {
         device.id: device
         for device in ledger.devices.values()
-        if ledger.healthy(device.id) and (not demand.kinds or device.kind in demand.kinds)
+        if (failing or ledger.healthy(device.id)) and (not demand.kinds or device.kind in demand.kinds)
     }
     free = {device: ledger.free_bytes(device) for device in usable}
     stages = demand.pipeline_parallel

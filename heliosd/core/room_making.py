@@ -52,6 +52,12 @@ class RoomMaking:
                 forward = admission.elsewhere(request, self.neighbours.holders(request.model), "it can never fit here")
                 refused = Refuse(request.ticket, RefusalCode.CANNOT_FIT, f"cannot fit: {reason}")
                 return Way([forward or refused], reason, None)
+            case MustWait(out=out, reason=reason) if out:
+                holders = self.neighbours.holders(request.model)
+                if forward := admission.elsewhere(request, holders, f"{'+'.join(out)} here is out for now"):
+                    self.queue.leave(request.ticket)
+                    return Way([forward], reason, None)
+                return Way([], reason, None)
             case Fits(devices=devices, victims=(), reason=reason):
                 replica, commands = self.bring(room, demand, devices, asleep, at, reason)
                 return Way(commands, f"{replica.id} is {replica.state}", reload_s)

@@ -82,6 +82,8 @@ def _hope(room: Room) -> int:
     sleep of all would not free enough, their end may."""
     match room.at:
         case MustWait(drain=drain, soon=soon) if drain or soon:
+            return 3
+        case MustWait(out=()):
             return 2
         case MustWait():
             return 1

@@ -225,9 +225,9 @@ class Scheduler:
             times += [when for when in (queued.drain_at, queued.request.deadline_at) if when is not None]
         if len(self.queue) > 1:
             times.append(self._queue.ages_at(self._now, self.limits.overtaking_s))
-        for wanted in self.pool.missing():
-            breakers = self.pool.breakers.open_for(wanted.demand.model, self._now).values()
-            times += [each.retry_at for each in breakers if not each.probing]
+        models = {each.demand.model for each in self.queue.values()}
+        models |= {wanted.demand.model for wanted in self.pool.missing()}
+        times += [when for model in models for when in self._failures.next_tries(model, self._now)]
         if not self.draining:
             times.append(self.ahead.next_look(self.pool))
         soonest = min(times, default=float("inf"))

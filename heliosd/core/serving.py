@@ -81,8 +81,10 @@ class Serving:
             return Way([], f"{falling.id} is falling asleep, then it wakes", ready_in(usage, falling, at))
         if full := [each for each in own if each.state is State.READY]:
             return self._one_more(queued, full, claimed, at)
-        if barred := self.failures.barred(queued, at):
-            return Way(barred, "", None)
+        if pause := self.failures.pause(demand, at):
+            held = Way([], pause.reason, pause.left_s + takes_s(usage, demand, asleep=False))
+            forward = self._passed_on(queued, held)
+            return Way([forward], "", None) if forward else held
         asleep = next((each for each in own if each.state is State.ASLEEP), None)
         ours = set(claimed)
         found = self.rooms.room_for(queued, self.pool.adjusted(demand), asleep, ours, at)

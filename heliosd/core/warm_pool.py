@@ -155,7 +155,9 @@ class WarmPool:
         """The demand with what is known now: more beside weights and KV cache after it ran out of memory, and a smaller
         KV cache where that and what foreign processes hold leave no room for the whole."""
         now, more = demand.per_device, self.learned.get(demand.model, 0)
-        best = max(map(self.ledger.own_bytes, self.ledger.devices), default=0)
+        working = [device for device in self.ledger.devices if self.ledger.healthy(device)]
+        # None works for now: what it takes then is what it would take on any of them.
+        best = max((max(0, self.ledger.usable_bytes(device)) for device in working or self.ledger.devices), default=0)
         over = max(0, now.total_bytes + more - best)
         if not more and not over:
             return demand
