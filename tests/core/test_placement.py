@@ -106,3 +106,48 @@ def test_a_group_that_is_barred_or_has_a_fault_is_not_taken() -> None:
     found = place(TWO, ledger, [])
     assert isinstance(found, Fits)
     assert found.devices == ("g00", "g01")
+
+
+def fail(ledger: Ledger, device: str) -> None:
+    ledger.read([DeviceReading(DeviceId(device), 0, 0, fault="GPU is lost")], {})
+
+
+def test_what_only_failing_devices_could_hold_waits_for_them() -> None:
+    ledger = ledger_of(fleet(2, 2))
+    fail(ledger, "g01")
+    found = place(TWO, ledger, ())
+    assert isinstance(found, MustWait)
+    assert (found.devices, found.drain, found.out) == ((), (), ("g01",)), "it claims nothing: others may go on"
+    assert found.reason == "needs 60.0 GiB; what could hold it is out for now: g01 (GPU is lost)"
+    one = Demand("one", "rev", Footprint(50 * GiB, 0, 0))
+    assert isinstance(place(one, ledger, ()), Fits), "the other device is there"
+
+
+def test_what_even_working_devices_could_not_hold_never_fits() -> None:
+    ledger = ledger_of(fleet(2, 2))
+    fail(ledger, "g01")
+    huge = Demand("huge", "rev", Footprint(500 * GiB, 0, 0))
+    crowd = Demand("crowd", "rev", Footprint(GiB, 0, 0), device_count=3)
+    foreign = Demand("foreign", "rev", Footprint(GiB, 0, 0), kinds=frozenset({DeviceKind.HOST}))
+    for demand in (huge, crowd, foreign):
+        assert isinstance(place(demand, ledger, ()), NeverFits), demand.model
+
+
+def test_a_sleeper_is_not_woken_on_a_device_that_fails() -> None:
+    ledger = ledger_of(fleet(2, 2))
+    fail(ledger, "g00")
+    one = Demand("one", "rev", Footprint(50 * GiB, 0, 0))
+    found = place(one, ledger, (), only=(DeviceId("g00"),))
+    assert isinstance(found, MustWait)
+    assert found.out == ("g00",)
+
+
+def test_where_it_failed_it_waits_and_the_places_are_named() -> None:
+    ledger = ledger_of(fleet(1, 1))
+    one = Demand("one", "rev", Footprint(50 * GiB, 0, 0))
+    found = place(one, ledger, (), barred=frozenset({(DeviceId("g00"),)}))
+    assert isinstance(found, MustWait)
+    assert (found.out, found.reason) == (
+        ("g00",),
+        "needs 50.0 GiB; what could hold it is out for now: g00 (it failed there)",
+    )

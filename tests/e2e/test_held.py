@@ -59,6 +59,25 @@ def test_the_openai_client_reads_a_held_stream(daemon: Daemon):
     assert caught.value.code == "engine_failed"
 
 
+def test_who_asks_after_a_failed_start_is_held_for_the_next_try_and_told_where_it_failed(daemon: Daemon):
+    ask = {**ASK, "model": BROKEN}
+    with pytest.raises(openai.APIError, match="no such kernel"):
+        list(daemon.openai().chat.completions.create(**ask))
+    with httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=ask, timeout=30) as answer:
+        lines = list(answer.iter_lines())
+    told = [line for line in lines if line.startswith(": helios") and "failed on g0" in line]
+    assert told and "the last: " in told[0] and "no such kernel" in told[0]
+    assert any("engine_failed" in line for line in lines), "the next try failed as well, and its words are told"
+    assert len([event for event in daemon.events() if event["kind"] == "start"]) == 2
+    late = {**ask, "stream": False}
+    refused = httpx.post(
+        f"{daemon.url}/v1/chat/completions", json=late, headers={"x-helios-deadline": "0.2"}, timeout=30
+    )
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (503, "queue_timeout")
+    assert "failed on g0 (2 in a row" in error["message"]
+
+
 def test_the_queue_shows_who_waits_and_forgets_who_leaves(daemon: Daemon, capsys: pytest.CaptureFixture[str]):
     made = daemon.admin.post("/helios/v1/keys", json={"name": "batch", "priority": "low"}).json()
     ask = {**ASK, "model": NEVER}
