@@ -121,9 +121,7 @@ class Node:
         self._leasing = Leasing(demands, adapters, answers, current, post, now, spans)
         starts = self._starts = Starts(scheduler, journal, metrics, post, now)
         tier_of = self.tiering.tier_of if self.tiering else None
-        self._launching = Launching(
-            scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans
-        )
+        self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans)
         measurements = Measurements(scheduler, pool, records, demands, metrics, starts)
         performing = Performing(pool, answers, self._launching, metrics)
         self._loop = Loop(scheduler, inbox, journal, recording, answers, starts, measurements, performing, now, spans)
