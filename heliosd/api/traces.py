@@ -102,7 +102,7 @@ ROUTES = (
         Scope.ADMIN,
         "The trace of a request, by its id (`X-Request-Id`) or the trace's.",
         Answer("its spans", TraceView),
-        detail="Where `tracing.enabled` is set. The node keeps the last 256 traces, with 8192 spans at most, in "
+        detail="Where `tracing.enabled` is set. The node keeps the last 256 traces, with 4096 spans at most, in "
         "memory; what is under way is among them. What engines' own processes say of their "
         "start goes to the collector only.",
         errors=("not_traced", "trace_not_found"),

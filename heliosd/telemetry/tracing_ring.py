@@ -8,8 +8,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 KEPT_TRACES = 256
-KEPT_SPANS = 8192
-"""Of all of them together; a span takes some 2 KiB."""
+KEPT_SPANS = 4096
+"""Of all of them together; a span takes some 3 KB."""
 SPANS_OF_A_TRACE = 512
 """Later ones of the same trace are counted, not kept."""
 
