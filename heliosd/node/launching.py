@@ -19,6 +19,7 @@ from heliosd.engines.engine import LaunchSpec
 from heliosd.engines.loader_formats import HELIOS
 from heliosd.engines.pool import Pool
 from heliosd.errors import HeliosError
+from heliosd.logs import trace_id_var
 from heliosd.node.starts import Starts
 from heliosd.store.store import Store
 
@@ -66,6 +67,8 @@ class Launching:
     async def run(self, command: StartReplica) -> None:
         """Start the replica and stay with it until its engine has ended."""
         demand = command.demand
+        if self._spans:  # this task is the engine's whole life, and logs nothing else
+            trace_id_var.set(self._spans.trace_of(None, command.replica))
         clock = self._starts.begin(command.replica)
         clock.mark("dispatch")
         settings = self._settings().for_model(demand.model)

@@ -9,6 +9,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from heliosctl.__main__ import main
+from heliosd.core.timeline import Span as Phase
+from heliosd.core.timeline import Timeline
 from tests.e2e.conftest import SMOL
 from tests.e2e.daemon import Daemon, heliosd, prepared
 from tests.store.models import model_files, write_folder
@@ -48,6 +50,18 @@ def paths(spans: list[dict]) -> set[str]:
         return (path(above) + " / " if above else "") + span["name"]
 
     return {path(span) for span in spans}
+
+
+def uncovered(view: dict, name: str) -> float:
+    """Of a span's time the share that no span right below it tells of."""
+    span = next(each for each in view["spans"] if each["name"] == name)
+    below = [
+        Phase(each["name"], each["began_s"] - span["began_s"], each["ended_s"] - span["began_s"])
+        for each in view["spans"]
+        if each["parent"] == span["id"]
+    ]
+    took_s = span["ended_s"] - span["began_s"]
+    return Timeline(tuple(below), took_s).other_s / took_s
 
 
 ROOT = "POST /v1/chat/completions"
@@ -100,6 +114,7 @@ def _ask_cold_and_warm(config: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert paths(second["spans"]) == WARM
         for seen in (first, second):
             assert seen["unexplained_s"] <= MOST_UNEXPLAINED * seen["total_s"]
+        assert max(uncovered(first, "start"), uncovered(second, "answer")) <= MOST_UNEXPLAINED
         start = next(span for span in first["spans"] if span["name"] == "start")
         known = start["attributes"]
         assert known["helios.tier"] == "nvme" and known["helios.device.g0.free_bytes"] >= 0
@@ -122,8 +137,17 @@ def _ask_cold_and_warm(config: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         begun = daemon.admin.get("/helios/v1/explain/r1").json()["events"]
         assert next(event for event in begun if event["kind"] == "start")["detail"]["trace_id"] == trace_id
         assert f"ticket={cold.headers['x-request-id']} trace_id={trace_id} " in daemon.log()
+        assert f'msg="engine ready" trace_id={trace_id} replica=r1' in daemon.log()
         assert main(["--socket", str(daemon.socket), "trace", "t-unknown"]) == 4
         assert "not among the last" in capsys.readouterr().err
+        daemon.until(
+            lambda: 'helios_trace_spans_total{outcome="sent"}' in daemon.admin.get("/metrics").text,
+            30,
+            "nothing is sent",
+        )
+        assert main(["--socket", str(daemon.socket), "doctor", "-o", "json"]) == 0
+        (check,) = [each for each in json.loads(capsys.readouterr().out)["checks"] if each["name"] == "tracing"]
+        assert check["ok"] and "spans sent to the collector, 0 dropped" in check["message"]
         daemon.stop()
 
 
@@ -159,6 +183,7 @@ async def test_vllm_tells_its_own_part_of_the_same_trace(stock: Path, capsys: py
             assert view["unexplained_s"] <= MOST_UNEXPLAINED * view["total_s"]
             own = next(span for span in view["spans"] if span["name"] == "llm_request")["attributes"]
             assert own["gen_ai.usage.completion_tokens"] > 0 and own["gen_ai.usage.prompt_tokens"] > 0
+        assert uncovered(seen[0], "start") <= MOST_UNEXPLAINED
         begun = there.named("EngineCoreProc init")
         assert begun.trace_id.hex() == seen[0]["trace_id"]
         assert begun.parent_span_id == there.named("start").span_id, (
