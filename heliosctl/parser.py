@@ -115,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         simulate,
         tiers,
         timeline,
+        trace,
         warmups,
     )
 
@@ -128,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    starts = (run, models, revisions, cache, gc, replicas, timeline, queue, pins, tiers)
+    starts = (run, models, revisions, cache, gc, replicas, timeline, trace, queue, pins, tiers)
     for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
         group.add(commands)
     return parser

@@ -266,6 +266,37 @@ class RecordingSection(Section):
     )
 
 
+class TracingSection(Section):
+    """What happens to each request, as OpenTelemetry's spans. Off: nothing is made and no library is loaded."""
+
+    enabled: bool = Field(False, description="Whether requests are traced; `heliosctl trace` shows the last ones.")
+    endpoint: Annotated[str, AfterValidator(_url)] | None = Field(
+        None, description="Collector that takes OTLP over HTTP, such as http://127.0.0.1:4318. Default: none."
+    )
+    sample_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of the requests traced whose caller does not decide it by traceparent."
+    )
+    headers: SecretStr | None = Field(
+        None, description="Sent to the collector with each export, as name=value, several separated by commas."
+    )
+    service_name: Text = Field("heliosd", description="What the traces say they come from.")
+
+    @model_validator(mode="after")
+    def _headers_readable(self) -> Self:
+        for part in self.headers.get_secret_value().split(",") if self.headers else ():
+            name, equals, value = part.partition("=")
+            if not equals or not name.strip() or not value.isprintable():
+                raise _wrong("headers", "must be name=value, several separated by commas")
+        return self
+
+    @property
+    def header_map(self) -> dict[str, str]:
+        """`headers` one by one."""
+        text = self.headers.get_secret_value() if self.headers else ""
+        pairs = (part.partition("=") for part in text.split(",") if part)
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 class ClusterSection(Section):
     """Other nodes that answer as one with this one."""
 
@@ -376,6 +407,7 @@ class Settings(BaseSettings):
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
     recording: RecordingSection = RecordingSection()
+    tracing: TracingSection = TracingSection()
     cluster: ClusterSection = ClusterSection()
     models: dict[Annotated[str, AfterValidator(_ref)], ModelSection] = _reloadable(
         {}, "Settings of single models, each under its ref."

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -26,6 +26,7 @@ from heliosd.api.doctor import (
     engines_startable,
     installed_version,
     packages_agree,
+    traces_exported,
 )
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts
@@ -52,6 +53,7 @@ from heliosd.devices.union import UnionProbe
 from heliosd.engines.engine import EngineKind
 from heliosd.engines.pool import Pool
 from heliosd.engines.simulated import SimulatedKind
+from heliosd.engines.traced import EngineTracing
 from heliosd.engines.vllm import VllmKind
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
@@ -75,6 +77,9 @@ from heliosd.store.store import Store
 from heliosd.store.tiers.tiers import TierLimits
 from heliosd.telemetry.loop_lag import watch_loop
 from heliosd.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.traces import Traces
 
 log = logging.getLogger("heliosd")
 
@@ -104,6 +109,7 @@ class Daemon:
         self._models_changed.set()  # for those who have not heard of any model yet
         self._node: Node | None = None
         self._warmups: Warmups | None = None
+        self._traces: Traces | None = None
         self._store: Store | None = None
         self._warnings: list[str] = []
 
@@ -138,6 +144,9 @@ class Daemon:
         journal, metrics = Journal(database), Metrics()
         log_dir = settings.node.state_dir / "logs"
         self._warmups = await self._keep_warmups()
+        traces = self._traces = self._trace(metrics)
+        if traces is not None:
+            journal.trace_of = traces.node.trace_of
         probe, kinds = await self._choose_devices(log_dir)
         ending.push_async_callback(probe.close)
         inbox: asyncio.Queue[Event] = asyncio.Queue()
@@ -164,6 +173,7 @@ class Daemon:
             recording=recording,
             usage=UsageTable(database),
             tier_wishes=TierWishes(database),
+            traces=traces,
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
@@ -180,6 +190,7 @@ class Daemon:
                 store=store,
                 keys=keys,
                 metrics=metrics,
+                traces=traces,
                 peers=peers,
                 engine_kinds=lambda: node.engine_kinds,
                 checks=(
@@ -188,6 +199,7 @@ class Daemon:
                     devices_readable(node.snapshot),
                     engines_startable(lambda: node.engine_kinds),
                     packages_agree(),
+                    traces_exported(traces),
                 ),
                 measure_storage=storage.measure,
                 warnings=lambda: tuple(self._warnings),
@@ -207,6 +219,8 @@ class Daemon:
             writing = [tasks.create_task(journal.run(), name="journal")]
             if recording is not None:
                 writing.append(tasks.create_task(recording.run(), name="recording"))
+            if traces is not None:
+                writing.append(tasks.create_task(traces.run(), name="traces"))
             listening = await self._listen(app)
             self._notifier.ready(f"Listening on {listening.host}:{listening.port}")
             work = [
@@ -260,7 +274,7 @@ class Daemon:
             self._warn(warning)
         if driver is not None and usable.gpus:
             probes.append(driver)
-            engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads, self._warmups)
+            engine = VllmKind(log_dir, DeviceKind.CUDA, settings.engines.threads, self._warmups, self._engine_tracing())
             kinds |= {DeviceKind.CUDA: engine, DeviceKind.MIG: engine}
         elif driver is not None:
             await driver.close()
@@ -268,7 +282,8 @@ class Daemon:
         host_bytes = settings.devices.host_bytes(total_bytes, gpus=gpus if usable.gpus else 0) if usable.host else 0
         if host_bytes:
             probes.append(HostProbe(capacity_bytes=host_bytes))
-            kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, settings.engines.threads, self._warmups)
+            threads, joining = settings.engines.threads, self._engine_tracing()
+            kinds[DeviceKind.HOST] = VllmKind(log_dir, DeviceKind.HOST, threads, self._warmups, joining)
         if not probes and not usable.warnings:
             self._warn("there is no device for engines: no GPU was found, and devices.host_memory is 0")
         return (probes[0] if len(probes) == 1 else UnionProbe(probes)), kinds
@@ -284,6 +299,34 @@ class Daemon:
             self._warn(f"what engines compile is not kept: {error}")
             return None
         return warmups
+
+    def _trace(self, metrics: Metrics) -> "Traces | None":
+        """Off: nothing of it is imported."""
+        tracing = self._settings.tracing
+        if not tracing.enabled:
+            return None
+        try:
+            from heliosd.telemetry.traces import Traces
+            from heliosd.telemetry.tracing import Origin
+        except ImportError as error:
+            raise ConfigError(
+                f"cannot trace requests: {error}; install helios[tracing], or set tracing.enabled = false"
+            ) from error
+        traces = Traces(
+            Origin(tracing.service_name, self._settings.node.name, __version__),
+            metrics,
+            endpoint=tracing.endpoint,
+            headers=tracing.header_map,
+            sample_ratio=tracing.sample_ratio,
+        )
+        traces.tracing.share()
+        return traces
+
+    def _engine_tracing(self) -> EngineTracing | None:
+        if self._traces is None:
+            return None
+        tracing, exporter = self._settings.tracing, self._traces.exporter
+        return EngineTracing(exporter.url if exporter else None, tracing.header_map, tracing.service_name)
 
     def _recording(self) -> Recording | None:
         settings = self._settings

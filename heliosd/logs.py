@@ -22,6 +22,9 @@ log = logging.getLogger("heliosd.logs")
 ticket_var: ContextVar[str | None] = ContextVar("ticket", default=None)
 """The request that is being worked on; on every line logged meanwhile."""
 
+trace_id_var: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Of the trace that tells of that request, where one is kept."""
+
 Format = Literal["keyvalue", "json"]
 
 _KEPT_LINES = 5000
@@ -42,6 +45,8 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     }
     if (ticket := ticket_var.get()) is not None:
         fields["ticket"] = ticket
+    if (trace_id := trace_id_var.get()) is not None:
+        fields["trace_id"] = trace_id
     for name, value in record.__dict__.items():
         if name not in _STANDARD:
             fields[f"{name}_" if name in ("ts", "level", "logger") else name] = value

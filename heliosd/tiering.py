@@ -8,7 +8,9 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from heliosd.core.forecast import Forecast
 from heliosd.core.lifecycle import State
@@ -24,6 +26,9 @@ from heliosd.state.tier_wishes import TierWishes
 from heliosd.store.store import Store
 from heliosd.store.tiers.tiers import Survey
 from heliosd.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.traces import Traces
 
 log = logging.getLogger("heliosd.tiers")
 
@@ -64,7 +69,10 @@ class Tiering:
         metrics: Metrics,
         post: Callable[[Event], None],
         now: Callable[[], float],
+        traces: "Traces | None" = None,
     ) -> None:
+        """`traces`: where a move has a trace of its own; None: nowhere."""
+        self._traces = traces
         self._store = store
         self._tiers = store.tiers
         self._wishes = wishes
@@ -324,7 +332,8 @@ class Tiering:
                 break
             self.moving = move
             try:
-                await self._move(move, pause)
+                with self._traced(move):
+                    await self._move(move, pause)
             except Conflict as error:  # somebody uses it, or needs the room: the next plan sees to it
                 log.info("move given up", extra={"model": move.piece.name, "cause": str(error)})
             except (HeliosError, OSError) as error:
@@ -334,6 +343,17 @@ class Tiering:
                 self._journal.note("tier", text, model=move.piece.models[0], detail={"failed": True})
             finally:
                 self.moving = None
+
+    def _traced(self, move: Move) -> AbstractContextManager[None]:
+        if self._traces is None:
+            return nullcontext()
+        what = {
+            "helios.model": move.piece.models[0],
+            "helios.from_tier": move.source.value,
+            "helios.to_tier": move.target.value,
+            "helios.reason": move.reason,
+        }
+        return self._traces.work("tier move", what)
 
     async def _move(self, move: Move, pause: Callable[[], Awaitable[None]]) -> None:
         began, moved_bytes = self._now(), 0

@@ -47,6 +47,17 @@ def refusal(places: Places, environ: Mapping[str, str] | None = None, **flags: A
     return [line.strip() for line in lines]
 
 
+def test_headers_for_the_collector_are_taken_apart_and_never_shown(places: Places) -> None:
+    loaded = load(
+        places,
+        {"HELIOS_TRACING__HEADERS": "authorization=Basic eA==, x-tenant=a", "HELIOS_TRACING__SAMPLE_RATIO": "0.25"},
+    )
+    tracing = loaded.settings.tracing
+    assert tracing.header_map == {"authorization": "Basic eA==", "x-tenant": "a"}
+    assert (tracing.enabled, tracing.sample_ratio) == (False, 0.25)
+    assert "eA==" not in repr(loaded.settings) and "eA==" not in show(loaded)
+
+
 # ---- what wins -------------------------------------------------------------
 
 
@@ -195,6 +206,9 @@ def test_all_faults_of_all_sources_are_told_at_once_even_overridden_ones(places:
         ('[models.x]\nengine_args = {kv_cache_dtype = "fp8"}', "does not book that yet"),
         ("[cluster]\nenabled = true", "cluster.key: a cluster needs a shared secret"),
         ("[cluster]\nkey = 'short'", "cluster.key: has 5 characters and at least 16 are needed"),
+        ("[tracing]\nheaders = 'bearer'", "tracing.headers: must be name=value, several separated by commas"),
+        ("[tracing]\nsample_ratio = 1.5", "tracing.sample_ratio: must be"),
+        ("[tracing]\nendpoint = 'collector:4318'", "tracing.endpoint: must be a URL"),
         ("[cluster]\nseeds = ['nowhere']", "must be an address and a port"),
         ("[cluster]\nbind = '10.0.0.1'", "must be an address and a port"),
     ],

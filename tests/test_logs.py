@@ -100,6 +100,15 @@ async def test_every_task_logs_its_own_ticket() -> None:
     assert "ticket" not in read(logs.KeyValue().format(record()))
 
 
+def test_a_line_has_the_trace_that_it_belongs_to() -> None:
+    assert "trace_id" not in json.loads(logs.JsonLine().format(record()))
+    token = logs.trace_id_var.set("4bf92f3577b34da6a3ce929d0e0e4736")
+    try:
+        assert json.loads(logs.JsonLine().format(record()))["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    finally:
+        logs.trace_id_var.reset(token)
+
+
 # ---- the whole set-up ------------------------------------------------------
 
 

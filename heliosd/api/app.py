@@ -15,6 +15,7 @@ from heliosd.api.openapi import ROUTES
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Route, Scope
 from heliosd.api.trace import TRACE, Trace
+from heliosd.api.tracing import begin_trace, end_trace
 from heliosd.errors import HeliosError, NotFound
 from heliosd.logs import ticket_var
 
@@ -56,6 +57,8 @@ async def _stamp(request: web.BaseRequest, response: web.StreamResponse) -> None
     response.headers["Server"] = f"heliosd/{__version__}"
     if trace is not None:
         response.headers["X-Request-Id"] = trace.ticket
+        if trace.spans is not None:
+            response.headers["traceparent"] = trace.spans.traceparent
         trace.response = response
 
 
@@ -67,6 +70,7 @@ def _around(parts: Parts) -> Middleware:
         loop = asyncio.get_running_loop()
         trace = request[TRACE] = Trace(parts.node.new_ticket(), loop.time())
         ticket_var.set(trace.ticket)
+        begin_trace(request, parts, _route_of(request))
         status = 499  # the client went away: nobody sees it, but the log and the metrics should
         try:
             response = await _answered(request, handler, parts.max_body_bytes)
@@ -80,6 +84,7 @@ def _around(parts: Parts) -> Middleware:
                 "request",
                 extra=_fields(request, trace, status, seconds),
             )
+            end_trace(request, status)
         return response
 
     return around

@@ -72,6 +72,8 @@ CODES = (
     ("warmup_not_found", 404, "no warm-up is kept under this key, or none at all: `engines.warmup_cache`"),
     ("warmup_spoiled", 400, "a warm-up is damaged, or was made for another engine or device"),
     ("no_large_file", 404, "the store has no file to measure the storage with"),
+    ("not_traced", 404, "requests are not traced: `tracing.enabled`"),
+    ("trace_not_found", 404, "the trace is not among the last ones, or was not sampled"),
     ("not_recorded", 404, "the recording is switched off: `recording.enabled`"),
     ("not_found", 404, "the thing is not here"),
     ("state_not_written", 500, "the state database cannot be written, most likely for want of room"),

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlite_utils
 
@@ -13,6 +14,9 @@ from heliosd.core.snapshot import Snapshot
 from heliosd.core.units import GiB, format_bytes
 from heliosd.state.database import Database
 from heliosd.wire import CheckView
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.traces import Traces
 
 _TIGHT_BYTES = 5 * GiB
 
@@ -93,6 +97,25 @@ def engines_startable(kinds: Callable[[], Mapping[str, Kind]]) -> Check:
             name="engines", ok=False, message="no engine is installed", advice="install helios[cuda] or helios[cpu]"
         )
         return found or [nothing]
+
+    return check
+
+
+def traces_exported(traces: "Traces | None") -> Check:
+    """Whether the collector takes what is traced."""
+
+    async def check() -> Sequence[CheckView]:
+        if traces is None:
+            return [CheckView(name="tracing", ok=True, message="off")]
+        kept, spans = traces.ring.size
+        here = f"the last {kept} traces ({spans} spans) are kept here"
+        if (exporter := traces.exporter) is None:
+            return [CheckView(name="tracing", ok=True, message=f"{here}; there is no collector (tracing.endpoint)")]
+        text = f"{exporter.sent} spans sent to the collector, {exporter.dropped} dropped; {here}"
+        if exporter.error is None:
+            return [CheckView(name="tracing", ok=True, message=text)]
+        advice = "look at the collector, and at tracing.endpoint and tracing.headers; requests do not wait for it"
+        return [CheckView(name="tracing", ok=False, message=f"{exporter.error}; {text}", advice=advice)]
 
     return check
 

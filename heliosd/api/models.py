@@ -14,6 +14,7 @@ from heliosd.api.parts import Parts, Progress, Stored
 from heliosd.api.progress import watched
 from heliosd.api.routes import Answer, Parameter, Route, Scope
 from heliosd.api.sse import event_stream, frame
+from heliosd.api.tracing import work
 from heliosd.api.views import estimate_view, model_detail, model_view, peer_model_view
 from heliosd.core.lifecycle import State
 from heliosd.core.names import ModelRef, kept_ref
@@ -86,7 +87,8 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
 
         async def add(tell: Callable[[Progress], None]) -> Stored:
             await check_fits(parts, wanted, ref, anyway=asked.anyway)
-            return await parts.store.add(wanted, _noted(parts, ref, tell) if wanted.source == "hub" else tell)
+            with work(parts, "fetch", {"helios.model": str(ref), "helios.source": wanted.source}):
+                return await parts.store.add(wanted, _noted(parts, ref, tell) if wanted.source == "hub" else tell)
 
         outcome = await watched(stream, add)
         if isinstance(outcome, HeliosError):

@@ -19,6 +19,7 @@ from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.terms import HEADERS as TERMS_HEADERS
 from heliosd.api.terms import claim_of, deadline_of, headers_for_peer
 from heliosd.api.trace import TRACE
+from heliosd.api.tracing import CONTEXT_HEADERS, context_for, stage
 from heliosd.cluster.forward import FORWARDED_HEADER
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.core.lifecycle import State
@@ -70,12 +71,14 @@ _ENGINE_PATHS = {f"/v1/{name}": f"/{name}" for name in ("pooling", "classify", "
 
 async def infer(request: web.Request, parts: Parts) -> web.StreamResponse:
     """Answer one inference request."""
+    stage(request, "receive", from_start=True)
     content_type = request.headers.get("Content-Type", "")
     check_content_type(content_type)
     body = await request.read()
     question = await read_question(body, content_type, request.path)
     with closing(ClientReply(request, parts.stalled_s)) as reply:
         failure = await _serve(request, parts, reply, question, body)
+        stage(request, "finish")
         return await (reply.fail(failure) if failure else reply.finish())
 
 
@@ -125,12 +128,14 @@ async def _serve(
             match lease:
                 case LocalLease():
                     trace.replica = lease.replica
-                    await _by_engine(request, lease.engine, named, reply)
+                    context = context_for(request, {"helios.replica": lease.replica})
+                    await _by_engine(request, lease.engine, named, reply, context)
                     if trace.first_byte_s is not None:
                         parts.node.answered(lease.replica, trace.started, trace.started + trace.first_byte_s)
                 case PeerLease():
                     trace.served_by = lease.peer
-                    passed = _passed(request, trace.ticket, request.rel_url.raw_path, named, headers_for_peer(lease))
+                    added = (*headers_for_peer(lease), *context_for(request, {"helios.peer": lease.peer}))
+                    passed = _passed(request, trace.ticket, request.rel_url.raw_path, named, added)
                     await parts.peers.forward(lease.peer, passed, reply)
 
     async def answer_or_retry() -> None:
@@ -183,9 +188,15 @@ async def _lease(
         return await held.enter_async_context(waiting(told=told))
 
 
-async def _by_engine(request: web.Request, engine: Engine, body: bytes, reply: ClientReply) -> None:
+async def _by_engine(
+    request: web.Request,
+    engine: Engine,
+    body: bytes,
+    reply: ClientReply,
+    added: tuple[tuple[str, str], ...] = (),
+) -> None:
     path = _ENGINE_PATHS.get(request.path, request.rel_url.raw_path)
-    await engine.frontend.handle(_passed(request, request[TRACE].ticket, path, body), reply)
+    await engine.frontend.handle(_passed(request, request[TRACE].ticket, path, body, added), reply)
 
 
 async def _answered(request: web.Request, reply: ClientReply, answering: Awaitable[None]) -> HeliosError | None:
@@ -213,11 +224,12 @@ def _told(error: Exception, ticket: Ticket) -> HeliosError:
 def _passed(
     request: web.Request, ticket: Ticket, path: str, body: bytes, added: tuple[tuple[str, str], ...] = ()
 ) -> Request:
+    replaced = request[TRACE].spans is not None
     # aiohttp reads header bytes as UTF-8, ASGI wants them as latin-1: the bytes stay the same.
     headers = tuple(
         (name, value.encode("utf-8", "surrogateescape").decode("latin-1"))
         for name, value in request.headers.items()
-        if name.lower() not in _NOT_PASSED
+        if name.lower() not in _NOT_PASSED and not (replaced and name.lower() in CONTEXT_HEADERS)
     )
     return Request(ticket, request.method, path, request.rel_url.raw_query_string, headers + added, body)
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
@@ -35,6 +35,9 @@ from heliosd.store.usage import Usage
 from heliosd.telemetry.metrics import Metrics
 from heliosd.tiering import TierStatus
 from heliosd.wire import CheckView
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.traces import Traces
 
 
 class Kind(Protocol):
@@ -365,6 +368,8 @@ class Parts:
     """None: switched off."""
     warmups: Warmups | None = None
     """What engines compiled; None: nothing is kept."""
+    traces: "Traces | None" = None
+    """How requests are traced; None: they are not."""
     checks: tuple[Check, ...] = ()
     measure_storage: Callable[[], Awaitable[MeasuredStorage]] = _no_storage
     """How fast weights come from the store. Raises HeliosError."""

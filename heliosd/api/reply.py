@@ -94,6 +94,8 @@ class ClientReply:
             self._trace.code = _code_of(chunk.partition(b"data: ")[2])
         if self._trace.first_byte_s is None:
             self._trace.first_byte_s = asyncio.get_running_loop().time() - self._trace.started
+            if self._trace.spans is not None:
+                self._trace.spans.first_byte()
         with self._writing:
             await self._response.write(chunk)
 

@@ -18,6 +18,7 @@ from heliosd.api import (
     replicas,
     revisions,
     tiers,
+    traces,
     warmups,
 )
 from heliosd.api.routes import Route
@@ -39,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
     *recording.ROUTES,
     *warmups.ROUTES,
     *log_lines.ROUTES,
+    *traces.ROUTES,
     *admin.ROUTES,
     *health.ROUTES,
 )

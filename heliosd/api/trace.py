@@ -1,11 +1,15 @@
 """What is noted about a request on its way, for its one log line and for the metrics."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from heliosd.core.names import PeerName, Ticket
 from heliosd.state.keys import Key
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.tracing_request import RequestTrace
 
 
 @dataclass(slots=True)
@@ -26,6 +30,8 @@ class Trace:
     first_byte_s: float | None = None
     response: web.StreamResponse | None = None
     """Set once its head was written: from then on no other answer can be given."""
+    spans: "RequestTrace | None" = None
+    """Where its stages are noted; None: it is not traced."""
 
 
 TRACE = web.RequestKey("trace", Trace)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -26,11 +26,13 @@ import prometheus_client
 import vllm.model_executor.models.registry as model_registry
 import vllm.tokenizers.hf as hf_tokenizers
 import vllm.tokenizers.registry as tokenizer_registry
+import vllm.tracing as vllm_tracing
 import vllm.v1.engine.utils as engine_utils
 import vllm.v1.utils as v1_utils
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 from vllm.utils import func_utils
+from vllm.v1.engine import async_llm
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger, StatLoggerManager
@@ -46,6 +48,7 @@ from heliosd.engines.progress import ADDRESS
 from heliosd.engines.start_clock import StartClock
 from heliosd.engines.surroundings import installed
 from heliosd.engines.tokenizers import Tokenizers, shared
+from heliosd.engines.traced import EngineTracing
 from heliosd.engines.warmup_facts import compiles_on_host
 from heliosd.engines.warmups import Warmup
 from heliosd.engines.worker import NAMES as OUR_WORKERS
@@ -66,13 +69,19 @@ _configuring = threading.Lock()
 class Launch:
     """One engine's start: where it is forked from and logs to, what it has got, and whether it was called off."""
 
-    def __init__(self, zygote: Zygote, spec: LaunchSpec, warmup: Warmup | None = None) -> None:
+    def __init__(
+        self, zygote: Zygote, spec: LaunchSpec, warmup: Warmup | None = None, tracing: EngineTracing | None = None
+    ) -> None:
         self._zygote = zygote
+        self._traced = tracing is not None
+        self.traceparent = spec.traceparent
         self._log_file = spec.log_file
         self._folder = tempfile.mkdtemp(prefix="e-", dir=zygote.folder)
         self._sockets = itertools.count()
         self.progress_address = f"{self._folder}/p"
         environment = {"VLLM_RPC_BASE_PATH": self._folder, ADDRESS: self.progress_address, **_child_environment(spec)}
+        if tracing is not None:
+            environment |= tracing.environment(spec.traceparent)
         self._warmup = warmup
         if warmup is not None:
             environment |= warmup.environment
@@ -80,9 +89,9 @@ class Launch:
         self.mark = spec.clock.mark
         self._shares = not spec.engine_args.get("enable_prompt_embeds")  # that adds a token
 
-    def begin_again(self, clock: StartClock) -> None:
+    def begin_again(self, clock: StartClock, traceparent: str = "") -> None:
         """What is marked from here on is of another start: the engine becomes another model."""
-        self.mark = clock.mark
+        self.mark, self.traceparent = clock.mark, traceparent
         if self._warmup is not None:
             self._warmup.close()
 
@@ -104,6 +113,10 @@ class Launch:
     def socket_address(self) -> str:
         """Where vLLM's two halves talk. In a folder of ours: vLLM leaves the sockets lying about."""
         return f"ipc://{self._folder}/{next(self._sockets)}"
+
+    def init_tracer(self, *args: Any) -> Any:
+        """Where vLLM wants to send spans of this process by itself. Where ours are made, its own are made there too."""
+        return None if self._traced else vllm_tracing.init_tracer(*args)
 
     def keep_warmup(self, pool: Executor) -> None:
         """Keep in the background what the engine compiled, now that it is ready."""
@@ -142,6 +155,7 @@ def install() -> None:
     _replace(v1_utils, "get_open_zmq_ipc_path", Launch.socket_address)
     _replace(model_registry, "_run_in_subprocess", Launch.call)
     _replace(tokenizer_registry, "cached_get_tokenizer", Launch.tokenizer)
+    _replace(async_llm, "init_tracer", Launch.init_tracer)
 
 
 def _replace(module: Any, name: str, ours: Callable[..., Any]) -> None:
@@ -164,12 +178,25 @@ def started_by(launch: Launch) -> Iterator[None]:
     """What vLLM does in this thread meanwhile, it does for this start."""
     token = _launch.set(launch)
     try:
-        yield
+        with _part_of(launch.traceparent) if launch.traceparent else nullcontext():
+            yield
     finally:
         _launch.reset(token)
 
 
-def engine_config(spec: LaunchSpec, speeds: tuple[Speed, ...] = ()) -> Any:
+@contextmanager
+def _part_of(traceparent: str) -> Iterator[None]:
+    """What vLLM tells of itself in this thread meanwhile is a part of that span."""
+    from opentelemetry import context
+
+    token = context.attach(vllm_tracing.extract_trace_context({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def engine_config(spec: LaunchSpec, speeds: tuple[Speed, ...] = (), tracing: EngineTracing | None = None) -> Any:
     """vLLM's configuration for this start; `speeds` are what was measured of this storage. Blocks.
 
     Raises EngineFailed for arguments nobody knows or may set.
@@ -181,6 +208,8 @@ def engine_config(spec: LaunchSpec, speeds: tuple[Speed, ...] = ()) -> Any:
     on_host = DeviceKind.HOST in kinds
     files = [path.name for path in spec.directory.iterdir()]
     args.setdefault("load_format", load_format(files, not on_host, installed(STREAMERS), speeds))
+    if tracing is not None:
+        args.setdefault("otlp_traces_endpoint", tracing.endpoint)
     if on_host:
         args.setdefault("enforce_eager", True)
     if spec.max_model_len is not None:

@@ -42,6 +42,8 @@ class LaunchSpec:
     """Stages, each with an equal part of `devices`: the first ones are the first stage's."""
     clock: StartClock = field(default_factory=StartClock, compare=False, repr=False)
     """Where the phases of this start are marked as they end."""
+    traceparent: str = field(default="", compare=False)
+    """The span of this start, as the W3C's header; empty: it is not traced."""
 
 
 @dataclass(frozen=True, slots=True)

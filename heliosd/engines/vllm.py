@@ -25,6 +25,7 @@ from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
 from heliosd.engines.progress import Hearing
 from heliosd.engines.surroundings import surroundings, vllm_version
+from heliosd.engines.traced import EngineTracing
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
 from heliosd.engines.warmup_facts import warmup_facts
 from heliosd.engines.warmups import Warmups
@@ -52,7 +53,8 @@ class VllmKind:
     """Starts vLLM engines on the host or on GPUs.
 
     `threads` is the number of CPU threads per engine on the host; None leaves one core to everything else.
-    `warmups`: where what engines compile is kept for the next start; None: it is not.
+    `warmups`: where what engines compile is kept for the next start; None: it is not. `tracing`: how engines join the
+    traces of requests; None: there are none.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class VllmKind:
         device: DeviceKind = DeviceKind.HOST,
         threads: int | None = None,
         warmups: Warmups | None = None,
+        tracing: EngineTracing | None = None,
     ) -> None:
         self._warmups = warmups
+        self._tracing = tracing
         self.state = Warmth.COLD
         self.detail: str | None = None
         self.speeds: tuple[Speed, ...] = ()
@@ -150,7 +154,7 @@ class VllmKind:
             await engine.stop()
             raise EngineFailed(f"cannot make a running engine {name}: it cannot read other weights")
         llm, launch = engine.hand_over()
-        launch.begin_again(spec.clock)
+        launch.begin_again(spec.clock, spec.traceparent)
         registry, gauge = self._adapter.Registry(), Gauge()
         other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
         other.watch()
@@ -179,7 +183,7 @@ class VllmKind:
 
     def _face(self, spec: LaunchSpec, launch: Any, llm: Any, registry: Any, gauge: Gauge) -> Any:
         with self._adapter.started_by(launch):
-            config = self._adapter.engine_config(spec)
+            config = self._adapter.engine_config(spec, tracing=self._tracing)
             launch.mark("configure")
             face = self._adapter.Face(llm, config, registry, gauge.note)
             launch.mark("tokenizer")
@@ -194,7 +198,7 @@ class VllmKind:
             warmup = self._warmups.take(facts)
             spec.clock.mark("restore")
         try:
-            return self._adapter.Launch(self._zygote, spec, warmup)
+            return self._adapter.Launch(self._zygote, spec, warmup, self._tracing)
         except BaseException:
             if warmup is not None:
                 warmup.release()
@@ -203,7 +207,7 @@ class VllmKind:
     def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
         launch.mark("launch")
         with self._adapter.started_by(launch):
-            config = self._adapter.engine_config(spec, self.speeds)
+            config = self._adapter.engine_config(spec, self.speeds, self._tracing)
             launch.mark("configure")
             registry, gauge = self._adapter.Registry(), Gauge()
             llm = self._adapter.start_engine(config, registry, gauge.note)

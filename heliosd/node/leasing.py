@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from heliosd.adapters import Adapters
 from heliosd.config import Settings
@@ -13,6 +14,9 @@ from heliosd.demands import Demands
 from heliosd.errors import NotFound
 from heliosd.lease import Lease, PeerLease
 from heliosd.node.answers import Answers
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.tracing_node import NodeSpans
 
 
 class Leasing:
@@ -26,7 +30,9 @@ class Leasing:
         settings: Callable[[], Settings],
         post: Callable[[Event], None],
         now: Callable[[], float],
+        spans: "NodeSpans | None" = None,
     ) -> None:
+        self._spans = spans
         self._demands = demands
         self._adapters = adapters
         self._answers = answers
@@ -45,6 +51,8 @@ class Leasing:
         told: Callable[[Hold], None] | None,
     ) -> AsyncIterator[Lease]:
         """See `Node.lease`."""
+        if self._spans:
+            self._spans.asked()
         appraisal = await self._demands.of(ref)
         model = str(appraisal.stored.ref) if appraisal else str(ref)
         settings = self._settings()
@@ -53,12 +61,16 @@ class Leasing:
             deadline_at = now + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
             terms = claim.terms(settings.for_model(model).priority)
             demand = appraisal.demand if appraisal else None
+            if self._spans:
+                self._spans.estimated(ticket, model, demand)
             self._post(RequestArrived(now, ticket, model, demand, deadline_at, forwarded, terms))
             try:
                 granted = await self._answers.wait(answer, now)
                 if isinstance(granted, PeerLease):
                     granted = replace(granted, terms=terms, left_s=max(0.0, deadline_at - self._now()))
                 elif appraisal is not None and appraisal.stored.adapter is not None:
+                    if self._spans:
+                        self._spans.stage("adapter")
                     await self._adapters.bring(granted.replica, granted.engine, appraisal.stored)
                 yield granted
             except NotFound as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from heliosd.core.messages import Command, Event, ReplicaBecameReady, ReplicaExited, Tick
 from heliosd.core.scheduler import Scheduler
@@ -12,6 +13,9 @@ from heliosd.node.performing import Performing
 from heliosd.node.starts import Starts
 from heliosd.state.journal import Journal
 from heliosd.state.recording import Recording
+
+if TYPE_CHECKING:
+    from heliosd.telemetry.tracing_node import NodeSpans
 
 
 class Loop:
@@ -28,7 +32,9 @@ class Loop:
         measurements: Measurements,
         performing: Performing,
         now: Callable[[], float],
+        spans: "NodeSpans | None" = None,
     ) -> None:
+        self._spans = spans
         self._scheduler = scheduler
         self._inbox = inbox
         self._journal = journal
@@ -50,13 +56,19 @@ class Loop:
 
     def handle(self, event: Event, tasks: asyncio.TaskGroup) -> None:
         """Have the scheduler answer an event; what is slow of that lives in `tasks`."""
-        event_entry(self._journal, event, self._scheduler, self._starts.timeline(event))
+        timeline = self._starts.timeline(event)
+        event_entry(self._journal, event, self._scheduler, timeline)
         self._measurements.count(event)
         if isinstance(event, ReplicaBecameReady):
             tasks.create_task(self._measurements.keep(event), name=f"measure {event.replica}")
         if isinstance(event, ReplicaExited):
             self._starts.gone(event.replica)
-        for command in self._decide(event):
+        if self._spans:
+            self._spans.happened(event, timeline)
+        commands = self._decide(event)
+        if self._spans:
+            self._spans.decided(event, commands, self._scheduler)
+        for command in commands:
             command_entry(self._journal, command, self._scheduler, self._answers.models)
             self._performing.do(command, tasks)
 

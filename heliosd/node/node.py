@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heliosd.adapters import Adapters
 from heliosd.config import Settings
@@ -63,6 +64,9 @@ from heliosd.telemetry.metrics import Metrics
 from heliosd.tiering import Tiering
 from heliosd.wanted import WantedModels
 
+if TYPE_CHECKING:
+    from heliosd.telemetry.traces import Traces
+
 _ON_THE_WAY_UP = (State.FETCHING, State.STARTING, State.WAKING)
 
 
@@ -86,10 +90,12 @@ class Node:
         recording: Recording | None = None,
         usage: UsageTable | None = None,
         tier_wishes: TierWishes | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
         RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
-        models stay in the tier where they are."""
+        models stay in the tier where they are; without `traces` requests are not traced."""
+        spans = traces.node if traces else None
         self._probe = probe
         self._journal = journal
         self._demands = demands
@@ -106,16 +112,19 @@ class Node:
         scheduler = self._scheduler = Scheduler(limits_of(settings, host_total_bytes))
         self.wanted = WantedModels(pins, demands, current)
         self._foresight = Foresight(usage, records, demands, scheduler, post, now) if usage else None
-        self.tiering = Tiering(store, tier_wishes, scheduler, journal, metrics, post, now) if tier_wishes else None
+        self.tiering = (
+            Tiering(store, tier_wishes, scheduler, journal, metrics, post, now, traces) if tier_wishes else None
+        )
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)
-        self._leasing = Leasing(demands, adapters, answers, current, post, now)
+        self._leasing = Leasing(demands, adapters, answers, current, post, now, spans)
         starts = self._starts = Starts(scheduler, journal, metrics, post, now)
-        self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir)
+        tier_of = self.tiering.tier_of if self.tiering else None
+        self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans)
         measurements = Measurements(scheduler, pool, records, demands, metrics, starts)
         performing = Performing(pool, answers, self._launching, metrics)
-        self._loop = Loop(scheduler, inbox, journal, recording, answers, starts, measurements, performing, now)
+        self._loop = Loop(scheduler, inbox, journal, recording, answers, starts, measurements, performing, now, spans)
         self._judging = Judging(scheduler, demands, store, now)
         self._stopping = Stopping(scheduler, store, self._changes, inbox, now)
         self._devices = DeviceWatch(scheduler, pool, probe, journal, host_total_bytes, current, post, now)

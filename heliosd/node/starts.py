@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from heliosd.core.lifecycle import State
-from heliosd.core.messages import Event, ReplicaBecameReady, ReplicaProgressed
+from heliosd.core.messages import Event, ReplicaBecameReady, ReplicaExited, ReplicaProgressed
 from heliosd.core.names import ReplicaId
 from heliosd.core.rooms import expected
 from heliosd.core.scheduler import Scheduler
@@ -56,8 +56,10 @@ class Starts:
         self._first_words.pop(replica, None)
 
     def timeline(self, event: Event) -> Timeline | None:
-        """Of the start whose end the event tells of."""
-        clock = self._clocks.get(event.replica) if isinstance(event, ReplicaBecameReady) else None
+        """Of the start of the replica that became ready, or ended."""
+        if not isinstance(event, ReplicaBecameReady | ReplicaExited):
+            return None
+        clock = self._clocks.get(event.replica)
         return clock.timeline(event.at) if clock else None
 
     def answered(self, replica: ReplicaId, asked_at: float, first_byte_at: float) -> None:

@@ -9,7 +9,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,8 @@ class Journal:
     """Owner of the journal table. `run` must be running for entries to be written."""
 
     def __init__(self, database: Database) -> None:
+        self.trace_of: Callable[[str | None, str | None], str | None] | None = None
+        """Of a ticket and a replica the id of the trace that tells of them; None: nothing is traced."""
         self._database = database
         self._inbox: asyncio.Queue[JournalEntry | asyncio.Future[None]] = asyncio.Queue()
         self._followers: set[asyncio.Queue[JournalEntry | None]] = set()
@@ -61,6 +63,8 @@ class Journal:
         detail: dict[str, Any] | None = None,
     ) -> None:
         """Queue an entry; never blocks."""
+        if self.trace_of is not None and (trace_id := self.trace_of(ticket, replica)) is not None:
+            detail = {**(detail or {}), "trace_id": trace_id}
         self._inbox.put_nowait(JournalEntry(0, time.time(), kind, message, ticket, model, replica, detail or {}))
 
     async def flushed(self) -> None:

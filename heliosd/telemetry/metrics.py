@@ -114,6 +114,11 @@ class Metrics:
             registry=registry,
         )
 
+        self._spans = Counter(
+            "helios_trace_spans", "Spans that went to the collector (sent), or were lost on the way (dropped).",
+            ["outcome"],
+            registry=registry,
+        )  # fmt: skip
         self._estimates = EstimateErrors(registry)
 
     def request_answered(
@@ -174,6 +179,14 @@ class Metrics:
     ) -> None:
         """A load's term against what was thought likeliest; `booked_bytes` when more than that was set aside."""
         self._estimates.checked(term, predicted_bytes, measured_bytes, booked_bytes)
+
+    def spans_sent(self, count: int) -> None:
+        """The collector took so many."""
+        self._spans.labels("sent").inc(count)
+
+    def spans_dropped(self, count: int) -> None:
+        """So many did not fit into the queue, or the collector refused them."""
+        self._spans.labels("dropped").inc(count)
 
     def loop_was_late(self, lag_s: float) -> None:
         self._lag_s.observe(lag_s)

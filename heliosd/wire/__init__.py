@@ -92,6 +92,7 @@ from heliosd.wire.revisions import (
 )
 from heliosd.wire.tiers import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 from heliosd.wire.timeline import SpanView, TimelineView
+from heliosd.wire.trace import TraceEvent, TraceSpan, TraceView
 from heliosd.wire.warmups import WarmupList, WarmupView
 
 __all__ = [
@@ -191,6 +192,9 @@ __all__ = [
     "TierView",
     "TierWishView",
     "TimelineView",
+    "TraceEvent",
+    "TraceSpan",
+    "TraceView",
     "TrainRequest",
     "TrainingView",
     "WarmupList",

@@ -41,6 +41,7 @@ from heliosd.store.store import Store
 from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
 from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.traces import Traces
 
 MIB = 1024**2
 FOOTPRINT = Footprint(256 * MIB, 1024 * MIB, 300 * MIB)
@@ -435,6 +436,7 @@ async def world(
     recorded: bool = True,
     warmups: Warmups | None = None,
     real: Store | None = None,
+    traces: Traces | None = None,
 ) -> AsyncIterator[World]:
     """A whole API on real sockets; with `real` it tells of that store and not of models in memory."""
     with tempfile.TemporaryDirectory() as name:
@@ -467,6 +469,7 @@ async def world(
             share=store.share,
             recording=MemoryRecording() if recorded else None,
             warmups=warmups,
+            traces=traces,
             max_body_bytes=max_body_bytes,
             hosts=hosts,
             stalled_s=stalled_s,

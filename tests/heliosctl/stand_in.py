@@ -42,6 +42,8 @@ from heliosd.wire import (
     SpeedView,
     StorageView,
     TimelineView,
+    TraceSpan,
+    TraceView,
     WarmupView,
 )
 
@@ -137,6 +139,33 @@ ESTIMATE = EstimateView(
 )
 
 
+TRACE = TraceView(
+    trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+    began_at=1_000_000.0,
+    total_s=4.0,
+    unexplained_s=1.0,
+    left_out=3,
+    spans=[
+        TraceSpan(id="a1", parent="ff", name="POST /v1/chat/completions", began_s=0.0, ended_s=4.0),
+        TraceSpan(
+            id="a2", parent="a1", name="wait", began_s=0.0, ended_s=2.0, attributes={"helios.reason": "r1 is busy"}
+        ),
+        TraceSpan(
+            id="a3",
+            parent="a1",
+            name="start",
+            began_s=1.0,
+            error="Traceback:\nno such kernel",
+            attributes={
+                "helios.replica": "r2",
+                "helios.predicted_bytes": MiB,
+                "helios.evicted": ["stop r1", "stop r3"],
+            },
+            links=["5bf92f3577b34da6a3ce929d0e0e4736"],
+        ),
+        TraceSpan(id="a4", parent="a3", name="fork", began_s=1.0, ended_s=1.5),
+    ],
+)
 TIMELINE = TimelineView(
     replica="r1",
     model="org/small",
@@ -186,6 +215,7 @@ class StandIn:
         self.keys: dict[str, KeyView] = {}
         self.estimate = ESTIMATE
         self.timeline = TIMELINE
+        self.trace = TRACE
         self.early = True
         """A load is a start, which is told of before it is over."""
         self.warmups = [
@@ -270,6 +300,7 @@ class StandIn:
         add("POST", "/helios/v1/keys", self._key)
         add("PATCH", "/helios/v1/keys/{name}", self._change_key)
         add("DELETE", "/helios/v1/keys/{name}", self._no_key)
+        add("GET", "/helios/v1/traces/{id}", self._give(lambda: self.trace))
         add("GET", "/helios/v1/warmups", self._give(lambda: {"warmups": _dump(self.warmups)}))
         add("GET", "/helios/v1/warmups/{key}", self._pack)
         add("POST", "/helios/v1/warmups", self._unpack)

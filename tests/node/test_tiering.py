@@ -13,6 +13,9 @@ from heliosd.core.units import GiB, KiB, MiB
 from heliosd.errors import BadRequest, NotFound, Unavailable
 from heliosd.lease import LocalLease
 from heliosd.store.tiers.tiers import TierLimits
+from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.traces import Traces
+from heliosd.telemetry.tracing import Origin
 from heliosd.tiering import Tiering
 from tests.node.world import World, world
 
@@ -50,6 +53,18 @@ async def past_or_noted(here: World, words: str) -> dict[str, object]:
                 later.cancel()
                 return dict(entry.detail)
         return await later
+
+
+async def test_a_move_is_a_trace_of_its_own(tmp_path: Path) -> None:
+    it = Traces(Origin("heliosd", "west", "1"), Metrics())
+    async with world(tmp_path, tiers=TierLimits(disk_dir=tmp_path / "disk"), traces=it) as here:
+        await here.add("org/a")
+        await tiering(here).wish(ModelRef("org/a"), Tier.DISK)
+        await past_or_noted(here, "org/a went from nvme to disk")
+    (move,) = [span for spans in it.ring._traces.values() for span in spans if span.name == "tier move"]
+    known = dict(move.attributes or {})
+    assert move.parent is None and known["helios.model"] == "org/a"
+    assert (known["helios.from_tier"], known["helios.to_tier"]) == ("nvme", "disk")
 
 
 async def test_a_wish_is_carried_out_and_outlives_a_restart(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from heliosd.store.store import Store
 from heliosd.store.stored import Addition
 from heliosd.store.tiers.tiers import TierLimits
 from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.traces import Traces
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -89,6 +90,7 @@ async def world(
     settings: Mapping[str, Any] | None = None,
     sharing: Mapping[str, int] | None = None,
     tiers: TierLimits | None = None,
+    traces: Traces | None = None,
 ) -> AsyncIterator[World]:
     """`models` are sections of the configuration; simulated engines hold what they were promised and load at once.
 
@@ -106,6 +108,8 @@ async def world(
     kind = SimulatedKind(devices, Behaviour(load_s=0.0, tokens_per_s=1e9, overhead_bytes=GiB // 4))
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     journal, records = Journal(database), Records(database)
+    if traces is not None:
+        journal.trace_of = traces.node.trace_of
     now = asyncio.get_running_loop().time
     pool = Pool({DeviceKind.SIMULATED: kind}, inbox.put_nowait, now=now, start_timeout_s=5.0)
     demands = Demands(store, records, loaded.settings, lambda kind: "simulated 1")
@@ -126,6 +130,7 @@ async def world(
         recording=recording,
         usage=UsageTable(database),
         tier_wishes=TierWishes(database),
+        traces=traces,
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]
