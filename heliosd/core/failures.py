@@ -6,7 +6,7 @@ from heliosd.core.ahead import Ahead
 from heliosd.core.gist import gist
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Command, Demand, Note, RefusalCode, Refuse, ReplicaExited
-from heliosd.core.names import ReplicaId
+from heliosd.core.names import ReplicaId, Ticket
 from heliosd.core.placement import Fits, MustWait, NeverFits, Placement, place
 from heliosd.core.queue import Queue
 from heliosd.core.replicas import Replica
@@ -14,6 +14,8 @@ from heliosd.core.warm_pool import WarmPool
 
 KILLED = "killed by SIGKILL"
 """In the cause of a death that was not the engine's own doing."""
+LONGEST_HELD_PAUSE_S = 10.0
+"""Who comes while the next try is further off than this is told why at once, and when to come back."""
 PLACES_TRIED = 2
 """A model whose starts failed on so many places in a row is not tried on another."""
 
@@ -26,6 +28,15 @@ class Pause:
     """Names the places and what went wrong there. Stays the same as long as the pause."""
     left_s: float
     """Until the next try."""
+    cause: str
+    """The whole of what went wrong last."""
+
+    def refusal(self, ticket: Ticket) -> Refuse | None:
+        """Of a request that would wait too long for what will most likely fail again."""
+        if self.left_s <= LONGEST_HELD_PAUSE_S:
+            return None
+        reason = f"cannot start now: {self.reason}: in {self.left_s:.0f} s"
+        return Refuse(ticket, RefusalCode.ENGINE_FAILED, reason, retry_after_s=self.left_s, cause=self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,8 @@ class Failures:
         out = room.out if isinstance(room, MustWait) else ()
         if failing := [f"{device} ({fault})" for device in out if (fault := ledger.fault(device)) is not None]:
             reason += f"; out for now: {', '.join(failing)}"
-        return Pause(reason, max(0.0, min(each.retry_at for each in opened.values()) - at))
+        first = min(opened.values(), key=lambda each: each.retry_at)
+        return Pause(reason, max(0.0, first.retry_at - at), first.cause)
 
     def next_tries(self, model: str, at: float) -> list[float]:
         """When the model may be tried again on each of the places where it failed and is not being tried."""

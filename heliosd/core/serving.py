@@ -83,8 +83,12 @@ class Serving:
             return self._one_more(queued, full, claimed, at)
         if pause := self.failures.pause(demand, at):
             held = Way([], pause.reason, pause.left_s + takes_s(usage, demand, asleep=False))
-            forward = self._passed_on(queued, held)
-            return Way([forward], "", None) if forward else held
+            if forward := self._passed_on(queued, held):
+                return Way([forward], "", None)
+            if refusal := pause.refusal(queued.request.ticket):
+                self.queue.leave(queued.request.ticket)
+                return Way([refusal], "", None)
+            return held
         asleep = next((each for each in own if each.state is State.ASLEEP), None)
         ours = set(claimed)
         found = self.rooms.room_for(queued, self.pool.adjusted(demand), asleep, ours, at)

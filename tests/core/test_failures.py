@@ -148,3 +148,18 @@ def test_the_start_of_a_device_that_came_back_serves_who_waited_through_its_fail
     scheduler.handle(ReplicaBecameReady(9.0, ReplicaId("r2"), MODEL.per_device))
     assert not scheduler.queue
     scheduler.handle(RequestReleased(9.0, Ticket("t1")))
+
+
+def test_whoever_would_wait_long_for_what_failed_often_learns_the_cause_at_once() -> None:
+    scheduler = node(80)
+    at = 0.0
+    for number in range(1, 5):  # pauses of 2, 4, 8 and 16 seconds
+        ask(scheduler, f"t{number}", at)
+        failed_start(scheduler, number, at + 1.0)
+        at = scheduler.pool.breakers.open_for("llama", at + 1.0)[(DeviceId("g0"),)].retry_at
+    (refused,) = ask(scheduler, "late", at - 12.0)
+    assert isinstance(refused, Refuse)
+    assert (refused.code, refused.retry_after_s, refused.cause) == (RefusalCode.ENGINE_FAILED, 12.0, "no kernel")
+    assert refused.reason.startswith("cannot start now: llama failed on g0 (4 in a row")
+    (held,) = ask(scheduler, "soon", at - 9.0)
+    assert isinstance(held, Hold)
