@@ -10,7 +10,8 @@ from heliosctl.parser import build_parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code, one of `Exit`; usage errors and `--help` leave through SystemExit, as argparse does."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser(words).parse_args(words)
     try:
         code: Exit = args.handler(args)
         sys.stdout.flush()

@@ -1,8 +1,14 @@
-"""Types of command-line arguments: text in, a value or words for whoever typed it."""
+"""What several commands take as arguments: text in, a value or words for whoever typed it."""
 
 import argparse
+from typing import Literal
 
 from heliosd.core.units import parse_bytes
+
+
+def model_argument(command: argparse.ArgumentParser, nargs: Literal["?", "+"] | None = None) -> None:
+    """Add the model that a command is about."""
+    command.add_argument("model", metavar="MODEL", nargs=nargs, help="org/name, org/name@rev or an alias")
 
 
 def byte_size(text: str) -> int:

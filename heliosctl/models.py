@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heliosctl.arguments import model_argument
 from heliosctl.client import Client, connect, failure_from, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, pairs, say, show, table, watch
@@ -77,7 +78,7 @@ def add(commands: "Commands") -> None:
         ["heliosctl show org/name", "heliosctl show org/name -o json"],
         listing=True,
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
 
     command = commands.add(
         "alias",
@@ -94,7 +95,7 @@ def add(commands: "Commands") -> None:
     command = commands.add(
         "rm", rm, "remove models from the store", ["heliosctl rm org/name", "heliosctl rm -y org/a org/b"], listing=True
     )
-    command.add_argument("model", metavar="MODEL", nargs="+", help="org/name, org/name@rev or an alias")
+    model_argument(command, nargs="+")
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 

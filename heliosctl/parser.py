@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
+from heliosctl.commands import MODULES, modules_for
 from heliosctl.exits import MEANING, Exit
 from heliosctl.output import FORMATS
 from heliosd import __version__
@@ -95,30 +97,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return text.partition("\n")[2] if isinstance(action, argparse._SubParsersAction) else text
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from heliosctl import (
-        cache,
-        cluster,
-        estimate,
-        gc,
-        journal,
-        keys,
-        models,
-        node,
-        pins,
-        plan,
-        queue,
-        replay,
-        replicas,
-        revisions,
-        run,
-        simulate,
-        tiers,
-        timeline,
-        trace,
-        warmups,
-    )
-
+def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The whole tree, or of it what is needed to understand these words."""
     parser = argparse.ArgumentParser(
         prog="heliosctl",
         description="Ask for models, look at memory, and see why the daemon did what it did.",
@@ -129,9 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"heliosctl {__version__}")
     _connection(parser, None)
     commands = Commands(parser)
-    starts = (run, models, revisions, cache, gc, replicas, timeline, trace, queue, pins, tiers)
-    for group in (*starts, estimate, plan, simulate, replay, journal, node, cluster, keys, warmups):
-        group.add(commands)
+    for module in MODULES if words is None else modules_for(words):
+        import_module(f"heliosctl.{module}").add(commands)
     return parser
 
 

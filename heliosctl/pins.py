@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from heliosctl.arguments import model_argument
 from heliosctl.client import connect, quoted
 from heliosctl.exits import Exit
 from heliosctl.output import Column, say, show, table
@@ -22,13 +23,13 @@ def add(commands: "Commands") -> None:
         about="A pinned model starts as soon as there is room and is never sent away. Pins outlive restarts.",
         listing=True,
     )
-    command.add_argument("model", metavar="MODEL", nargs="?", help="org/name, org/name@rev or an alias")
+    model_argument(command, nargs="?")
     command.add_argument("--replicas", type=int, default=1, metavar="N", help="how many to keep ready (default 1)")
 
     command = commands.add(
         "unpin", unpin, "treat a model like any other again", ["heliosctl unpin org/name"], listing=True
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
 
 
 def pin(args: Namespace) -> Exit:

@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from heliosctl.arguments import model_argument
 from heliosctl.client import connect, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, say, show, table, watch
@@ -50,7 +51,7 @@ def add(commands: "Commands") -> None:
         ["heliosctl load org/name", "heliosctl load org/name --timeline"],
         listing=True,
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
     command.add_argument("--timeline", action="store_true", help="tell each phase as it ends, then show all as a chart")
 
     command = commands.add(
@@ -76,7 +77,7 @@ def add(commands: "Commands") -> None:
     command = commands.add(
         "wake", wake, "wake a model, or start it where it does not sleep", ["heliosctl wake org/name"], listing=True
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
 
 
 def ps(args: Namespace) -> Exit:

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from heliosctl.arguments import model_argument
 from heliosctl.client import connect, failure_from, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, say, show, table
@@ -39,7 +40,7 @@ def add(commands: "Commands") -> None:
         about="Each can be asked for as org/name@DIGITS, with at least 8 digits. OWN is what no other revision has.",
         listing=True,
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
 
     command = commands.add(
         "rollback",
@@ -49,7 +50,7 @@ def add(commands: "Commands") -> None:
         about="Requests get it at once; the other revision finishes what it serves. Doing it again takes it back.",
         listing=True,
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
     command.add_argument("--to", metavar="REVISION", help="at least 8 digits of it (default: what it meant before)")
 
     command = commands.add(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heliosctl.answer import Answer, Listener, Message, Wishes, ask
+from heliosctl.arguments import model_argument
 from heliosctl.client import Client, connect, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import say
@@ -33,7 +34,7 @@ def add(commands: "Commands") -> None:
         about="The answer goes to stdout as it comes, everything else to stderr. The model is started when it "
         "does not run.",
     )
-    command.add_argument("model", metavar="MODEL", help="org/name, org/name@rev or an alias")
+    model_argument(command)
     command.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to ask; read from stdin when that is a pipe")
     command.add_argument("--system", metavar="TEXT", help="how the model should behave")
     command.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest word each time")

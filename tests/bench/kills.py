@@ -3,10 +3,12 @@
     python -m tests.bench.kills [--kills N] [--seed N] [--json FILE]
 
 Each life fetches a model from a slow hub on this machine over several connections, takes folders in and removes them
-again, over and over, and removes a model that was fetched before, all at once; it ends by SIGKILL at a moment drawn at
-random, one life in ten while it begins. After each of them the store is opened and everything is looked at: no model
-that was said to be added is gone, no blob is missing or has other bytes than its name says, nothing lies about that
-nobody wants, and what has to be fetched again is at most a chunk for each connection.
+again, over and over, has the store keep once what fine-tunes have in common, moves blobs to a slower volume, back and
+into RAM, and removes a model that was fetched before, all at once; it ends by SIGKILL at a moment drawn at random, one
+life in ten while it begins. After each of them the store is opened and everything is looked at: no model that was said
+to be added is gone, no blob is missing or has other bytes than its name says, every file reads as its digest says,
+through a recipe or from the slower volume too, nothing lies about that nobody wants, and what has to be fetched again
+is at most a chunk for each connection.
 """
 
 import argparse
@@ -33,18 +35,21 @@ from heliosd.store.layout import Layout
 from heliosd.store.ranged_part import saved_pieces
 from heliosd.store.store import Store
 from heliosd.store.threads import Threads
+from heliosd.store.tiers.tiers import TierLimits
 from tests.bench.report import write_json
 from tests.bench.table import print_table
 from tests.store import crash_child
 from tests.store.hub_server import HubServer, git_sha1, is_large, running
 from tests.store.models import config, model_files, safetensors, write_folder
+from tests.store.presented import read
+from tests.store.related import folder, tuned
 
 CHUNK_BYTES = 256 * KiB
 CONNECTIONS = 4
 SHARD_BYTES = 3 * MiB
 RATE_BYTES_PER_S = 3.0 * MiB
 """Of each connection."""
-LONGEST_S = 0.8
+LONGEST_S = 1.2
 """From the moment on that a life's end is counted from."""
 
 
@@ -57,6 +62,11 @@ class Found:
     """Of those, before the store was open."""
     said: Counter[str] = field(default_factory=Counter)
     """Models that were added, removed; times that a store was open."""
+    interrupted: Counter[str] = field(default_factory=Counter)
+    """By what was under way when a life ended; several things at once are."""
+    recipes: int = 0
+    demoted: int = 0
+    """Files kept as recipes and blobs on the slower volume, as they were found after each life, all added up."""
     fetched: int = 0
     """Models that came from the hub, each over several lives."""
     again_bytes: list[int] = field(default_factory=list)
@@ -71,6 +81,7 @@ class Found:
         return {
             "kills": self.kills,
             "faults": len(self.faults),
+            "interrupted": dict(sorted(self.interrupted.items())),
             "most_fetched_again_chunks_per_connection": round(max(self.again_bytes, default=0) / chunk, 3),
         }
 
@@ -97,6 +108,10 @@ async def killed(root: Path, kills: int, seed: int) -> Found:
         str(write_folder(root / f"m{each}", model_files(MiB, seed=each // 2) | {"v.json": b"%d" % each}))
         for each in range(4)
     ]
+    contents = {
+        f"r{number}": tuned({number: 1, 20 + number: 2} if number else {}, layer_bytes=32 * KiB) for number in range(3)
+    }
+    folders += ["--", *(str(folder(root / name, content)) for name, content in contents.items())]
     async with running(HubServer(rate_bytes_per_s=RATE_BYTES_PER_S)) as hub:
         number, durable_bytes = 0, 0
         hub.files[repository(number)] = repository_files(number)
@@ -138,14 +153,20 @@ def repository_files(number: int) -> dict[str, bytes]:
 
 async def one_life(found: Found, committed: set[str], moment: Moment, endpoint: str, root: Path, *words: str) -> None:
     """Start a process, kill it when its time has come, and note in `committed` what it said."""
-    heard = 0
+    heard, under_way = 0, Counter[str]()
     async with child(endpoint, CHUNK_BYTES, CONNECTIONS, str(root), "mixed", *words) as (process, said):
         if not moment.after:
             asyncio.get_running_loop().call_later(moment.life_s, process.kill)
         async for line in said:
             word, *rest = line.decode().split()
             heard += 1
-            found.said[word] += 1
+            match word:
+                case "begin":
+                    under_way[rest[0]] += 1
+                case "end":
+                    under_way[rest[0]] -= 1
+                case _:
+                    found.said[word] += 1
             if word == moment.after:
                 asyncio.get_running_loop().call_later(moment.life_s, process.kill)
             if word == "added":
@@ -154,6 +175,7 @@ async def one_life(found: Found, committed: set[str], moment: Moment, endpoint: 
                 committed -= set(rest)
     found.kills += 1
     found.starting += heard == 0
+    found.interrupted.update(what for what, count in under_way.items() if count)
     if process.exitcode != -9:
         found.fault(f"the process ended by itself with {process.exitcode}")
 
@@ -184,7 +206,7 @@ async def look(found: Found, layout: Layout, root: Path, committed: set[str]) ->
     """Open the store as the next daemon would and examine all of it; returns the models that it has."""
     database, threads = Database(root / "state.sqlite"), Threads(1)
     await database.open()
-    store = Store(layout.root, database)
+    store = Store(layout.root, database, tiers=TierLimits(disk_dir=root / "disk"))
     swept = await store.open()
     if swept.missing:
         found.fault(f"{len(swept.missing)} blobs are lost")
@@ -193,10 +215,15 @@ async def look(found: Found, layout: Layout, root: Path, committed: set[str]) ->
     if committed - names:
         found.fault(f"models are lost: {', '.join(sorted(committed - names))}")
     for model in models:
-        await store.directory(model.revision)
+        directory = await store.directory(model.revision)
+        for file in model.manifest.files:
+            if hashlib.sha256(read(directory, file.path)).hexdigest() != file.digest:
+                found.fault(f"{model.ref} has other bytes in {file.path}")
     claims = await Claims(layout, threads).all(time.time())
     claimed = {key for claim in claims for key in claim.keys}
-    known = {file.digest for model in models for file in model.manifest.files}
+    blobs_of = await store.blobs_of(model.manifest for model in models)
+    known = {blob for blobs in blobs_of.values() for blob in blobs}
+    found.recipes += sum(blobs != {digest} for digest, blobs in blobs_of.items())
     blobs = [path for path in layout.blobs.rglob("*") if path.is_file()]
     for path in blobs:
         if hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
@@ -205,6 +232,12 @@ async def look(found: Found, layout: Layout, root: Path, committed: set[str]) ->
         found.fault(f"blobs are leaked: {', '.join(leaked)}")
     if stray := [path.name for path in layout.incoming.iterdir() if not _is_wanted(path, claimed)]:
         found.fault(f"files are leaked: {', '.join(stray)}")
+    seen, there = await store.tiers.survey(), Layout(root / "disk")
+    found.demoted += len(seen.disk)
+    if on_disk := {path.name for path in there.blobs.rglob("*") if path.is_file()} ^ seen.disk.keys():
+        found.fault(f"the slower volume and the links to it differ: {', '.join(sorted(on_disk))}")
+    if stray := [path.name for path in there.incoming.iterdir()]:
+        found.fault(f"files are leaked on the slower volume: {', '.join(stray)}")
     if stale := {path.name for path in layout.revisions.iterdir()} - {model.revision for model in models}:
         found.fault(f"directories are leaked: {', '.join(stale)}")
     await store.close()
@@ -250,6 +283,9 @@ def main() -> None:
         ("models fetched, in several lives each", f"{found.fetched}"),
         ("models added, all sources", f"{found.said['added']}"),
         ("removals begun", f"{found.said['removing']}"),
+        *((f"kills during a {what}", f"{count}") for what, count in sorted(found.interrupted.items())),
+        ("files found kept as recipes, over all kills", f"{found.recipes}"),
+        ("blobs found on the slower volume, over all kills", f"{found.demoted}"),
         ("fetched again after a kill, median", format_bytes(again[len(again) // 2])),
         ("fetched again after a kill, most", format_bytes(again[-1])),
         (f"allowed: {CONNECTIONS} connections with a chunk each", format_bytes(allowed)),

@@ -17,8 +17,8 @@ from tests.store.conftest import OpenStore
 from tests.store.crash_child import CHUNK_BYTES
 from tests.store.hub_server import HubServer
 from tests.store.models import model_files, write_folder
+from tests.store.presented import read
 from tests.store.related import folder, tuned
-from tests.store.test_sharing import read
 
 pytestmark = pytest.mark.slow
 

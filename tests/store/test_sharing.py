@@ -1,7 +1,6 @@
 """Fine-tunes of one base take little more room than the base; every file reads back as it came in."""
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from heliosd.store.sharing import Shared
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition, StoredModel
 from tests.store.conftest import OpenStore
+from tests.store.presented import read
 from tests.store.related import KiB, folder, tuned, weights
 
 SMALL = {"shared_file_bytes": 16 * KiB, "shared_run_bytes": 4 * KiB}
@@ -32,24 +32,6 @@ async def add(store: Store, path: Path, **more: object) -> StoredModel:
 
 def blobs_in(tmp_path: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in (tmp_path / "store/blobs").rglob("*") if path.is_file()}
-
-
-def read(directory: Path, name: str) -> bytes:
-    """A file of a presented revision as an engine reads it."""
-    plain, recipe = directory / name, directory / f"{name}.recipe"
-    if plain.exists():
-        assert not recipe.exists()
-        return plain.read_bytes()
-    said = json.loads(recipe.read_bytes())
-    assert said["format"] == 1
-    data = b""
-    for part in said["parts"]:
-        with (directory / part["path"]).open("rb") as file:
-            file.seek(part["offset"])
-            data += file.read(part["size_bytes"])
-    assert len(data) == said["size_bytes"]
-    assert hashlib.sha256(data).hexdigest() == said["sha256"]
-    return data
 
 
 async def content(store: Store, model: StoredModel, name: str = "model-0.safetensors") -> bytes:

@@ -11,8 +11,9 @@ from heliosd.core.names import ModelRef
 from heliosd.state.database import Database
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition, StoredModel
+from tests.store.presented import read
 from tests.store.related import KiB, folder, weights
-from tests.store.test_sharing import blobs_in, read
+from tests.store.test_sharing import blobs_in
 
 LAYERS = 6
 CHANGES = st.lists(st.integers(0, 2), min_size=LAYERS, max_size=LAYERS)

@@ -90,30 +90,35 @@ class Transfer:
         """Fetch one chunk and make it durable, however many connections it takes."""
         failures, left_bytes = 0, chunk[1] - chunk[0]
         while missing := self._part.missing(*chunk):
-            try:
-                async with self._lines.connections, AsyncExitStack() as answer:
-                    response = await self._asking.ask(missing[0])
-                    answer.push_async_exit(response)
-                    if response.status == HTTPStatus.OK and missing[0] != (0, self._part.expected_bytes):
-                        if self._whole and chunk != (0, self._part.expected_bytes):
-                            return  # another stream brings it
-                        self._whole, chunk = True, (0, self._part.expected_bytes)
-                        self._chunks.clear()
-                        missing = (chunk,)
-                    self._answered.set()
-                    await self._receive(response, *missing[0])
-            except (TryAgain, aiohttp.ClientError, TimeoutError) as error:
-                if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL):
-                    raise self._asking.failed(f"{error}") from error
+            failure: Exception | None = None
+            # Held until what came is durable: else another file's chunk comes meanwhile, and a kill loses both.
+            async with self._lines.connections:
+                try:
+                    async with AsyncExitStack() as answer:
+                        response = await self._asking.ask(missing[0])
+                        answer.push_async_exit(response)
+                        if response.status == HTTPStatus.OK and missing[0] != (0, self._part.expected_bytes):
+                            if self._whole and chunk != (0, self._part.expected_bytes):
+                                return  # another stream brings it
+                            self._whole, chunk = True, (0, self._part.expected_bytes)
+                            self._chunks.clear()
+                            missing = (chunk,)
+                        self._answered.set()
+                        await self._receive(response, *missing[0])
+                except (TryAgain, aiohttp.ClientError, TimeoutError) as error:
+                    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL):
+                        raise self._asking.failed(f"{error}") from error
+                    failure = error
                 await self._save(chunk)
-                still_bytes = sum(end - start for start, end in self._part.missing(*chunk))
-                failures = 1 if left_bytes - still_bytes >= self._patience.worth_bytes else failures + 1
-                left_bytes = still_bytes
-                if failures >= self._patience.attempts:
-                    raise self._gave_up(failures, error) from error
-                asked_s = error.wait_s if isinstance(error, TryAgain) else 0.0
-                await asyncio.sleep(max(asked_s, self._patience.wait_s(failures)))
-        await self._save(chunk)
+            if failure is None:
+                continue
+            still_bytes = sum(end - start for start, end in self._part.missing(*chunk))
+            failures = 1 if left_bytes - still_bytes >= self._patience.worth_bytes else failures + 1
+            left_bytes = still_bytes
+            if failures >= self._patience.attempts:
+                raise self._gave_up(failures, failure) from failure
+            asked_s = failure.wait_s if isinstance(failure, TryAgain) else 0.0
+            await asyncio.sleep(max(asked_s, self._patience.wait_s(failures)))
 
     def _gave_up(self, failures: int, last: Exception) -> SourceFailed:
         return self._asking.failed(
