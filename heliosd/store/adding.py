@@ -27,6 +27,8 @@ from heliosd.store.threads import Threads
 
 Room = Callable[[int], Awaitable[tuple[int, str]]]
 """Told how many bytes are needed, says how many may be written, and where."""
+Collectable = Callable[[], Awaitable[int]]
+"""Says how many bytes a garbage collection would free."""
 
 
 class Adding:
@@ -41,6 +43,7 @@ class Adding:
         threads: Threads,
         clock: Callable[[], float],
         room: Room,
+        collectable: Collectable,
     ) -> None:
         self._layout = layout
         self._blobs = blobs
@@ -50,6 +53,7 @@ class Adding:
         self._threads = threads
         self._clock = clock
         self._room = room
+        self._collectable = collectable
 
     async def run(self, wanted: Addition, ref: ModelRef, source: Source, tell: Tell) -> Inspected:
         """Add the model; return what its files say. Raises what went wrong; only what a next attempt can use stays."""
@@ -165,7 +169,7 @@ class Adding:
         if needs_bytes > has_bytes:
             raise Unavailable(
                 f"cannot add {what}: it needs {format_bytes(needs_bytes)} of disk and {place} has "
-                f"{format_bytes(max(0, has_bytes))} to spare; remove models or move the store to a larger disk",
+                f"{format_bytes(max(0, has_bytes))} to spare; {advice(await self._collectable())}",
                 code="disk_full",
                 retry_after_s=60.0,
             )
@@ -176,3 +180,13 @@ class Adding:
         if file.key is None:
             return file.size_bytes
         return max(0, file.size_bytes - await self._threads.run(allocated_bytes, self._layout.part(file.key)))
+
+
+def advice(collectable_bytes: int) -> str:
+    """What to do when the disk is full."""
+    models = "remove models (`heliosctl cache du` tells what each would free) or move the store to a larger disk"
+    if not collectable_bytes:
+        return f"{models}; `heliosctl gc --dry-run` finds nothing else that could go"
+    return (
+        f"`heliosctl gc` would free {format_bytes(collectable_bytes)} (`heliosctl gc --dry-run` lists it); or {models}"
+    )

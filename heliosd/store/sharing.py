@@ -157,6 +157,8 @@ class Sharing:
             with self._blobs.hold() as hold:
                 touched = hold.digests
                 await hold.add(digest)
+                if await self._blobs.size(digest) is None:
+                    return 0  # its model was removed meanwhile
                 try:
                     spans = await self._threads.run(self._comparing.spans, digest)
                 except CorruptData as error:

@@ -161,6 +161,7 @@ class Store:
             threads=self._threads,
             clock=clock,
             room=self.tiers.room_bytes,
+            collectable=self._collectable_bytes,
         )
         self._sharing = Sharing(
             layout=self._layout,
@@ -552,6 +553,9 @@ class Store:
         )
         return await self._threads.run(plan, found, self.keep, interrupted_s)
 
+    async def _collectable_bytes(self) -> int:
+        return (await self.garbage({})).freed_bytes
+
     async def collect(self, plan: Plan) -> int:
         """Carry out a plan just made; returns the bytes freed. What has come into use meanwhile stays.
 
@@ -621,7 +625,8 @@ def _disk_errors(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable(
-                f"cannot add {what}: the disk is full; remove models or move the store to a larger disk",
+                f"cannot add {what}: the disk is full; `heliosctl gc` removes what the store can do without "
+                "(`heliosctl gc --dry-run` lists it with sizes), `heliosctl rm` a model",
                 code="disk_full",
                 retry_after_s=60.0,
             ) from error

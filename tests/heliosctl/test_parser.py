@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from heliosctl.commands import MODULES, modules_for
 from heliosctl.exits import MEANING, Exit, exit_for
 from heliosctl.parser import build_parser
 
@@ -39,6 +40,41 @@ def test_every_command_has_help_with_an_example(path, parser):
 @pytest.mark.parametrize("words", [["--socket", "/s", "ls"], ["ls", "--socket", "/s"]])
 def test_the_connection_may_stand_before_or_after_the_command(words):
     assert build_parser().parse_args(words).socket == "/s"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_has_the_commands_that_it_is_said_to_have(module):
+    """What a command line needs is chosen by that list, so a command missing there would be unknown."""
+    parser = build_parser([MODULES[module][0]])
+    [action] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    assert tuple(action.choices) == MODULES[module]
+
+
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["ls", "-o", "wide"], ("models",)),
+        (["--socket", "ps", "--url=x", "ls"], ("models",)),
+        (["devices"], ("node",)),
+        (["lls"], tuple(MODULES)),
+        (["--help", "ls"], tuple(MODULES)),
+        ([], tuple(MODULES)),
+        (["--socket"], tuple(MODULES)),
+    ],
+)
+def test_only_the_module_of_a_known_command_is_loaded(words, modules):
+    assert modules_for(words) == modules
+
+
+def test_listing_models_loads_nothing_of_other_commands(tmp_path):
+    script = (
+        "import sys\n"
+        "from heliosctl.__main__ import main\n"
+        f"main(['--socket', {str(tmp_path / 'none')!r}, 'ls'])\n"
+        "heavy = {'pydantic', 'rich', 'asyncio', 'subprocess', 'heliosctl.run', 'heliosd.wire'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL)
 
 
 def test_a_misspelt_command_is_a_usage_error(ctl):

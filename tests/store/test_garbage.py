@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from heliosd.core.names import ModelRef, kept_ref
-from heliosd.errors import Conflict, NotFound
+from heliosd.core.units import TiB, format_bytes
+from heliosd.errors import Conflict, NotFound, Unavailable
 from heliosd.store.claims import MAX_AGE_S, Claim, Claims
 from heliosd.store.garbage import Plan
 from heliosd.store.layout import Layout
 from heliosd.store.store import Store
+from heliosd.store.stored import Addition
 from heliosd.store.threads import Threads
 from tests.store.conftest import OpenStore
 from tests.store.models import model_files, write_folder
@@ -49,6 +51,15 @@ async def test_nothing_to_do(store: Store, tmp_path: Path) -> None:
     plan = await store.garbage(NOBODY)
     assert (plan.goes, plan.stays) == ((), ())
     assert await store.collect(plan) == 0
+
+
+async def test_a_disk_too_small_tells_what_gc_could_free(store: Store, tmp_path: Path) -> None:
+    await versions(store, tmp_path, 4)
+    too_large = write_folder(tmp_path / "large", model_files())
+    os.truncate(too_large / "model.safetensors", 8 * TiB)
+    frees = format_bytes((await store.garbage(NOBODY)).freed_bytes)
+    with pytest.raises(Unavailable, match=f"`heliosctl gc` would free {frees} .`heliosctl gc --dry-run` lists it"):
+        await store.add(Addition("directory", str(too_large)), lambda _: None)
 
 
 async def test_revisions_beyond_those_kept_go(store: Store, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ async def test_a_disk_too_small_is_known_before(store: Store, tmp_path: Path) ->
     with pytest.raises(Unavailable, match=r"it needs 8\.0 TiB of disk and .* has .* to spare") as caught:
         await add(store, folder)
     assert caught.value.code == "disk_full"
+    assert "`heliosctl gc --dry-run` finds nothing else that could go" in caught.value.message
     assert files_in(tmp_path / "store") == []
 
 

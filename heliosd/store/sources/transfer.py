@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import aiohttp
 
-from heliosd.core.units import MiB
+from heliosd.core.units import KiB, MiB
 from heliosd.errors import SourceFailed
 from heliosd.store.ranged_part import RangedPart
 from heliosd.store.sources.asking import Asking, TryAgain
@@ -26,6 +26,8 @@ from heliosd.store.threads import Threads
 CHUNK_BYTES = 16 * MiB
 WRITE_BYTES = 1 * MiB
 """Written at once."""
+SMALL_BYTES = 64 * KiB
+"""A file up to this size needs no journal before its end: to fetch it again costs less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,8 @@ class Transfer:
         return end
 
     async def _save(self, piece: Span) -> None:
-        """Make this piece durable. Those who come together are saved together; a file of one chunk needs no journal
-        before its end."""
-        if self._part.expected_bytes <= self._lines.chunk_bytes:
+        """Make this piece durable. Those who come together are saved together."""
+        if self._part.expected_bytes <= SMALL_BYTES:
             return
         async with self._saving:
             if not self._part.is_saved(*piece):
