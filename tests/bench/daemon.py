@@ -81,5 +81,6 @@ async def configured(toml: str, folder: Path) -> AsyncIterator[Daemon]:
 
 
 def environment() -> dict[str, str]:
-    """Ours without settings for another heliosd."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("HELIOS_")}
+    """Ours without settings for another heliosd, and with bytecode as an installed one has it."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith("HELIOS_")}
+    return ours | {"PYTHONDONTWRITEBYTECODE": ""}
