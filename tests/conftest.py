@@ -6,6 +6,7 @@ Both are made once and kept in `$HELIOS_TEST_CACHE`, or else in pytest's own cac
 import fcntl
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from heliosd.engines.vllm import VllmKind
+from tests.effort import QUICK_EXAMPLES
 
 _CONVERT = """
 import sys
@@ -105,6 +108,23 @@ def _only_one(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+_QUICK = "not slow and not gpu"
+_NEVER_QUICK = re.compile(r"^pytestmark = \[?pytest\.mark\.(slow|gpu)\b", re.MULTILINE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == _QUICK:
+        settings.register_profile("quick", max_examples=QUICK_EXAMPLES)
+        settings.load_profile("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A quick run does not even load files of which it takes nothing: they bring engines, clients and torch."""
+    if config.option.markexpr != _QUICK or collection_path.suffix != ".py":
+        return None
+    return bool(_NEVER_QUICK.search(collection_path.read_text())) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,8 +5,6 @@ import json
 from collections.abc import AsyncIterator
 
 import aiohttp
-import anthropic
-import openai
 import pytest
 
 from heliosd.api.hold import Telling, comment_of, telling
@@ -84,6 +82,8 @@ async def test_who_wants_a_whole_answer_is_simply_held(it: World) -> None:
 
 
 async def test_the_openai_client_skips_the_comments(it: World) -> None:
+    import openai
+
     async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none", max_retries=0) as client:
         stream = await client.chat.completions.create(**CHAT)  # type: ignore[call-overload]
         grant(it)
@@ -91,6 +91,8 @@ async def test_the_openai_client_skips_the_comments(it: World) -> None:
 
 
 async def test_a_refusal_after_the_stream_began_is_an_event_that_the_openai_client_raises(it: World) -> None:
+    import openai
+
     it.node.refusal = Unavailable("cannot serve tiny in time", code="queue_timeout", retry_after_s=None)
     async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none", max_retries=0) as client:
         stream = await client.chat.completions.create(**CHAT)  # type: ignore[call-overload]
@@ -103,6 +105,8 @@ async def test_a_refusal_after_the_stream_began_is_an_event_that_the_openai_clie
 
 
 async def test_the_anthropic_client_raises_it_too(it: World) -> None:
+    import anthropic
+
     it.node.refusal = CannotFit("cannot fit: needs 90 GiB")
     async with anthropic.AsyncAnthropic(base_url=it.url, api_key="none", max_retries=0) as client:
         ask = [{"role": "user", "content": "hi"}]

@@ -4,9 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import anthropic
-import openai
-
 from heliosd.core.names import ModelRef
 from heliosd.core.units import MiB
 from heliosd.errors import SourceFailed
@@ -30,6 +27,8 @@ def events(text: str) -> list[tuple[str, Any]]:
 
 
 async def test_the_openai_client_lists_models(it: World) -> None:
+    import openai
+
     async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none") as client:
         listed = [model async for model in client.models.list()]
         one = await client.models.retrieve("org/other")
@@ -44,6 +43,8 @@ async def test_the_openai_client_lists_models(it: World) -> None:
 
 
 async def test_the_anthropic_client_lists_models(it: World) -> None:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=it.url, api_key="none") as client:
         listed = [model async for model in client.models.list()]
         one = await client.models.retrieve("tiny")
@@ -200,6 +201,9 @@ async def test_a_wish_that_cannot_be_is_refused_at_once(it: World) -> None:
 
 
 async def test_an_adapter_is_listed_with_its_base(it: World) -> None:
+    import anthropic
+    import openai
+
     it.store.held.append(stored("org/poet", "poet", adapter=Adapter(ModelRef("tiny"), 8)))
     async with openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key="none") as client:
         listed = {model.id: model.model_dump() async for model in client.models.list()}

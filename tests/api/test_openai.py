@@ -4,10 +4,9 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import aiohttp
-import anthropic
-import openai
 import pytest
 
 from heliosd.core.lifecycle import State
@@ -16,10 +15,15 @@ from heliosd.engines.engine import Reply, Request
 from heliosd.errors import CannotFit, EngineFailed, Unavailable
 from tests.api.world import MemoryEngine, World, chunk, say_hello
 
+if TYPE_CHECKING:
+    import openai
+
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def client_of(it: World, key: str = "none") -> openai.AsyncOpenAI:
+def client_of(it: World, key: str = "none") -> "openai.AsyncOpenAI":
+    import openai
+
     return openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key=key, max_retries=0)
 
 
@@ -179,6 +183,8 @@ async def test_refusals_keep_status_cause_and_retry_after(it: World) -> None:
 
 
 async def test_the_openai_client_understands_the_errors(it: World) -> None:
+    import openai
+
     async with client_of(it) as client:
         with pytest.raises(openai.NotFoundError) as caught:
             await client.chat.completions.create(**CHAT | {"model": "nobody"})  # type: ignore[call-overload]
@@ -187,6 +193,8 @@ async def test_the_openai_client_understands_the_errors(it: World) -> None:
 
 
 async def test_the_anthropic_client_understands_the_errors(it: World) -> None:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=it.url, api_key="none", max_retries=0) as client:
         with pytest.raises(anthropic.NotFoundError) as caught:
             await client.messages.create(model="nobody", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
@@ -263,6 +271,8 @@ async def test_an_engine_that_dies_before_a_word_is_a_502(it: World) -> None:
 
 
 async def test_an_engine_that_dies_in_mid_stream_is_an_event(it: World) -> None:
+    import openai
+
     async def answer(request: Request, reply: Reply) -> None:
         await reply.start(200, [("content-type", "text/event-stream")])
         await reply.write(chunk("tiny", "hel"))

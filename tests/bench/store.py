@@ -10,10 +10,9 @@ import argparse
 import asyncio
 import json
 import os
-import struct
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -23,23 +22,22 @@ from heliosd.engines.loader_measure import STILL_THERE, direct, forget, mapped, 
 from heliosd.engines.surroundings import installed
 from heliosd.engines.tensor_files import open_tensor_file
 from heliosd.engines.tensor_files_mapped import MappedFile
-from heliosd.state.database import Database
-from heliosd.store.store import Store
-from heliosd.store.stored import Addition
 from tests.bench.report import write_json
+from tests.bench.store_dedup import FAMILY, ONE_BYTES, PAIR, PAIR_APART, taken
 from tests.bench.store_ingest import ingest_vs_limit
 from tests.bench.table import print_table, span
+from tests.bench.tensors import write_tensors
 
 TENSOR_BYTES = 16 * MiB
 MAPPED_BYTES = 3 * GiB
 SMALL_BYTES = 256 * MiB
 MAPPED_TENSORS = 256
 """In each file that is mapped, whatever its size."""
-LAYERS = 30
-CHANGED_LAYERS = 2
-LAYER_BYTES = 27 * MiB // 4
-EMBEDDING_BYTES = 54 * MiB
-"""As in SmolLM2-135M. Without any loss on the way, two fine-tunes take 1 + 2 · 2 · 6.75 / 256.5 = 1.105."""
+DEDUP = {
+    "two fine-tunes of one base": PAIR,
+    "two fine-tunes, each of other layers": PAIR_APART,
+    "the base and two fine-tunes": FAMILY,
+}
 
 
 @dataclass(slots=True)
@@ -47,24 +45,6 @@ class Loads:
     size_bytes: int
     cold_s: dict[str, list[float]] = field(default_factory=dict)
     warm_s: dict[str, list[float]] = field(default_factory=dict)
-
-
-def write_tensors(path: Path, tensors: Iterable[tuple[str, int, bytes]]) -> None:
-    """A safetensors file of tensors, each so many bytes, made of a block repeated: real blocks, no holes."""
-    listed = list(tensors)
-    entries, position = {}, 0
-    for name, size_bytes, _ in listed:
-        entries[name] = {"dtype": "U8", "shape": [size_bytes], "data_offsets": [position, position + size_bytes]}
-        position += size_bytes
-    header = json.dumps(entries).encode()
-    header += b" " * (-(len(header) + 8) % 64)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        for _, size_bytes, block in listed:
-            for offset in range(0, size_bytes, len(block)):
-                file.write(block[: size_bytes - offset])
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def random_tensors(size_bytes: int) -> Iterator[tuple[str, int, bytes]]:
@@ -121,44 +101,6 @@ def measure_maps(folder: Path, rounds: int) -> dict[int, tuple[float, float]]:
     return found
 
 
-async def dedup_ratio(folder: Path) -> float:
-    """A base and two fine-tunes, each with 2 of its 30 layers changed: what all take on the disk, in sizes of one."""
-    base = [(f"layer{number}", LAYER_BYTES, os.urandom(LAYER_BYTES)) for number in range(LAYERS)]
-    base.append(("embedding", EMBEDDING_BYTES, os.urandom(EMBEDDING_BYTES)))
-    database = Database(folder / "state.db")
-    await database.open()
-    store = Store(folder / "store", database)
-    await store.open()
-    try:
-        one_bytes = 0
-        for number in range(3):
-            tensors = list(base)
-            for layer in range(CHANGED_LAYERS if number else 0):
-                at = 5 * number + layer
-                tensors[at] = tensors[at][0], LAYER_BYTES, os.urandom(LAYER_BYTES)
-            source = folder / f"model{number}"
-            source.mkdir()
-            write_tensors(source / "model.safetensors", tensors)
-            (source / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
-            await store.add(Addition("directory", str(source)), lambda progress: None)
-            one_bytes = sum(path.stat().st_size for path in source.iterdir())
-        await store.share()
-        return await asyncio.to_thread(physical_bytes, folder / "store") / one_bytes
-    finally:
-        await store.close()
-        await database.close()
-
-
-def physical_bytes(root: Path) -> int:
-    """Of the blocks that the files under `root` have, each file once however many names it has."""
-    seen = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            status = Path(folder, name).lstat()
-            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(seen.values())
-
-
 def limit_s(loads: Loads) -> float:
     """The faster of the two ways to read and do nothing else."""
     return min(median(loads.cold_s["read"]), median(loads.cold_s["direct"]))
@@ -209,13 +151,21 @@ def main() -> None:
         show(loads, maps)
         (folder / "ingest").mkdir()
         ingest = ingest_vs_limit(folder / "ingest")
-        (folder / "dedup").mkdir()
-        ratio = asyncio.run(dedup_ratio(folder / "dedup"))
+        shared = {
+            name: asyncio.run(taken(folder / f"dedup{number}", models))
+            for number, (name, models) in enumerate(DEDUP.items())
+        }
+    print_table(
+        f"models of {format_bytes(ONE_BYTES)} that share tensors, 2 of 30 layers changed, on the disk in sizes of one",
+        ("", "taken", "every distinct tensor once"),
+        [(name, f"{each.ratio:.3f}", f"{each.bound:.3f}") for name, each in shared.items()],
+    )
     found = {
         "ingest_vs_limit": round(ingest, 3),
         "cold_load_vs_limit": round(limit_s(loads) / median(loads.cold_s["helios"]), 3),
         "warm_map_ms": round(maps[MAPPED_BYTES][0] * 1000, 2),
-        "dedup_ratio": round(ratio, 3),
+        "dedup_ratio": round(shared["the base and two fine-tunes"].ratio, 3),
+        "dedup_pair_ratio": round(shared["two fine-tunes of one base"].ratio, 3),
     }
     print(json.dumps(found))
     write_json(found, given.json)

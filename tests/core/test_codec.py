@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from heliosd.core.codec import Codec
 from heliosd.core.messages import Command, Demand, Event, Footprint, Limits, LimitsChanged, Tick
+from tests.effort import examples
 
 CLASSES = [(Event, each) for each in get_args(Event)] + [(Command, each) for each in get_args(Command)]
 
@@ -21,7 +22,7 @@ def through_text(union: Any, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("union", "kind"), CLASSES, ids=[kind.__name__ for _, kind in CLASSES])
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_event_and_command_comes_back(union: Any, kind: type, data: st.DataObject) -> None:
     value = data.draw(st.from_type(kind))

@@ -12,6 +12,7 @@ from heliosd.core.ledger import Ledger
 from heliosd.core.messages import Demand, Footprint
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.units import GiB
+from tests.effort import examples
 
 
 class Fleet:
@@ -127,7 +128,7 @@ def test_a_model_over_two_devices_gets_both_and_nvlink_decides_between_equal_mov
     assert "NVLink" in plan.reason
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(0, 10**9))
 def test_a_plan_can_be_carried_out_and_makes_the_room(seed: int) -> None:
     rng = random.Random(seed)

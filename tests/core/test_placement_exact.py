@@ -15,6 +15,7 @@ from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.placement import Fits, MustWait, NeverFits, place
 from heliosd.core.topology import rank
 from heliosd.core.units import GiB
+from tests.effort import examples
 
 Case = tuple[Ledger, list[Resident], Demand]
 
@@ -67,7 +68,7 @@ def least_loss(ledger: Ledger, held: list[Resident], group: tuple[DeviceId, ...]
     return min(losses, default=None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(0, 10**9))
 def test_the_verdict_and_what_is_free_are_those_of_an_exhaustive_search(seed: int) -> None:
     ledger, held, demand = random_case(seed)

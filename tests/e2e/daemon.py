@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import psutil
-from anthropic import Anthropic
-from openai import AsyncOpenAI, OpenAI
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
+    from openai import AsyncOpenAI, OpenAI
 
 T = TypeVar("T")
 
@@ -223,13 +225,19 @@ class Daemon:
         answer = self.admin.delete(f"/helios/v1/replicas/{model}")
         assert answer.is_success, answer.text
 
-    def openai(self, key: str = "none needed", **options: Any) -> OpenAI:
+    def openai(self, key: str = "none needed", **options: Any) -> "OpenAI":
+        from openai import OpenAI
+
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120, **options)
 
-    def async_openai(self, key: str = "none needed") -> AsyncOpenAI:
+    def async_openai(self, key: str = "none needed") -> "AsyncOpenAI":
+        from openai import AsyncOpenAI
+
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120)
 
-    def anthropic(self, key: str = "none needed") -> Anthropic:
+    def anthropic(self, key: str = "none needed") -> "Anthropic":
+        from anthropic import Anthropic
+
         return Anthropic(base_url=self.url, api_key=key, max_retries=0, timeout=120)
 
 

@@ -17,6 +17,7 @@ from heliosd.engines.loader_staging import Ring, Wait  # noqa: E402
 from heliosd.engines.loader_staging_plan import ALIGNMENT_BYTES, GAP_BYTES, Piece, blocks  # noqa: E402
 from heliosd.engines.tensor_files import Part, open_tensor_file  # noqa: E402
 from heliosd.errors import CorruptData  # noqa: E402
+from tests.effort import examples  # noqa: E402
 
 BLOCK = 4 * ALIGNMENT_BYTES
 HERE = Path("file")
@@ -41,7 +42,7 @@ def test_what_nobody_wants_is_skipped_when_it_is_large() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 9000), st.integers(0, 50_000)), max_size=12))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_each_byte_is_copied_once_from_where_it_lies(steps: list[tuple[str, int, int]]) -> None:
     pieces, position = [], {"a": 0, "b": 0}
     for number, (name, gap, size_bytes) in enumerate(steps):

@@ -23,6 +23,7 @@ from heliosd.engines.tensor_files import (
 )
 from heliosd.engines.tensor_files_mapped import MappedFile
 from heliosd.errors import CorruptData
+from tests.effort import examples
 
 RNG = random.Random(7)
 TENSORS = {"a": RNG.randbytes(64), "b": RNG.randbytes(12_000), "c": b"", "d": RNG.randbytes(3)}
@@ -77,7 +78,7 @@ def test_a_whole_file_is_mapped_in_place(tmp_path: Path) -> None:
 
 
 @given(cuts=st.lists(st.integers(1, len(safetensors())), max_size=12))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_recipe_is_read_like_the_file_it_stands_for(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
 ) -> None:
@@ -178,7 +179,7 @@ def refused_or_right(path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_bytes_do_more_than_be_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(safetensors())
     for _ in range(data.draw(st.integers(0, 4))):
@@ -191,7 +192,7 @@ def test_no_bytes_do_more_than_be_refused(tmp_path_factory: pytest.TempPathFacto
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_recipe_does_more_than_be_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     path = recipe_of(folder, "m.safetensors", safetensors(), [40, 200, 5000])

@@ -13,9 +13,10 @@ from heliosd.estimation.launch import Launch
 from heliosd.estimation.model import read_model
 from heliosd.estimation.resolve import resolve
 from heliosd.estimation.weights import stages, weight_shares
+from tests.effort import examples
 from tests.estimation.logged_models import DEEPSEEK_LITE, GEMMA_27B, LLAMA_8B, MIXTRAL, QWEN_06B, QWEN_7B, Config
 
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=examples(40), deadline=None)
 ROUNDING = 0.02
 """The allocator's roundings are not monotonic: a matrix a little larger may leave no rest behind."""
 VERSIONS = st.sampled_from([(0, 9, 2), (0, 11, 0), (0, 14, 0), (0, 19, 0), (0, 25, 1), (0, 32, 0)])

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from heliosd.core.units import MiB
 from heliosd.estimation.allocator import allocated_runs, large_allocation
+from tests.effort import examples
 
 SIZES = st.lists(st.integers(1, 14 * MiB), max_size=5)
 
@@ -37,7 +38,7 @@ def test_the_best_block_is_taken() -> None:
     assert allocated([9 * MiB, 8 * MiB, 3 * MiB]) == 20 * MiB
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(SIZES, st.integers(0, 40)), max_size=3))
 def test_runs_are_their_requests_one_after_the_other(runs: list[tuple[list[int], int]]) -> None:
     plain = [size for sizes, times in runs for _ in range(times) for size in sizes]

@@ -21,6 +21,7 @@ from heliosd.estimation.sizing import (
     largest_sequences,
 )
 from heliosd.estimation.trials import Trials
+from tests.effort import examples
 from tests.estimation.planned_models import LLAMA_8B, MODELS
 
 H100_BYTES = int(79.18 * GiB)
@@ -123,7 +124,7 @@ def test_more_layers_never_take_less(one: int, other: int) -> None:
     assert fewer.tokens >= more.tokens
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(NAMES, LENGTHS, RANKS)
 def test_the_largest_number_of_sequences_fits_and_one_more_does_not(name: str, length: int, ranks: int) -> None:
     model = MODELS[name]
@@ -142,7 +143,7 @@ def test_the_largest_number_of_sequences_fits_and_one_more_does_not(name: str, l
     assert found.value == MOST_SEQUENCES or not fits(found.value + 1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(NAMES, st.sampled_from([1, 16, 200]), RANKS)
 def test_the_longest_model_fits_and_a_block_more_does_not(name: str, count: int, ranks: int) -> None:
     model = MODELS[name]

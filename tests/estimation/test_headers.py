@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from heliosd.errors import CorruptData
 from heliosd.estimation.headers import BITS, MAX_HEADER_BYTES, MAX_TENSORS, header_length, parse_header
+from tests.effort import examples
 
 
 def file_of(header: Any, data_bytes: int = 0) -> bytes:
@@ -127,7 +128,7 @@ TENSOR = st.fixed_dictionaries(
 HEADER = st.dictionaries(st.text(max_size=4) | st.just("__metadata__"), TENSOR | JSON, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.binary(max_size=200)
     | st.tuples(HEADER, st.integers(0, 40)).map(lambda made: file_of(made[0], made[1]))
@@ -153,7 +154,7 @@ def test_nothing_but_corrupt_data_is_raised(content: bytes, lie: int) -> None:
         st.tuples(st.sampled_from(["BF16", "F8_E4M3", "I64"]), st.lists(st.integers(0, 4), max_size=3)), max_size=5
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_what_a_correct_writer_writes_is_accepted(tensors: list[tuple[str, list[int]]]) -> None:
     header, position = {}, 0
     for number, (dtype, shape) in enumerate(tensors):

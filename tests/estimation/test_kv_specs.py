@@ -9,6 +9,7 @@ from heliosd.estimation.fields import Fields
 from heliosd.estimation.kv_kinds import Keeps
 from heliosd.estimation.kv_pages import kv_pages
 from heliosd.estimation.kv_specs import CacheLaunch, LayerSpec, kv_specs
+from tests.effort import examples
 
 LLAMA = {
     "model_type": "llama",
@@ -251,7 +252,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(junk=st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=6), model_type=st.sampled_from(TYPES))
 def test_mangled_configurations_are_answered_or_refused(junk: dict[str, Any], model_type: str) -> None:
     launch = CacheLaunch(max_model_len=4096, tensor_parallel=2)

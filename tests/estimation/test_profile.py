@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from heliosd.estimation.headers import Header, Tensor
 from heliosd.estimation.profile import read_profile
+from tests.effort import examples
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -72,7 +73,7 @@ ODD = st.recursive(
 NAMES = [*LLAMA, "torch_dtype", "text_config", "llm_config", "multi_query", "auto_map", "n_embd", "layer_types"]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), ODD, max_size=8))
 def test_no_configuration_makes_it_raise(config: dict[str, Any]) -> None:
     profile = read_profile(config, [HEADER])

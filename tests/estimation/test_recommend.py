@@ -19,6 +19,7 @@ from heliosd.estimation.offers import Impossible, Offer, Offers, Wish
 from heliosd.estimation.precision import Precision, at_precision, possible
 from heliosd.estimation.recommend import recommend
 from heliosd.estimation.resolve import resolve
+from tests.effort import examples
 from tests.estimation.planned_models import MODELS
 
 FEW = tuple(gpu(name) for name in ("4090", "l4", "t4", "a100 40gb", "h100", "h100 nvl", "h200", "b200", "mi300x"))
@@ -33,7 +34,7 @@ def needs(model: Model, launch: Launch, context: int, concurrency: int) -> int:
     return fixed + cache_of(model, served, resolve(model, served)).bytes_for_requests(concurrency, context)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(NAMES, WISHES)
 def test_an_option_fits_with_everything_it_promises(name: str, wish: tuple[int, int]) -> None:
     model, (context, concurrency) = MODELS[name], wish
@@ -48,7 +49,7 @@ def test_an_option_fits_with_everything_it_promises(name: str, wish: tuple[int, 
     assert prices == sorted(prices)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(NAMES, WISHES)
 def test_a_missed_card_has_no_option_and_no_room(name: str, wish: tuple[int, int]) -> None:
     model, (context, concurrency) = MODELS[name], wish
@@ -63,7 +64,7 @@ def test_a_missed_card_has_no_option_and_no_room(name: str, wish: tuple[int, int
         assert miss.sentence
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(NAMES, WISHES, st.sampled_from([*FEW, *SLICES]), st.sampled_from([1, 2, 4]))
 def test_a_change_fits_and_no_cheaper_kind_would_have(
     name: str, wish: tuple[int, int], card: Gpu, devices: int

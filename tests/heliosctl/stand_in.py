@@ -1,7 +1,6 @@
 """A small daemon for the clients' tests: serves wire models over a Unix socket, and does as the test tells it."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,191 +9,38 @@ from typing import Any
 
 from aiohttp import web
 
-from heliosd import __version__
-from heliosd.core.units import GiB, MiB
+from heliosd.core.units import MiB
 from heliosd.wire import (
     AccuracyView,
     CacheView,
     CheckView,
-    DeviceView,
     DifferenceView,
-    EngineKindView,
-    ErrorBody,
-    ErrorDetail,
-    EstimateView,
     EventView,
-    FileView,
-    FootprintView,
     GarbageView,
     KeyView,
     MemberView,
     ModelDetail,
-    NodeView,
     PlanView,
     ProgressView,
     QueueView,
-    ReplicaView,
     RevisionList,
     RolledBack,
     SharedView,
     Snapshot,
-    SpanView,
     SpeedView,
     StorageView,
-    TimelineView,
-    TraceSpan,
-    TraceView,
     WarmupView,
 )
-
-_RESPONSE = web.RequestKey("response", web.StreamResponse)
-PREDICTED = FootprintView(
-    weights_bytes=256 * MiB, kv_cache_bytes=1 * GiB, overhead_bytes=320 * MiB, total_bytes=1600 * MiB
-)
-MEASURED = FootprintView(
-    weights_bytes=256 * MiB, kv_cache_bytes=1 * GiB, overhead_bytes=300 * MiB, total_bytes=1580 * MiB
-)
-NODE = NodeView(
-    name="node-a",
-    version=__version__,
-    state="running",
-    started_at=1_000_000.0,
-    uptime_s=12.0,
-    pid=4711,
-    engines=[EngineKindView(kind="vllm", version="0.32.0", state="warm")],
-    config_files=[],
-    state_dir="/state",
-)
+from tests.heliosctl.samples import ESTIMATE, NODE, TIMELINE, TRACE, device, model, replica
+from tests.heliosctl.stand_in_answers import Answering
+from tests.heliosctl.stand_in_replies import RESPONSE, Refusal, sse
 
 
-def device(name: str = "gpu0", **changes: Any) -> DeviceView:
-    values: dict[str, Any] = {
-        "id": name,
-        "kind": "simulated",
-        "name": "H100 80GB",
-        "capacity_bytes": 8 * GiB,
-        "foreign_bytes": 512 * MiB,
-        "safety_bytes": 128 * MiB,
-        "promised_bytes": 1600 * MiB,
-        "measured_bytes": 1580 * MiB,
-        "free_bytes": (8 * 1024 - 512 - 128 - 1600) * MiB,
-        "weights_bytes": 256 * MiB,
-        "kv_cache_bytes": 1 * GiB,
-        "used_bytes": 2092 * MiB,
-        "utilization_ratio": 0.63,
-        "temperature_c": 54.0,
-    }
-    return DeviceView(**(values | changes))
-
-
-def replica(name: str = "r1", **changes: Any) -> ReplicaView:
-    values: dict[str, Any] = {
-        "id": name,
-        "model": "org/small",
-        "revision": "ab" * 32,
-        "state": "ready",
-        "devices": ["gpu0"],
-        "leases": 0,
-        "predicted": PREDICTED,
-        "measured": MEASURED,
-        "phases": {"fork": 0.04, "load": 1.1, "kv cache": 0.36},
-        "started_at": 1_000_000.0,
-        "idle_s": 3.0,
-        "keep_alive_s": 300.0,
-        "max_model_len": 8192,
-        "tasks": ["generate"],
-        "pids": [4712],
-    }
-    return ReplicaView(**(values | changes))
-
-
-def model(ref: str = "org/small", **changes: Any) -> ModelDetail:
-    values: dict[str, Any] = {
-        "ref": ref,
-        "revision": "ab" * 32,
-        "size_bytes": 270 * MiB,
-        "source": "gguf: /models/small.gguf",
-        "created_at": 1_000_000.0,
-        "aliases": ["small"],
-        "architecture": "LlamaForCausalLM",
-        "parameters": 134_515_008,
-        "max_model_len": 8192,
-        "files": [FileView(path="model.safetensors", digest="cd" * 32, size_bytes=269 * MiB)],
-        "dtype": "bfloat16",
-        "kv_bytes_per_token": 23_040,
-    }
-    return ModelDetail(**(values | changes))
-
-
-ESTIMATE = EstimateView(
-    model="org/small",
-    per_device=PREDICTED,
-    device_count=1,
-    max_model_len=8192,
-    kv_tokens=46_603,
-    kv_bytes_per_token=23_040,
-    verdict="fits",
-    reason="needs 1.6 GiB, 5.8 GiB free on gpu0",
-    notes=["the KV cache is what is left, up to 1 GiB"],
-)
-
-
-TRACE = TraceView(
-    trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
-    began_at=1_000_000.0,
-    total_s=4.0,
-    unexplained_s=1.0,
-    left_out=3,
-    spans=[
-        TraceSpan(id="a1", parent="ff", name="POST /v1/chat/completions", began_s=0.0, ended_s=4.0),
-        TraceSpan(
-            id="a2", parent="a1", name="wait", began_s=0.0, ended_s=2.0, attributes={"helios.reason": "r1 is busy"}
-        ),
-        TraceSpan(
-            id="a3",
-            parent="a1",
-            name="start",
-            began_s=1.0,
-            error="Traceback:\nno such kernel",
-            attributes={
-                "helios.replica": "r2",
-                "helios.predicted_bytes": MiB,
-                "helios.evicted": ["stop r1", "stop r3"],
-            },
-            links=["5bf92f3577b34da6a3ce929d0e0e4736"],
-        ),
-        TraceSpan(id="a4", parent="a3", name="fork", began_s=1.0, ended_s=1.5),
-    ],
-)
-TIMELINE = TimelineView(
-    replica="r1",
-    model="org/small",
-    state="ready",
-    began_at=1_000_000.0,
-    total_s=4.0,
-    other_s=1.0,
-    spans=[
-        SpanView(phase="fork", began_s=0.0, ended_s=0.5),
-        SpanView(phase="warm_up", began_s=1.5, ended_s=4.0),
-        SpanView(phase="capture", began_s=2.0, ended_s=3.0, within="warm_up"),
-    ],
-)
-
-
-class Refusal(Exception):
-    """Makes a route answer with an ErrorBody."""
-
-    def __init__(self, status: int, code: str, message: str, cause: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        detail = ErrorDetail(message=message, type="invalid_request_error", code=code, cause=cause)
-        self.body = ErrorBody(error=detail).model_dump_json()
-
-
-class StandIn:
+class StandIn(Answering):
     """Public fields are what it serves; change them, then call `changed()` for those who follow."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.node = NODE
         self.devices = [device()]
         self.replicas = [replica()]
@@ -235,18 +81,7 @@ class StandIn:
             equal_files=3, equal_tensors=270,
         )  # fmt: skip
         self.garbage = GarbageView(dry_run=False, goes=[], stays=[], freed_bytes=0)
-        self.words = ["The capital", " of France", " is Paris."]
-        self.comments: list[str] = []
-        self.chats = True
         self.recording = ""
-        self.start_s = 0.0
-        """How long it takes to find out that a model cannot chat."""
-        self.endless = False
-        """Give the words and then nothing more, until the client goes."""
-        self.cut = False
-        """End a stream without its last line."""
-        self.left = threading.Event()
-        """Set when a client has gone in the middle of an endless answer."""
         self.refusals: dict[str, Refusal] = {}
         """By `METHOD path`."""
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
@@ -306,8 +141,8 @@ class StandIn:
         add("POST", "/helios/v1/warmups", self._unpack)
         add("DELETE", "/helios/v1/warmups/{key}", self._give(self.warmups.pop))
         add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
-        add("POST", "/v1/chat/completions", self._chat)
-        add("POST", "/v1/completions", self._complete)
+        add("POST", "/v1/chat/completions", self.chat)
+        add("POST", "/v1/completions", self.complete)
         return app
 
     @web.middleware
@@ -332,42 +167,42 @@ class StandIn:
         return {"replicas": _dump(self.replicas), "queue": _dump(self.queue)}
 
     async def _model(self, request: web.Request) -> web.Response:
-        return web.json_response(_json(self._find(request.match_info["ref"])))
+        return web.json_response(_json(self.find(request.match_info["ref"])))
 
-    def _find(self, ref: str) -> ModelDetail:
+    def find(self, ref: str) -> ModelDetail:
         for known in self.models:
             if ref in (known.ref, *known.aliases):
                 return known
         raise Refusal(404, "model_not_found", f"cannot find the model {ref}; did you mean org/small?")
 
     async def _remove(self, request: web.Request) -> web.Response:
-        known = self._find(request.match_info["ref"])
+        known = self.find(request.match_info["ref"])
         self.models.remove(known)
         return web.json_response({"ref": known.ref, "freed_bytes": known.size_bytes})
 
     async def _alias(self, request: web.Request) -> web.Response:
-        known = self._find((await request.json())["ref"])
+        known = self.find((await request.json())["ref"])
         return web.json_response({"alias": request.match_info["alias"], "ref": known.ref})
 
     async def _no_alias(self, request: web.Request) -> web.Response:
-        known = self._find(request.match_info["alias"])
+        known = self.find(request.match_info["alias"])
         return web.json_response({"alias": request.match_info["alias"], "ref": known.ref})
 
     async def _add(self, request: web.Request) -> web.StreamResponse:
-        async with _sse(request) as send:
+        async with sse(request) as send:
             for view in self.progress:
                 await send("progress", view.model_dump_json())
             if self.add_error:
                 await send("error", self.add_error.body)
             elif not self.cut:
                 await send("done", self.models[0].model_dump_json())
-        return request[_RESPONSE]
+        return request[RESPONSE]
 
     async def _load(self, request: web.Request) -> web.StreamResponse:
         if not (await request.json()).get("stream"):
             return web.json_response(_json(self.replicas[0]))
         early = {"state": "starting", "spans": self.timeline.spans[:1], "expected": {"fork": 0.4}, "left_s": 3.0}
-        async with _sse(request) as send:
+        async with sse(request) as send:
             if self.early:
                 await send("timeline", self.timeline.model_copy(update=early).model_dump_json())
             await send("timeline", self.timeline.model_dump_json())
@@ -375,7 +210,7 @@ class StandIn:
                 await send("error", self.add_error.body)
             elif not self.cut:
                 await send("done", self.replicas[0].model_dump_json())
-        return request[_RESPONSE]
+        return request[RESPONSE]
 
     async def _pack(self, request: web.Request) -> web.Response:
         return web.Response(body=self.packed, content_type="application/x-tar")
@@ -385,12 +220,12 @@ class StandIn:
         return web.json_response(_json(self.warmups[0]))
 
     async def _compare(self, request: web.Request) -> web.StreamResponse:
-        async with _sse(request) as send:
+        async with sse(request) as send:
             for view in self.progress:
                 await send("progress", view.model_dump_json())
             if not self.cut:
                 await send("done", self.difference.model_dump_json())
-        return request[_RESPONSE]
+        return request[RESPONSE]
 
     async def _recording(self, request: web.Request) -> web.Response:
         return web.Response(text=self.recording, content_type="application/x-ndjson")
@@ -414,7 +249,7 @@ class StandIn:
         queue: asyncio.Queue[EventView | None] = asyncio.Queue()
         self._followers.add(queue)
         try:
-            async with _sse(request) as send:
+            async with sse(request) as send:
                 if snapshots := request.query.get("snapshots") == "1":
                     await send("snapshot", self.snapshot().model_dump_json())
                 for event in past:
@@ -457,48 +292,6 @@ class StandIn:
         if self.keys.pop(request.match_info["name"], None) is None:
             raise Refusal(404, "not_found", "cannot find that key")
         return web.json_response({})
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        self._find((await request.json())["model"])
-        if not self.chats:
-            await asyncio.sleep(self.start_s)
-            raise Refusal(400, "bad_request", "As of v4.44 you must provide a chat template", "ValueError")
-        return await self._stream(request, lambda word: {"delta": {"content": word}})
-
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        return await self._stream(request, lambda word: {"text": word})
-
-    async def _stream(self, request: web.Request, choice: Callable[[str], dict[str, Any]]) -> web.StreamResponse:
-        async with _sse(request) as send:
-            for comment in self.comments:
-                await request[_RESPONSE].write(f": {comment}\n\n".encode())
-            for word in self.words:
-                await send(None, json.dumps({"choices": [choice(word)]}))
-            if self.endless:
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    self.left.set()
-            if self.cut:
-                return request[_RESPONSE]
-            await send(None, json.dumps({"choices": [choice("") | {"finish_reason": "stop"}]}))
-            await send(None, json.dumps({"choices": [], "usage": {"completion_tokens": 7}}))
-            await send(None, "[DONE]")
-        return request[_RESPONSE]
-
-
-@asynccontextmanager
-async def _sse(request: web.Request) -> AsyncIterator[Callable[..., Any]]:
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "x-request-id": "t-1"})
-    request[_RESPONSE] = response
-    await response.prepare(request)
-
-    async def send(kind: str | None, data: str, number: str | None = None) -> None:
-        lines = [f"id: {number}"] if number else []
-        lines += [f"event: {kind}"] if kind else []
-        await response.write("\n".join([*lines, f"data: {data}", "", ""]).encode())
-
-    yield send
 
 
 def _json(body: Any) -> Any:

@@ -4,7 +4,7 @@ import json
 
 from heliosd.core.units import GiB, MiB
 from heliosd.wire import CachedModel, CacheView, SharedView
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in_replies import Refusal
 
 VIEW = CacheView(
     models=[

@@ -11,7 +11,8 @@ from aiohttp import web
 from heliosctl.client import Client, failure_from
 from heliosctl.exits import Exit, Failure
 from heliosctl.place import TcpPlace, UnixPlace, find_place, usual_sockets
-from tests.heliosctl.stand_in import Refusal, StandIn, serving_from_a_thread
+from tests.heliosctl.stand_in import StandIn, serving_from_a_thread
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from heliosd.wire import (
     TermView,
 )
 from tests.heliosctl.conftest import Ended
-from tests.heliosctl.stand_in import ESTIMATE, Refusal, StandIn
+from tests.heliosctl.samples import ESTIMATE
+from tests.heliosctl.stand_in import StandIn
+from tests.heliosctl.stand_in_replies import Refusal
 
 Ctl = Callable[..., Ended]
 

@@ -15,7 +15,7 @@ from heliosd.wire import (
     StepView,
     WorthView,
 )
-from tests.heliosctl.stand_in import ESTIMATE, MEASURED, PREDICTED, replica
+from tests.heliosctl.samples import ESTIMATE, MEASURED, PREDICTED, replica
 
 START = StartView(replica="r1", reason="start org/small on gpu0: needs 1.6 GiB, 5.8 GiB free on gpu0",
                   devices=["gpu0"], began_at=1e6, took_s=4.0, phases={"fork": 0.04, "load": 3.9})  # fmt: skip

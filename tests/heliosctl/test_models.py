@@ -6,7 +6,8 @@ import yaml
 
 from heliosd.core.units import MiB
 from heliosd.wire import ProgressView
-from tests.heliosctl.stand_in import Refusal, model
+from tests.heliosctl.samples import model
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 def test_ls_shows_a_table(daemon, ctl):

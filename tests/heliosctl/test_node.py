@@ -4,7 +4,8 @@ import threading
 from heliosctl.__main__ import main
 from heliosd import __version__
 from heliosd.wire import CheckView
-from tests.heliosctl.stand_in import NODE, StandIn, device, serving_from_a_thread
+from tests.heliosctl.samples import NODE, device
+from tests.heliosctl.stand_in import StandIn, serving_from_a_thread
 
 
 def test_gpus_show_the_ledgers_columns(daemon, ctl):

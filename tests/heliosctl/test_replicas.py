@@ -3,7 +3,7 @@ import json
 import pytest
 
 from heliosd.wire import QueueView
-from tests.heliosctl.stand_in import replica
+from tests.heliosctl.samples import replica
 
 
 def test_ps_shows_replicas_and_who_waits(daemon, ctl):

@@ -13,7 +13,8 @@ from heliosctl.answer import Listener, Wishes, ask
 from heliosctl.client import Client
 from heliosctl.place import UnixPlace
 from heliosctl.repl import Repl
-from tests.heliosctl.stand_in import Refusal, replica
+from tests.heliosctl.samples import replica
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 def test_the_answer_is_data_and_the_figures_are_talk(daemon, ctl):

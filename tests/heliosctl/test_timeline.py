@@ -2,7 +2,7 @@
 
 import json
 
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 def test_timeline_draws_where_each_phase_was_and_what_is_missing(daemon, ctl):

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 def test_a_trace_is_a_tree_with_reasons_errors_and_what_is_missing(daemon, ctl):

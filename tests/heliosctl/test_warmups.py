@@ -1,6 +1,6 @@
 """How the command line lists and passes on what engines compiled."""
 
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in_replies import Refusal
 
 
 def test_ls_tells_what_it_is_for(daemon, ctl):

@@ -161,7 +161,7 @@ async def test_load_judge_and_stop(tmp_path: Path) -> None:
 
 
 async def test_what_was_measured_is_the_next_estimate(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+    async with world(tmp_path, settings={"devices.read_interval_s": "0.05"}) as here:
         ref = await here.add("org/one")
         before = await here.node.judge(ref)
         await here.node.load(ref)

@@ -11,6 +11,8 @@ from heliosd.state.usage import UsageTable
 from tests.node.world import World, world
 
 SWITCHED_OFF = {"prefetch.enabled": "false"}
+OFTEN = {"devices.read_interval_s": "0.05"}
+"""Each reading is a moment at which what is due may start."""
 
 
 async def ask(here: World, ref: ModelRef) -> None:
@@ -50,7 +52,7 @@ async def test_a_model_that_is_about_to_be_asked_for_is_started_before(tmp_path:
         ref = await here.add("org/clock")
         await here.add("org/other")
         await UsageTable(here.database).keep([due("org/clock", period_s=600.0, in_s=10.0)])
-    async with world(tmp_path) as here:
+    async with world(tmp_path, settings=OFTEN) as here:
         assert await started_ahead(here) == "org/clock"
         await ask(here, ref)
         assert here.node.snapshot().preloads.hits == 1
@@ -64,7 +66,7 @@ async def test_a_model_that_is_gone_from_the_store_is_not(tmp_path: Path) -> Non
         await here.add("org/here")
         gone, stays = due("org/gone", period_s=600.0, in_s=10.0), due("org/here", period_s=600.0, in_s=10.0)
         await UsageTable(here.database).keep([gone, stays])
-    async with world(tmp_path) as here:
+    async with world(tmp_path, settings=OFTEN) as here:
         assert await started_ahead(here) == "org/here"
 
 

@@ -41,6 +41,7 @@ from heliosd.core.messages import (
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import GiB
+from tests.effort import examples
 
 PATIENCE_S, LEASE_S, START_S, STOP_S = 5.0, 7.0, 3.0, 1.0
 TURN_S = PATIENCE_S + LEASE_S + STOP_S + START_S
@@ -203,20 +204,20 @@ class World:
         assert self.asked_at.keys() <= self.answered.keys() | self.gone
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9), devices=st.integers(1, 3))
 def test_everyone_is_answered_once_and_within_the_bound(seed: int, devices: int) -> None:
     World(seed, devices).live(120)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9), devices=st.integers(1, 3))
 def test_engines_that_fail_take_nobody_with_them(seed: int, devices: int) -> None:
     world = World(seed, devices, failures=True)
     world.live(120)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_draining_answers_everybody_and_leaves_nothing(seed: int) -> None:
     world = World(seed)
@@ -230,7 +231,7 @@ def test_draining_answers_everybody_and_leaves_nothing(seed: int) -> None:
     assert world.scheduler.ledger.promised_bytes(DeviceId("g0")) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_the_same_events_give_the_same_commands(seed: int) -> None:
     world = World(seed)

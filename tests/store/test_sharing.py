@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,11 @@ async def test_what_is_in_use_is_left_alone_until_it_is_not(store: Store, tmp_pa
     assert (await store.share()).files == 1
 
 
-async def test_who_comes_to_use_it_while_it_is_compared_keeps_the_whole_file(store: Store, tmp_path: Path) -> None:
+@asynccontextmanager
+async def comparing(
+    store: Store, tmp_path: Path
+) -> AsyncIterator[tuple[StoredModel, asyncio.Task[Shared], asyncio.Event]]:
+    """A fine-tune of `base`, and the task that compares it, held in the midst of that until the event is set."""
     await add(store, folder(tmp_path / "base", tuned()))
     model = await add(store, folder(tmp_path / "a", tuned({3: 1})))
     at_work, go_on = asyncio.Event(), asyncio.Event()
@@ -168,31 +173,44 @@ async def test_who_comes_to_use_it_while_it_is_compared_keeps_the_whole_file(sto
     async with asyncio.TaskGroup() as group:
         sharing = group.create_task(store.share(calm=calm))
         await at_work.wait()
-        async with store.hold(model.revision) as directory:
-            go_on.set()
-            assert await sharing == Shared(in_use=1)
-            assert (directory / "model-0.safetensors").read_bytes() == tuned({3: 1})
+        yield model, sharing, go_on
+
+
+async def test_who_comes_to_use_it_while_it_is_compared_keeps_the_whole_file(store: Store, tmp_path: Path) -> None:
+    async with comparing(store, tmp_path) as (model, sharing, go_on), store.hold(model.revision) as directory:
+        go_on.set()
+        assert await sharing == Shared(in_use=1)
+        assert (directory / "model-0.safetensors").read_bytes() == tuned({3: 1})
     assert len(blobs_in(tmp_path)) == 4
 
 
 async def test_what_is_removed_while_it_is_compared_is_gone_after(store: Store, tmp_path: Path) -> None:
-    await add(store, folder(tmp_path / "base", tuned()))
-    model = await add(store, folder(tmp_path / "a", tuned({3: 1})))
-    at_work, go_on = asyncio.Event(), asyncio.Event()
-
-    async def calm() -> None:
-        at_work.set()
-        await go_on.wait()
-
-    async with asyncio.TaskGroup() as group:
-        sharing = group.create_task(store.share(calm=calm))
-        await at_work.wait()
+    async with comparing(store, tmp_path) as (model, sharing, go_on):
         await store.remove(model.ref)
         await store.remove(ModelRef("base"))
         go_on.set()
         assert (await sharing).files == 0
     assert blobs_in(tmp_path) == {}
     assert list((tmp_path / "store/revisions").iterdir()) == []
+
+
+async def test_what_is_removed_before_it_is_compared_is_passed_over(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list of files was read before; nothing is wrong with one that is gone since."""
+    async with comparing(store, tmp_path) as (_, sharing, go_on):
+        later = await add(store, folder(tmp_path / "b", tuned({9: 1})))
+        go_on.set()
+        await sharing
+    gone = asyncio.Event()
+
+    async def calm() -> None:
+        if not gone.is_set():
+            gone.set()
+            await store.remove(later.ref)
+
+    assert (await store.share(calm=calm)).files == 0
+    assert caplog.records == []
 
 
 async def test_cancelled_it_leaves_everything_as_it_was(store: Store, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from heliosd.core.names import ModelRef
 from heliosd.state.database import Database
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition, StoredModel
+from tests.effort import examples
 from tests.store.presented import read
 from tests.store.related import KiB, folder, weights
 from tests.store.test_sharing import blobs_in
@@ -43,7 +44,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_any_history(steps: list[tuple]) -> None:  # type: ignore[type-arg]
     with tempfile.TemporaryDirectory() as path:

@@ -5,7 +5,9 @@ from textual.widgets import Static
 
 from heliosctl.exits import Exit
 from heliosd.wire import QueueView
-from tests.heliosctl.stand_in import Refusal, StandIn, device, replica, serving
+from tests.heliosctl.samples import device, replica
+from tests.heliosctl.stand_in import StandIn, serving
+from tests.heliosctl.stand_in_replies import Refusal
 from tui.app import HeliosTop
 from tui.events import EventLog
 from tui.replicas import QueueTable, ReplicaTable

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliosd.core.units import GiB, MiB
-from tests.heliosctl.stand_in import device
+from tests.heliosctl.samples import device
 from tui.bars import KINDS, apportion, bar, device_lines, devices_text, parts
 
 amounts = st.lists(st.integers(0, 80 * GiB), min_size=1, max_size=6)

@@ -1,4 +1,4 @@
-from tests.heliosctl.stand_in import replica
+from tests.heliosctl.samples import replica
 from tui.details import details
 
 

@@ -1,5 +1,5 @@
 from heliosd.wire import QueueView
-from tests.heliosctl.stand_in import NODE, replica
+from tests.heliosctl.samples import NODE, replica
 from tui.rows import lost_line, node_line, queue_row, replica_row
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from heliosd.estimation.families.registry import layout_of
 from heliosd.estimation.layout import Layout, Split, Tensor
+from tests.estimation.kv_truth import a_pretended_group
 from tests.estimation.offline import no_hub
-from tests.estimation.test_kv_against_vllm import a_pretended_group
 
 pytestmark = pytest.mark.slow
 
