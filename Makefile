@@ -25,6 +25,8 @@ format: setup ## what `check` would complain about and a tool can mend
 	$(PY) -m ruff check --fix --quiet .
 	$(PY) -m ruff format .
 
+# Rewritten assertions are kept from one run to the next: to make them takes longer than a third of the tests.
+unit: export PYTHONDONTWRITEBYTECODE :=
 unit: setup
 	$(PY) -m pytest -q -n auto -m "not slow and not gpu"
 
