@@ -25,7 +25,7 @@ format: setup ## what `check` would complain about and a tool can mend
 	$(PY) -m ruff check --fix --quiet .
 	$(PY) -m ruff format .
 
-# Rewritten assertions are kept from one run to the next: to make them takes longer than a third of the tests.
+# Bytecode, that of rewritten assertions too, is kept from one run to the next: to make it is an eighth of the work.
 unit: export PYTHONDONTWRITEBYTECODE :=
 unit: setup
 	$(PY) -m pytest -q -n auto -m "not slow and not gpu"
