@@ -153,6 +153,9 @@ class StoreSection(Section):
     )
     offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
     share: bool = Field(True, description="Keep what new models have in common with older ones on the disk only once.")
+    share_with_peers: bool = _reloadable(
+        True, "Whether other nodes of the cluster may fetch models from here; not those that the hub restricts."
+    )
     nvme_budget: BytesOrAuto = Field(
         None, description='Bytes that the store may hold at path. "auto": what the file system has.'
     )
@@ -356,6 +359,10 @@ class ModelSection(Section):
     allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
     keep_revisions: CountOrAuto = _reloadable(
         None, 'So many revisions of it stay when `gc` tidies up. "auto": store.keep_revisions.'
+    )
+    share_with_peers: bool | None = _reloadable(
+        None,
+        "Whether other nodes may fetch it from here. Default: store.share_with_peers, unless the hub restricts it.",
     )
     priority: Annotated[Literal["low", "normal", "high"], LowerCase] = Field(
         "normal", description="Class of its requests where the API key has none of its own: low, normal or high."

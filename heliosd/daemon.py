@@ -58,6 +58,7 @@ from heliosd.engines.vllm import VllmKind
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
+from heliosd.nearby_files import NearbyFiles
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
 from heliosd.sharing import BackgroundSharing
@@ -131,6 +132,7 @@ class Daemon:
                 keep=lambda ref: self._settings.for_model(str(ref)).keep_revisions,
                 changed=self._note_models,
                 tiers=_tier_limits(settings),
+                may_give=self._may_give,
             )
             await store.open()
             ending.push_async_callback(store.close)
@@ -177,6 +179,7 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
+        store.ask_nearby(NearbyFiles(peers, journal, metrics, now))
         loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
@@ -381,6 +384,13 @@ class Daemon:
         own = self._settings.models.get(str(ref)) or self._settings.models.get(ref.name)
         return own.model_dump(mode="json", exclude_unset=True) if own else {}
 
+    def _may_give(self, ref: ModelRef, origin: Mapping[str, Any]) -> bool:
+        """Whether peers may fetch a model from here."""
+        own = self._settings.models.get(str(ref)) or self._settings.models.get(ref.name)
+        if own is not None and own.share_with_peers is not None:
+            return own.share_with_peers
+        return self._settings.store.share_with_peers and not origin.get("restricted")
+
     def _warn(self, text: str) -> None:
         log.warning(text)
         self._warnings.append(text)
@@ -453,6 +463,7 @@ class Daemon:
         node.reconfigure(self._settings)
         if self._store is not None:
             self._store.limit_downloads(self._settings.store.max_download_rate)
+            self._store.serving.changed()
         log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
 
     # ---- ending ----------------------------------------------------------------

@@ -3,7 +3,8 @@
 from heliosd.api.parts import Parts
 from heliosd.core.manifest import manifest_of
 from heliosd.core.names import Digest, ModelRef
-from heliosd.errors import BadRequest, CannotFit
+from heliosd.errors import BadRequest, CannotFit, NotFound, SourceFailed
+from heliosd.store.sources.peers import ASK_PEERS
 from heliosd.store.stored import Addition, StoredModel
 
 
@@ -23,6 +24,10 @@ async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: b
         judged = await parts.node.judge_unstored(prospect, seen.known)
     except BadRequest:
         return
+    except (SourceFailed, NotFound) as error:
+        if error.code in ASK_PEERS:  # another node may have it; else fetching says the same
+            return
+        raise
     if judged.verdict != "never_fits":
         return
     if anyway:

@@ -38,12 +38,15 @@ from heliosd.store.joined import Additions
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
+from heliosd.store.serving import MayGive, Serving
 from heliosd.store.sharing import Calm, Shared, Sharing, at_once
 from heliosd.store.sources.bandwidth import Bandwidth
 from heliosd.store.sources.directory import DirectorySource
-from heliosd.store.sources.fetch import CONNECTIONS, Fetcher
+from heliosd.store.sources.fetch import CONNECTIONS, WITH_PEERS, Fetcher
 from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
+from heliosd.store.sources.nearby import Nearby
+from heliosd.store.sources.peers import HubOrPeers, PeerSource
 from heliosd.store.sources.source import Progress, Source, Tell
 from heliosd.store.sources.transfer import CHUNK_BYTES
 from heliosd.store.sources.wanted import Patience
@@ -123,12 +126,15 @@ class Store:
         shared_file_bytes: int = SHARED_FILE_BYTES,
         shared_run_bytes: int = SHARED_RUN_BYTES,
         tiers: TierLimits | None = None,
+        may_give: MayGive = lambda ref, origin: True,
+        with_peers: Patience = WITH_PEERS,
     ) -> None:
         """`keep`: how many revisions of a ref stay when garbage is collected. `changed` is called on the event loop
         right after each commit that changes what `models` tells.
 
         Fetches with so many `connections` at once, together at most so many bytes a second; 0: without a limit.
         `share` leaves alone smaller files than `shared_file_bytes`, and shorter runs than `shared_run_bytes`.
+        `may_give`: which models other nodes may fetch from here.
         """
         self._layout = Layout(root)
         self._hub = hub or HubAccess()
@@ -151,7 +157,10 @@ class Store:
             connections=connections,
             bandwidth=self._bandwidth,
             chunk_bytes=chunk_bytes,
+            with_peers=with_peers,
         )
+        self.serving = Serving(self._catalog, self._blobs, may_give)
+        """Gives files to other nodes."""
         self._adding = Adding(
             layout=self._layout,
             blobs=self._blobs,
@@ -221,6 +230,7 @@ class Store:
         """Close connections, end the threads, let go of the root."""
         await self._fetcher.close()
         self._sharing.close()
+        self.serving.close()
         await self.tiers.close()
         self._threads.close()
         if self._lock is not None:
@@ -228,9 +238,13 @@ class Store:
             self._lock = None
 
     @property
-    def fetched_bytes(self) -> int:
-        """What came from the hub since the store was made."""
-        return self._bandwidth.taken_bytes
+    def fetched(self) -> Mapping[str, int]:
+        """Bytes that came since the store was made, from the `hub` and from a `peer`."""
+        return {source: self._bandwidth.taken[source] for source in ("hub", "peer")}
+
+    def ask_nearby(self, nearby: Nearby) -> None:
+        """Fetch from these nodes, too, from now on."""
+        self._fetcher.nearby = nearby
 
     def limit_downloads(self, bytes_per_s: int) -> None:
         """How fast all downloads together may be from now on; 0: without a limit."""
@@ -239,6 +253,7 @@ class Store:
     def _committed(self) -> None:
         self._commits += 1
         self._listing = None
+        self.serving.changed()
         self._inspections.mended()  # whoever adds a damaged model again makes it whole
         self._changed()
 
@@ -428,7 +443,8 @@ class Store:
     def _source(self, wanted: Addition) -> Source:
         match wanted.source:
             case "hub":
-                return HubSource(wanted.location, wanted.revision, self._hub, self._fetcher)
+                hub = HubSource(wanted.location, wanted.revision, self._hub, self._fetcher)
+                return HubOrPeers(hub, PeerSource(default_ref(wanted), self._fetcher))
             case "directory":
                 return DirectorySource(Path(wanted.location), self._blobs, self._threads)
             case "gguf":

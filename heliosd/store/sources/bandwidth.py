@@ -1,6 +1,7 @@
 """How fast everything together may be fetched."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 BURST_S = 0.1
@@ -22,12 +23,17 @@ class Bandwidth:
         self._now = now
         self._sleep = sleep
         self._paid_until = 0.0
-        self.taken_bytes = 0
-        """By all connections so far."""
+        self.taken: Counter[str] = Counter()
+        """Bytes so far, by what kind of source they came from."""
 
-    async def take(self, n_bytes: int) -> None:
+    @property
+    def taken_bytes(self) -> int:
+        """By all connections so far."""
+        return self.taken.total()
+
+    async def take(self, n_bytes: int, source: str = "hub") -> None:
         """Return when so many bytes more may have come. A connection that is not read meanwhile slows its sender."""
-        self.taken_bytes += n_bytes
+        self.taken[source] += n_bytes
         if not self.bytes_per_s:
             return
         now = self._now() if self._now else asyncio.get_running_loop().time()

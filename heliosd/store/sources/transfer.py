@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import pairwise
+from typing import Literal
 
 import aiohttp
 
@@ -44,7 +45,15 @@ class Transfer:
     """Fills one part."""
 
     def __init__(
-        self, asking: Asking, part: RangedPart, *, lines: Lines, threads: Threads, patience: Patience, report: Told
+        self,
+        asking: Asking,
+        part: RangedPart,
+        *,
+        lines: Lines,
+        threads: Threads,
+        patience: Patience,
+        report: Told,
+        source: Literal["hub", "peer"] = "hub",
     ) -> None:
         self._asking = asking
         self._part = part
@@ -52,6 +61,7 @@ class Transfer:
         self._threads = threads
         self._patience = patience
         self._report = report
+        self._source = source
         self._chunks: deque[Span] = deque()
         self._answered = asyncio.Event()
         self._landed = asyncio.Event()
@@ -112,7 +122,8 @@ class Transfer:
                 if failures >= self._patience.attempts:
                     raise self._gave_up(failures, error) from error
                 asked_s = error.wait_s if isinstance(error, TryAgain) else 0.0
-                await asyncio.sleep(max(asked_s, self._patience.wait_s(failures)))
+                pause_s = max(min(asked_s, self._patience.longest_pause_s), self._patience.wait_s(failures))
+                await asyncio.sleep(pause_s)
         await self._save(chunk)
 
     def _gave_up(self, failures: int, last: Exception) -> SourceFailed:
@@ -123,15 +134,18 @@ class Transfer:
 
     async def _receive(self, response: aiohttp.ClientResponse, position: int, end: int) -> None:
         waiting = bytearray()
+        speed = _Speed(self._patience)
         try:
             async for data in response.content.iter_any():
                 waiting += data
                 if position + len(waiting) > end:
                     waiting.clear()
                     raise self._asking.failed(f"the server sends more than the {end - position} bytes asked for")
-                await self._lines.bandwidth.take(len(data))
+                speed.came(len(data))
+                await self._lines.bandwidth.take(len(data), self._source)
                 if len(waiting) >= WRITE_BYTES:
                     position = await self._write(waiting, position)
+                speed.await_more()
         finally:
             # Also when the connection was cut: what arrived need not be fetched again.
             position = await self._write(waiting, position)
@@ -160,6 +174,30 @@ class Transfer:
         async with self._saving:
             if not self._part.is_saved(*piece):
                 await self._threads.run(self._part.save)
+
+
+class _Speed:
+    """Notices a server that only trickles. Time in which nobody waits for it does not count against it."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._now = asyncio.get_running_loop().time
+        self._waited_s, self._bytes = 0.0, 0
+        self._since = self._now()
+
+    def await_more(self) -> None:
+        self._since = self._now()
+
+    def came(self, n_bytes: int) -> None:
+        """Raises TryAgain when that was too little for too long."""
+        self._waited_s += self._now() - self._since
+        self._bytes += n_bytes
+        if self._waited_s < self._patience.slow_after_s:
+            return
+        rate = self._bytes / self._waited_s
+        if rate < self._patience.least_bytes_per_s:
+            raise TryAgain(f"it is slow: {rate:.0f} bytes/s over {self._waited_s:.1f} s")
+        self._waited_s, self._bytes = 0.0, 0
 
 
 def chunks(missing: Iterable[Span], chunk_bytes: int) -> Iterable[Span]:
