@@ -5,7 +5,7 @@ import re
 Span = tuple[int, int]
 """From this byte up to, without, that one."""
 
-_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*")
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*")
 
 
 class Unsatisfiable(Exception):

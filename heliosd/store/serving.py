@@ -3,7 +3,7 @@
 A file is served while it is held, so that nobody deletes it meanwhile, be it a blob of its own or kept as a recipe.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +50,12 @@ class Served:
 
 
 class Serving:
-    def __init__(self, catalog: Catalog, blobs: Blobs, may_give: MayGive) -> None:
+    def __init__(
+        self, catalog: Catalog, blobs: Blobs, wanted: Callable[[], Awaitable[frozenset[str]]], may_give: MayGive
+    ) -> None:
+        """`wanted`: the blobs that are not to be deleted."""
         self._catalog = catalog
+        self._wanted = wanted
         self._blobs = blobs
         self._may_give = may_give
         self._threads = Threads(THREADS)
@@ -84,7 +88,9 @@ class Serving:
 
         Raises NotFound, OSError.
         """
+        changes = self._changes
         async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._tidy, digest, changes)
             hold = ending.enter_context(self._blobs.hold())
             await hold.add(digest)
             if to_peer:
@@ -98,6 +104,11 @@ class Serving:
             content = await self._threads.run(files.enter_context, opened(digest, recipe, self._blobs.path))
             ending.push_async_callback(self._threads.run, files.close)
             yield Served(content, self._threads)
+
+    async def _tidy(self, digest: Digest, changes: int) -> None:
+        """What nobody wants any more went when its model did, but for what was held then."""
+        if changes != self._changes:
+            await self._blobs.delete({digest}, self._wanted)
 
     async def _given_to_peers(self) -> frozenset[Digest]:
         while self._given is None:

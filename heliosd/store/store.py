@@ -159,8 +159,6 @@ class Store:
             chunk_bytes=chunk_bytes,
             with_peers=with_peers,
         )
-        self.serving = Serving(self._catalog, self._blobs, may_give)
-        """Gives files to other nodes."""
         self._adding = Adding(
             layout=self._layout,
             blobs=self._blobs,
@@ -171,6 +169,8 @@ class Store:
             clock=clock,
             room=self.tiers.room_bytes,
         )
+        self.serving = Serving(self._catalog, self._blobs, self._adding.wanted, may_give)
+        """Gives files to other nodes."""
         self._sharing = Sharing(
             layout=self._layout,
             blobs=self._blobs,
