@@ -156,6 +156,11 @@ class StoreSection(Section):
     share_with_peers: bool = _reloadable(
         True, "Whether other nodes of the cluster may fetch models from here; not those that the hub restricts."
     )
+    let_go: Annotated[Literal["never", "peer", "hub"], LowerCase] = _reloadable(
+        "never",
+        "Whether room is made by removing models that others have, to fetch them again when they are asked for: "
+        "never, only what a peer has (peer), or also what only the hub has (hub).",
+    )
     nvme_budget: BytesOrAuto = Field(
         None, description='Bytes that the store may hold at path. "auto": what the file system has.'
     )

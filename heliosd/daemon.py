@@ -177,6 +177,8 @@ class Daemon:
             tier_wishes=TierWishes(database),
             traces=traces,
         )
+        if node.tiering is not None:
+            node.tiering.may_let_go = lambda: self._settings.store.let_go
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
         store.ask_nearby(NearbyFiles(peers, journal, metrics, now))

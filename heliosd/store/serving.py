@@ -61,6 +61,8 @@ class Serving:
         self._threads = Threads(THREADS)
         self._given: frozenset[Digest] | None = None
         self._changes = 0
+        self.leaving: frozenset[Digest] = frozenset()
+        """Files that may be let go this moment: no other node is told that they are here."""
 
     def changed(self) -> None:
         """What the catalog has, or who may have what, is another now."""
@@ -94,7 +96,7 @@ class Serving:
             hold = ending.enter_context(self._blobs.hold())
             await hold.add(digest)
             if to_peer:
-                known = digest in await self._given_to_peers()
+                known = digest in await self._given_to_peers() and digest not in self.leaving
             else:
                 known = digest in hold.recipes or digest in await self._catalog.digests()
             if not known or not await self._blobs.exists(digest):

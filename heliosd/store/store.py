@@ -16,16 +16,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from heliosd.core.manifest import Manifest
 from heliosd.core.names import Digest, ModelRef, digest_beginning, kept_ref, parse_ref
+from heliosd.core.retention import Tier
 from heliosd.core.units import MiB
 from heliosd.errors import Conflict, HeliosError, NotFound, SourceFailed, Unavailable
 from heliosd.estimation.known import Known
 from heliosd.state.database import Database
 from heliosd.store.adding import Adding
-from heliosd.store.blobs import Blobs
+from heliosd.store.away import Away, AwayFile
+from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import MAX_AGE_S, Claims
 from heliosd.store.difference import Difference, Side, difference
@@ -36,6 +38,7 @@ from heliosd.store.inspection import Facts
 from heliosd.store.inspections import Inspections
 from heliosd.store.joined import Additions
 from heliosd.store.layout import Layout
+from heliosd.store.letting_go import LettingGo
 from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
 from heliosd.store.serving import MayGive, Serving
@@ -60,6 +63,7 @@ from heliosd.store.stored import (
     default_ref,
     describe_origin,
 )
+from heliosd.store.stubs import Stubs
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
 from heliosd.store.tiers.tiers import TierLimits, Tiers
@@ -188,7 +192,23 @@ class Store:
         self._additions = Additions()
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
-        self._inspections = Inspections(database, self._blobs, self._threads, self._catalog.recipes)
+        stubs = Stubs(self._layout)
+        self._inspections = Inspections(database, stubs.place, self._threads, self._catalog.recipes)
+        self._away = Away(database)
+        self._letting_go = LettingGo(
+            away=self._away,
+            stubs=stubs,
+            blobs=self._blobs,
+            claims=self._claims,
+            fetcher=self._fetcher,
+            serving=self.serving,
+            hub=self._hub,
+            threads=self._threads,
+            room=self.tiers.room_bytes,
+            wanted=self._adding.wanted,
+            clock=clock,
+            changed=self._committed,
+        )
         self._listing: Listing | None = None
         self._listing_once = asyncio.Lock()
         self._commits = 0
@@ -202,7 +222,7 @@ class Store:
         """
         await self._threads.run(self._prepare)
         await self.tiers.open()
-        return await sweep(
+        swept = await sweep(
             layout=self._layout,
             blobs=self._blobs,
             revisions=self._revisions,
@@ -211,6 +231,8 @@ class Store:
             threads=self._threads,
             now=self._clock(),
         )
+        await self._letting_go.tidy()
+        return swept
 
     def _prepare(self) -> None:
         try:
@@ -241,6 +263,12 @@ class Store:
     def fetched(self) -> Mapping[str, int]:
         """Bytes that came since the store was made, from the `hub` and from a `peer`."""
         return {source: self._bandwidth.taken[source] for source in ("hub", "peer")}
+
+    @property
+    def fetch_speeds(self) -> Mapping[str, float]:
+        """Bytes a second at which one file came of late from the `hub` and from a `peer`; what was not measured is
+        left out."""
+        return self._bandwidth.measured
 
     def ask_nearby(self, nearby: Nearby) -> None:
         """Fetch from these nodes, too, from now on."""
@@ -343,6 +371,7 @@ class Store:
             with self._blobs.hold() as hold:
                 kept = hold.digests
                 await hold.add(*(file.digest for file in manifest.files))
+                await self._bring_back(manifest, hold)
                 # Only now is it certain that it was not removed meanwhile.
                 directory = await self.directory(revision)
                 recipes = await self._recipes(manifest) if whole else {}
@@ -355,6 +384,35 @@ class Store:
             self._held[revision] -= 1
             await self._let_go(manifest, kept)
             self.share_due.set()
+
+    async def _bring_back(self, manifest: Manifest, hold: Hold) -> None:
+        """Fetch again what of a revision was let go."""
+        if await self._away.among(file.digest for file in manifest.files):
+            record = await self._catalog.revision(manifest.digest)
+            if record is not None:
+                await self._letting_go.bring_back(record, hold)
+
+    async def let_go(self, ref: ModelRef, tier: Literal[Tier.PEER, Tier.HUB]) -> int:
+        """Remove the weights of a model that another node, or the hub, has too; returns the bytes freed.
+
+        Holding it brings them back. Raises NotFound, and Conflict when somebody uses it or nobody else has it.
+        """
+        record = await self._catalog.find(ref)
+        if record is None:
+            raise NotFound(f"cannot let go of {ref}: the store does not have it", code="model_not_found")
+        if record.of is not None:
+            raise Conflict(f"cannot let go of {ref}: only of what {record.of} means now")
+        with self._alone(record.ref):
+            return await self._letting_go.let_go(record, tier)
+
+    async def away(self) -> Mapping[Digest, AwayFile]:
+        """The files that were let go."""
+        return await self._away.all()
+
+    @property
+    def returning(self) -> Mapping[Digest, Progress]:
+        """How far each revision is that is being brought back."""
+        return self._letting_go.returning
 
     async def _let_go(self, manifest: Manifest, kept: set[Digest]) -> None:
         has_recipes = len(kept) > len({file.digest for file in manifest.files})

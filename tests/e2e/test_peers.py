@@ -70,3 +70,29 @@ def test_what_no_peer_gives_is_refused_as_without_a_hub(pair: tuple[Daemon, Daem
         code, out, err = heliosctl(east, "pull", name)
         assert (code == Exit.OK, out) == (False, "")
         assert f"cannot fetch {name}: the hub is switched off" in err
+
+
+def test_a_model_that_is_let_go_comes_back_when_it_is_asked_for(pair: tuple[Daemon, Daemon]) -> None:
+    east, west = pair
+    assert heliosctl(east, "pull", "test/far")[0] == Exit.OK
+    code, _, err = heliosctl(west, "tiers", "move", "test/secret", "peer")
+    assert code != Exit.OK and "no other node that is alive has 1, such as model.safetensors" in err
+    code, _, err = heliosctl(east, "tiers", "move", "test/far", "peer")
+    assert (code, err) == (Exit.OK, "test/far was let go: it comes from another node when it is asked for\n")
+    code, _, err = heliosctl(west, "tiers", "move", "test/far", "peer")
+    assert code != Exit.OK and "no other node that is alive has" in err
+    rows = {line.split()[0]: line.split() for line in heliosctl(east, "tiers")[1].splitlines()}
+    assert rows["peer"][1:6] == ["-", "24.0", "MiB", "1", rows["peer"][5]]
+    assert rows["peer"][6].endswith("/s")
+    assert rows["hub"][1:5] == ["-", "0", "B", "0"]
+    (listed,) = [row for row in east.get("models", local=1)["models"] if row["ref"] == "test/far"]
+    assert listed["tier"] == "peer" and listed["parameters"]
+    before = east.metric("helios_fetched_bytes_total")
+    ask = {"model": "test/far", "max_tokens": 3, "messages": [{"role": "user", "content": "hello"}]}
+    answer = httpx.post(f"{east.url}/v1/chat/completions", json=ask, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert "x-helios-served-by" not in answer.headers
+    assert BIG < east.metric("helios_fetched_bytes_total") - before < BIG + 1000, "its weights, and nothing else"
+    kinds = [event["message"] for event in east.events(subject="test/far") if event["kind"] == "tier"]
+    assert len(kinds) == 1 and kinds[0].startswith("test/far was let go, 24.0 MiB are free")
+    until(lambda: east.get("models", local=1)["models"][0]["tier"] == "nvme", 20, "it is not told to be back")

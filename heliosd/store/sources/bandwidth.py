@@ -4,6 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from heliosd.core.units import MiB
+
+TELLING_BYTES = 1 * MiB
 BURST_S = 0.1
 """So much of what was not used a moment ago may be made up for."""
 
@@ -25,11 +28,19 @@ class Bandwidth:
         self._paid_until = 0.0
         self.taken: Counter[str] = Counter()
         """Bytes so far, by what kind of source they came from."""
+        self.measured: dict[str, float] = {}
+        """Bytes a second of one file from each kind of source, of late."""
 
     @property
     def taken_bytes(self) -> int:
         """By all connections so far."""
         return self.taken.total()
+
+    def note(self, source: str, n_bytes: int, took_s: float) -> None:
+        """A transfer that is long enough to tell is over."""
+        if n_bytes >= TELLING_BYTES and took_s > 0:
+            rate = n_bytes / took_s
+            self.measured[source] = (self.measured.get(source, rate) + rate) / 2
 
     async def take(self, n_bytes: int, source: str = "hub") -> None:
         """Return when so many bytes more may have come. A connection that is not read meanwhile slows its sender."""

@@ -114,16 +114,35 @@ def file_url(repository: str, path: str, commit: str, endpoint: str) -> str:
     return hf_hub_url(repository, path, revision=commit, endpoint=endpoint)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A hub and as whom, with nothing left to the environment."""
+
+    endpoint: str
+    token: str | None
+    offline: bool
+
+
+def asked_of(access: HubAccess) -> Asked:
+    """What `access` comes to here. Blocks; in a thread."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    return Asked(
+        (access.endpoint or constants.ENDPOINT).rstrip("/"),
+        access.token or huggingface_hub.get_token(),
+        constants.is_offline_mode() if access.offline is None else access.offline,
+    )
+
+
 def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     """One request: which commit the revision is and which files it has. Blocks; in a thread."""
-    import huggingface_hub
-    from huggingface_hub import HfApi, constants, errors
+    from huggingface_hub import HfApi, errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the client library it uses
 
-    endpoint = (access.endpoint or constants.ENDPOINT).rstrip("/")
-    token = access.token or huggingface_hub.get_token()
-    offline = constants.is_offline_mode() if access.offline is None else access.offline
-    if offline:
+    asked = asked_of(access)
+    endpoint, token = asked.endpoint, asked.token
+    if asked.offline:
         raise _offline(repository, "store.offline" if access.offline else "HF_HUB_OFFLINE")
     try:
         api = HfApi(endpoint=endpoint, token=token or False)

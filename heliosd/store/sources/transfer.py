@@ -73,6 +73,8 @@ class Transfer:
         """Return when the part has all bytes and their hashes. Raises SourceFailed, or what the refusal makes of 401,
         403 and 404."""
         self._chunks.extend(chunks(self._part.missing(0, self._part.expected_bytes), self._lines.chunk_bytes))
+        now = asyncio.get_running_loop().time
+        began, had_bytes = now(), self._part.here_bytes
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._hash())
@@ -80,6 +82,7 @@ class Transfer:
                     group.create_task(self._work(first=number == 0))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
+        self._lines.bandwidth.note(self._source, self._part.here_bytes - had_bytes, now() - began)
 
     async def _hash(self) -> None:
         """Follow what arrives."""
