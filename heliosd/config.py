@@ -26,6 +26,7 @@ from heliosd.config_values import (
     SecondsOrAuto,
     SecondsOrForever,
     Share,
+    SwitchOrAuto,
     Text,
     Words,
 )
@@ -365,9 +366,9 @@ class ModelSection(Section):
     keep_revisions: CountOrAuto = _reloadable(
         None, 'So many revisions of it stay when `gc` tidies up. "auto": store.keep_revisions.'
     )
-    share_with_peers: bool | None = _reloadable(
+    share_with_peers: SwitchOrAuto = _reloadable(
         None,
-        "Whether other nodes may fetch it from here. Default: store.share_with_peers, unless the hub restricts it.",
+        'Whether other nodes may fetch it from here. "auto": as store.share_with_peers says, unless it is restricted.',
     )
     priority: Annotated[Literal["low", "normal", "high"], LowerCase] = Field(
         "normal", description="Class of its requests where the API key has none of its own: low, normal or high."

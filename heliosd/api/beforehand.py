@@ -5,7 +5,7 @@ from heliosd.core.manifest import manifest_of
 from heliosd.core.names import Digest, ModelRef
 from heliosd.errors import BadRequest, CannotFit, NotFound, SourceFailed
 from heliosd.store.sources.peers import ASK_PEERS
-from heliosd.store.stored import Addition, StoredModel
+from heliosd.store.stored import Addition, StoredModel, default_ref
 
 
 async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: bool) -> None:
@@ -25,7 +25,8 @@ async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: b
     except BadRequest:
         return
     except (SourceFailed, NotFound) as error:
-        if error.code in ASK_PEERS:  # another node may have it; else fetching says the same
+        names = {str(ref), str(default_ref(wanted))}
+        if error.code in ASK_PEERS and any(names & models for models in parts.peers.holds.values()):
             return
         raise
     if judged.verdict != "never_fits":

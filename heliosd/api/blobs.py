@@ -83,7 +83,7 @@ async def _send(
 
 def _unsatisfiable(digest: Digest, size_bytes: int, headers: dict[str, str]) -> web.StreamResponse:
     fault = HttpFault(
-        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        416,
         "bad_range",
         f"cannot send that range of {digest}: the file has {size_bytes} bytes",
     )

@@ -385,12 +385,23 @@ class Store:
             await self._let_go(manifest, kept)
             self.share_due.set()
 
-    async def _bring_back(self, manifest: Manifest, hold: Hold) -> None:
-        """Fetch again what of a revision was let go."""
-        if await self._away.among(file.digest for file in manifest.files):
-            record = await self._catalog.revision(manifest.digest)
-            if record is not None:
-                await self._letting_go.bring_back(record, hold)
+    async def bring_back(self, revision: Digest) -> bool:
+        """Fetch again what of a revision was let go; whether anything had to be.
+
+        `hold` does the same: this is for who wants to tell how long it took. Raises as `hold` does.
+        """
+        manifest = await self._manifest(revision)
+        with self._blobs.hold() as hold:
+            await hold.add(*(file.digest for file in manifest.files))
+            return await self._bring_back(manifest, hold)
+
+    async def _bring_back(self, manifest: Manifest, hold: Hold) -> bool:
+        if not await self._away.among(file.digest for file in manifest.files):
+            return False
+        record = await self._catalog.revision(manifest.digest)
+        if record is not None:
+            await self._letting_go.bring_back(record, hold)
+        return record is not None
 
     async def let_go(self, ref: ModelRef, tier: Literal[Tier.PEER, Tier.HUB]) -> int:
         """Remove the weights of a model that another node, or the hub, has too; returns the bytes freed.
