@@ -58,7 +58,7 @@ from heliosd.engines.vllm import VllmKind
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
-from heliosd.nearby_files import NearbyFiles
+from heliosd.nearby_files import NearbyFiles, may_give
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
 from heliosd.sharing import BackgroundSharing
@@ -132,7 +132,7 @@ class Daemon:
                 keep=lambda ref: self._settings.for_model(str(ref)).keep_revisions,
                 changed=self._note_models,
                 tiers=_tier_limits(settings),
-                may_give=self._may_give,
+                may_give=lambda ref, origin: may_give(self._settings, ref, origin),
             )
             await store.open()
             ending.push_async_callback(store.close)
@@ -385,13 +385,6 @@ class Daemon:
     def _model_settings(self, ref: ModelRef) -> Mapping[str, Any]:
         own = self._settings.models.get(str(ref)) or self._settings.models.get(ref.name)
         return own.model_dump(mode="json", exclude_unset=True) if own else {}
-
-    def _may_give(self, ref: ModelRef, origin: Mapping[str, Any]) -> bool:
-        """Whether peers may fetch a model from here."""
-        own = self._settings.models.get(str(ref)) or self._settings.models.get(ref.name)
-        if own is not None and own.share_with_peers is not None:
-            return own.share_with_peers
-        return self._settings.store.share_with_peers and not origin.get("restricted")
 
     def _warn(self, text: str) -> None:
         log.warning(text)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from yarl import URL
 
@@ -10,6 +11,7 @@ from heliosd.cluster.held import HeldModel, blob_target
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.cluster.member import Member
 from heliosd.cluster.peers import Peers
+from heliosd.config import Settings
 from heliosd.core.names import Digest, ModelRef, PeerName
 from heliosd.errors import SourceFailed
 from heliosd.state.journal import Journal
@@ -92,6 +94,14 @@ class NearbyFiles:
         except SourceFailed as error:
             log.info("peer offers no model", extra={"peer": member.name, "model": str(ref), "cause": error.cause})
             return None
+
+
+def may_give(settings: Settings, ref: ModelRef, origin: Mapping[str, Any]) -> bool:
+    """Whether other nodes may fetch a model from here, whose `origin` the store tells."""
+    own = settings.models.get(str(ref)) or settings.models.get(ref.name)
+    if own is not None and own.share_with_peers is not None:
+        return own.share_with_peers
+    return settings.store.share_with_peers and not origin.get("restricted")
 
 
 def _offer(member: Member, held: HeldModel) -> Offer:

@@ -51,13 +51,13 @@ async def _answered(request: web.Request, parts: Parts, digest: Digest, served: 
     response.content_length = end - begin
     await response.prepare(request)
     if request.method != "HEAD":
-        await _send(request, response, served, begin, end, parts.stalled_s)
+        await _send(request, response, served, begin, end, parts)
     await response.write_eof()
     return response
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, served: TheServed, begin: int, end: int, stalled_s: float
+    request: web.Request, response: web.StreamResponse, served: TheServed, begin: int, end: int, parts: Parts
 ) -> None:
     """Read ahead by one chunk while the last one goes out."""
 
@@ -65,7 +65,7 @@ async def _send(
         if request.transport is not None:
             request.transport.abort()
 
-    watch = StallWatch(cut, stalled_s)
+    watch = StallWatch(cut, parts.stalled_s)
     try:
         data = await served.read(begin, min(CHUNK_BYTES, end - begin))
         while begin < end:
@@ -76,6 +76,7 @@ async def _send(
                 reading = both.create_task(served.read(begin, min(CHUNK_BYTES, end - begin)))
                 with watch:
                     await response.write(data)
+            parts.metrics.sent_to_peers(len(data))
             data = reading.result()
     finally:
         watch.close()

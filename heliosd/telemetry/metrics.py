@@ -82,6 +82,9 @@ class Metrics:
             ["peer", "lied"],
             registry=registry,
         )
+        self._sent = Counter(
+            "helios_peer_sent_bytes", "Bytes of models that were sent to other nodes.", registry=registry
+        )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
         self._swaps = Counter(
             "helios_hot_swaps", "Of those, replicas that began in the engine of another.", ["model"], registry=registry
@@ -148,6 +151,10 @@ class Metrics:
     def collected(self, freed_bytes: int) -> None:
         """Garbage of the store has gone."""
         self._collected.inc(freed_bytes)
+
+    def sent_to_peers(self, n_bytes: int) -> None:
+        """So many more bytes of a file went out."""
+        self._sent.inc(n_bytes)
 
     def peer_failed(self, peer: str, *, lied: bool) -> None:
         """A node did not deliver a file; `lied`: it delivered other bytes."""

@@ -5,7 +5,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from heliosd.core.names import ModelRef
 from heliosd.errors import NotFound, SourceFailed
+from heliosd.store.sources.nearby import Offer
+from heliosd.store.sources.peers import origin_of
 from heliosd.store.sources.wanted import Patience
 from heliosd.store.store import Store
 from heliosd.store.stored import Addition, StoredModel
@@ -93,6 +96,26 @@ async def test_a_gated_model_is_not_got_around_the_hub(open_store: OpenStore, hu
         with pytest.raises(Exception, match="restrict access"):
             await add(store)
         assert east.asked == []
+
+
+async def test_what_the_hub_restricts_is_marked_also_behind_another_node(
+    open_store: OpenStore, hub: HubServer, east: PeerServer
+) -> None:
+    hub.files["org/m"], hub.token, hub.gated = FILES, "secret", True
+    async with open_store(
+        endpoint=hub.url, token="secret", may_give=lambda ref, origin: "restricted" in origin
+    ) as store:
+        await add(store)
+        assert (await store.serving.model(ModelRef("org/m"))).origin["restricted"] is True
+    offer = Offer("east", (), {"kind": "hub", "location": "org/m", "restricted": True, "commit": ["no word"]})
+    assert origin_of(offer, ModelRef("m")) == {
+        "kind": "hub",
+        "location": "org/m",
+        "restricted": True,
+        "peer": "east",
+    }
+    offer = Offer("east", (), {"kind": "hub", "location": 7})
+    assert origin_of(offer, ModelRef("m")) == {"kind": "peer", "location": "m", "peer": "east"}
 
 
 @pytest.mark.parametrize("fault", ["lies", "short", "dies", "trickles", "redirects"])

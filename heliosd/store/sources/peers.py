@@ -19,7 +19,8 @@ from heliosd.store.sources.wanted import Wanted
 
 ASK_PEERS = frozenset({"hub_offline", "hub_unreachable", "repository_not_found"})
 """When the hub has failed so, a node that has the model will do."""
-_KEPT_OF_ORIGIN = ("kind", "location", "commit", "revision", "endpoint", "restricted")
+LONGEST_WORD = 500
+_KEPT_OF_ORIGIN = ("kind", "location", "commit", "revision", "endpoint")
 
 
 class PeerSource:
@@ -94,10 +95,16 @@ class HubOrPeers:
 
 def origin_of(offer: Offer, ref: ModelRef) -> dict[str, Any]:
     """Where a model is from that another node gave: from the hub through it, or from that node alone."""
-    origin = {key: offer.origin[key] for key in _KEPT_OF_ORIGIN if key in offer.origin}
-    if origin.get("kind") != "hub":
-        origin = {"kind": "peer", "location": str(ref)} | {key: origin[key] for key in ("restricted",) if key in origin}
-    return origin | {"peer": offer.node}
+    told = offer.origin
+    origin: dict[str, Any] = {key: told[key] for key in _KEPT_OF_ORIGIN if _is_word(told.get(key))}
+    if origin.get("kind") != "hub" or not _is_word(told.get("location")):
+        origin = {"kind": "peer", "location": str(ref)}
+    restricted = {"restricted": True} if told.get("restricted") else {}
+    return origin | restricted | {"peer": offer.node}
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_WORD
 
 
 def _no_refusal(status: int, headers: Mapping[str, str], name: str) -> HeliosError:
