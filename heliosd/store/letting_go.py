@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 
 from yarl import URL
 
-from heliosd.core.manifest import ManifestFile
+from heliosd.core.manifest import Manifest, ManifestFile
 from heliosd.core.names import Digest, kept_ref
 from heliosd.core.retention import Tier
 from heliosd.core.units import format_bytes
 from heliosd.errors import Conflict, HeliosError, SourceFailed, Unavailable
 from heliosd.store.adding import Room
-from heliosd.store.away import Away
+from heliosd.store.away import Away, AwayFile
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.claims import Claim, Claims
 from heliosd.store.delivery import Delivery
@@ -78,6 +78,14 @@ class LettingGo:
         """Remove stubs that nothing needs any more."""
         gone = await self._away.all()
         await self._threads.run(self._stubs.tidy, gone.keys())
+
+    async def all_away(self) -> Mapping[Digest, AwayFile]:
+        """The files that were let go."""
+        return await self._away.all()
+
+    async def away(self, manifest: Manifest) -> frozenset[Digest]:
+        """Those of a revision's files that were let go."""
+        return await self._away.among(file.digest for file in manifest.files)
 
     # ---- away ------------------------------------------------------------------
 
@@ -167,7 +175,7 @@ class LettingGo:
         cancelled is kept for the next attempt.
         """
         async with self._turns.setdefault(record.revision, asyncio.Lock()):
-            gone = await self._away.among(file.digest for file in record.manifest.files)
+            gone = await self.away(record.manifest)
             if not gone:
                 return
             files = {file.digest: file for file in record.manifest.files if file.digest in gone}

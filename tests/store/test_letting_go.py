@@ -206,7 +206,7 @@ async def test_a_kill_between_the_row_and_the_bytes_leaves_neither_half(
         store.ask_nearby(Neighbours([east]))
         model = await bring(store, tmp_path / "m")
         files = {Digest(sha256(WEIGHTS)): len(WEIGHTS)}
-        assert await store._away.leave(model.revision, files, Tier.PEER, 1.0)  # and here it is killed
+        assert await store._letting_go._away.leave(model.revision, files, Tier.PEER, 1.0)  # and here it is killed
     async with open_store() as store:
         assert sha256(WEIGHTS) not in here(tmp_path)
         store.ask_nearby(Neighbours([east]))
