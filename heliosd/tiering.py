@@ -163,7 +163,7 @@ class Tiering:
             self._planned_at = self._now()
             try:
                 if not self.active:
-                    self._away = await self._store.away()
+                    await self._look_away()
                     continue
                 async with self._doing:
                     await self._carry_out(await self._plan())
@@ -296,8 +296,25 @@ class Tiering:
 
     # ---- planning and moving ---------------------------------------------------
 
+    async def _look_away(self) -> None:
+        """See what was let go, and tell of what has come back."""
+        now = await self._store.away()
+        before, self._away = self._away, now
+        back = before.keys() - self._away.keys()
+        for model in await self._store.models() if back else ():
+            files = {file.digest: file.size_bytes for file in model.manifest.files if file.digest in back}
+            if files:
+                tier = before[next(iter(files))].tier
+                self._metrics.tier_moved(tier, "nvme")
+                self._journal.note(
+                    "tier",
+                    f"{model.ref} is here again, {format_bytes(sum(files.values()))} were fetched",
+                    model=str(model.ref),
+                    detail={"from": str(tier), "to": "nvme", "bytes": sum(files.values()), "models": [str(model.ref)]},
+                )
+
     async def _look(self) -> Survey:
-        self._away = await self._store.away()
+        await self._look_away()
         self._blobs = await self._store.blobs_of(each.manifest for each in await self._store.models())
         seen = self._survey = await self._tiers.survey()
         self._sizes = {**seen.nvme, **seen.disk}
