@@ -177,11 +177,8 @@ class Daemon:
             tier_wishes=TierWishes(database),
             traces=traces,
         )
-        if node.tiering is not None:
-            node.tiering.may_let_go = lambda: self._settings.store.let_go
         sharing = BackgroundSharing(store, node, journal)
-        peers = self._peers(node)
-        store.ask_nearby(NearbyFiles(peers, journal, metrics, now))
+        peers = self._neighbours(node, store, journal, metrics)
         loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
@@ -338,6 +335,14 @@ class Daemon:
         if not settings.recording.enabled:
             return None
         return Recording(settings.node.state_dir / "recording", settings.recording.max_bytes)
+
+    def _neighbours(self, node: Node, store: Store, journal: Journal, metrics: Metrics) -> Peers:
+        """The other nodes, asked for files and relied upon for what the store may let go."""
+        peers = self._peers(node)
+        store.ask_nearby(NearbyFiles(peers, journal, metrics, asyncio.get_running_loop().time))
+        if node.tiering is not None:
+            node.tiering.may_let_go = lambda: self._settings.store.let_go
+        return peers
 
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster
