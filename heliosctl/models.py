@@ -37,9 +37,10 @@ def add(commands: "Commands") -> None:
     command = commands.add(
         "pull",
         pull,
-        "fetch a model or an adapter from the hub into the store",
+        "fetch a model or an adapter from the hub, or another node, into the store",
         ["heliosctl pull org/name", "heliosctl pull org/name@v1.0 --alias name"],
-        about="An interrupted pull goes on where it stopped; a second one of the same model joins the first.",
+        about="An interrupted pull goes on where it stopped; a second one of the same model joins the first. "
+        "What other nodes of the cluster have comes from them; all of it where the hub cannot be asked.",
         listing=True,
     )
     command.add_argument("repository", metavar="REPO[@REV]", help="a hub repository; REV is a branch, tag or commit")

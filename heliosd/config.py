@@ -26,6 +26,7 @@ from heliosd.config_values import (
     SecondsOrAuto,
     SecondsOrForever,
     Share,
+    SwitchOrAuto,
     Text,
     Words,
 )
@@ -153,6 +154,14 @@ class StoreSection(Section):
     )
     offline: bool = Field(False, description="Never ask the hub: only what is already here can be used.")
     share: bool = Field(True, description="Keep what new models have in common with older ones on the disk only once.")
+    share_with_peers: bool = _reloadable(
+        True, "Whether other nodes of the cluster may fetch models from here; not those that the hub restricts."
+    )
+    let_go: Annotated[Literal["never", "peer", "hub"], LowerCase] = _reloadable(
+        "never",
+        "Whether room is made by removing models that others have, to fetch them again when they are asked for: "
+        "never, only what a peer has (peer), or also what only the hub has (hub).",
+    )
     nvme_budget: BytesOrAuto = Field(
         None, description='Bytes that the store may hold at path. "auto": what the file system has.'
     )
@@ -356,6 +365,10 @@ class ModelSection(Section):
     allow_pickle: bool = Field(False, description="Whether weights may be pickles, which can run code when read.")
     keep_revisions: CountOrAuto = _reloadable(
         None, 'So many revisions of it stay when `gc` tidies up. "auto": store.keep_revisions.'
+    )
+    share_with_peers: SwitchOrAuto = _reloadable(
+        None,
+        'Whether other nodes may fetch it from here. "auto": as store.share_with_peers says, unless it is restricted.',
     )
     priority: Annotated[Literal["low", "normal", "high"], LowerCase] = Field(
         "normal", description="Class of its requests where the API key has none of its own: low, normal or high."

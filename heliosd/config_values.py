@@ -66,6 +66,16 @@ def _count_or_auto(value: Any) -> int | None:
     return value
 
 
+def _switch_or_auto(value: Any) -> bool | None:
+    if value is None or value == AUTO:
+        return None
+    named = {"true": True, "false": False}
+    found = named.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError('must be true, false or "auto"')
+    return found
+
+
 def _size_or_share(value: Any) -> int | Share | None:
     if value is None or value == AUTO or isinstance(value, Share):
         return value if isinstance(value, Share) else None
@@ -162,6 +172,9 @@ BytesOrShare = Annotated[
 Seconds = Annotated[float, PlainValidator(_span), AfterValidator(_finite)]
 SecondsAboveZero = Annotated[float, PlainValidator(_span), AfterValidator(_positive)]
 SecondsOrForever = Annotated[float, PlainValidator(_span_or_forever), PlainSerializer(_write_span)]
+SwitchOrAuto = Annotated[
+    bool | None, PlainValidator(_switch_or_auto), PlainSerializer(lambda on: AUTO if on is None else on)
+]
 SecondsOrAuto = Annotated[float | None, PlainValidator(_span_or_auto), PlainSerializer(_write_span)]
 AbsolutePath = Annotated[Path, PlainValidator(_path), PlainSerializer(str)]
 Words = Annotated[tuple[str, ...], PlainValidator(_words), PlainSerializer(list)]

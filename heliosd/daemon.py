@@ -58,6 +58,7 @@ from heliosd.engines.vllm import VllmKind
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
+from heliosd.nearby_files import NearbyFiles, may_give
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
 from heliosd.sharing import BackgroundSharing
@@ -131,6 +132,7 @@ class Daemon:
                 keep=lambda ref: self._settings.for_model(str(ref)).keep_revisions,
                 changed=self._note_models,
                 tiers=_tier_limits(settings),
+                may_give=lambda ref, origin: may_give(self._settings, ref, origin),
             )
             await store.open()
             ending.push_async_callback(store.close)
@@ -176,7 +178,7 @@ class Daemon:
             traces=traces,
         )
         sharing = BackgroundSharing(store, node, journal)
-        peers = self._peers(node)
+        peers = self._neighbours(node, store, journal, metrics)
         loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
@@ -334,6 +336,14 @@ class Daemon:
             return None
         return Recording(settings.node.state_dir / "recording", settings.recording.max_bytes)
 
+    def _neighbours(self, node: Node, store: Store, journal: Journal, metrics: Metrics) -> Peers:
+        """The other nodes, asked for files and relied upon for what the store may let go."""
+        peers = self._peers(node)
+        store.ask_nearby(NearbyFiles(peers, journal, metrics, asyncio.get_running_loop().time))
+        if node.tiering is not None:
+            node.tiering.may_let_go = lambda: self._settings.store.let_go
+        return peers
+
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster
         try:
@@ -453,6 +463,7 @@ class Daemon:
         node.reconfigure(self._settings)
         if self._store is not None:
             self._store.limit_downloads(self._settings.store.max_download_rate)
+            self._store.serving.changed()
         log.info("configuration reloaded", extra={"changed": ",".join(now), "needs_restart": ",".join(later)})
 
     # ---- ending ----------------------------------------------------------------

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from heliosd.engines.surroundings import installed
 from heliosd.engines.tensor_files import RECIPE_SUFFIX
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.storage import StorageSpeeds
+from heliosd.store.away import AwayFile
 from heliosd.store.stored import StoredModel
 
 SMALLEST_BYTES = 64 * MiB
@@ -31,6 +32,8 @@ class Models(Protocol):
     """What is asked of the store."""
 
     async def models(self) -> tuple[StoredModel, ...]: ...
+
+    async def away(self) -> Mapping[Digest, AwayFile]: ...
 
     def hold(self, revision: Digest) -> AbstractAsyncContextManager[Path]: ...
 
@@ -100,11 +103,12 @@ class StorageCheck:
 
     async def _large_files(self) -> list[tuple[StoredModel, str, int]]:
         """The best to measure with first."""
+        away = await self._models.away()
         found = [
             (file.size_bytes <= LARGEST_BYTES, file.size_bytes, file.path, model)
             for model in await self._models.models()
             for file in model.manifest.files
-            if file.path.endswith(".safetensors")
+            if file.path.endswith(".safetensors") and file.digest not in away
         ]
         found.sort(key=lambda each: each[:3], reverse=True)
         large = [(model, name, size) for _, size, name, model in found if size >= self._smallest_bytes]

@@ -7,23 +7,25 @@ never. Of a model that was not loaded in this life its requests tell.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from heliosd.core.forecast import Forecast
 from heliosd.core.lifecycle import State
 from heliosd.core.manifest import Manifest
 from heliosd.core.messages import DevicesRead, Event, ModelsKnown, ReplicaBecameReady, ReplicaExited, TierHeld
 from heliosd.core.names import Digest, ModelRef
-from heliosd.core.retention import HORIZON_S, SPEEDS, Kept, Move, Piece, Plan, Speed, Tier, pieces, plan
+from heliosd.core.retention import ELSEWHERE, HORIZON_S, SPEEDS, Kept, Move, Piece, Plan, Speed, Tier, pieces, plan
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound
 from heliosd.state.journal import Journal
 from heliosd.state.tier_wishes import TierWishes
+from heliosd.store.away import AwayFile
 from heliosd.store.store import Store
+from heliosd.store.stored import StoredModel
 from heliosd.store.tiers.tiers import Survey
 from heliosd.telemetry.metrics import Metrics
 
@@ -46,11 +48,19 @@ class TierStatus:
     """One tier, for showing."""
 
     tier: Tier
-    budget_bytes: int
+    budget_bytes: int | None
+    """None: no limit is known."""
     used_bytes: int
     models: tuple[str, ...]
     """Those that have bytes there."""
     note: str = ""
+    bytes_per_s: float | None = None
+    """At which it is read, of late; None: not measured."""
+
+
+LetGo = Literal["never", "peer", "hub"]
+"""Whether models that others have may be let go for want of room: never, only those that a peer has, or also those
+that only the hub has."""
 
 
 class _MakeWay(Conflict):
@@ -81,6 +91,8 @@ class Tiering:
         self._metrics = metrics
         self._post = post
         self._now = now
+        self.may_let_go: Callable[[], LetGo] = lambda: "never"
+        """What the operator allows; set by who knows the configuration."""
         self._loads = Forecast()
         self._speeds = dict(SPEEDS)
         self._changed = asyncio.Event()
@@ -97,6 +109,8 @@ class Tiering:
         """Of each file the blobs it is in."""
         self._sizes: Mapping[Digest, int] = {}
         """Of each blob, as last seen."""
+        self._away: Mapping[Digest, AwayFile] = {}
+        """Files that were let go."""
         self._last: tuple[Piece, ...] = ()
         self.moving: Move | None = None
         """What is being moved."""
@@ -147,9 +161,10 @@ class Tiering:
             await self._changed.wait()
             self._changed.clear()
             self._planned_at = self._now()
-            if not self.active:
-                continue
             try:
+                if not self.active:
+                    await self._look_away()
+                    continue
                 async with self._doing:
                     await self._carry_out(await self._plan())
             except (HeliosError, OSError, sqlite3.Error) as error:
@@ -200,7 +215,17 @@ class Tiering:
             users = tuple(str(each.ref) for each in models if self._parts(each.manifest).keys() & there.keys())
             may_hold = self._tiers.host_limit_bytes if tier is Tier.HOST else budget_bytes
             found.append(TierStatus(tier, may_hold, sum(there.values()), users, self._note(tier)))
-        return tuple(found)
+        return (*found, *(self._elsewhere(tier, models) for tier in ELSEWHERE))
+
+    def _elsewhere(self, tier: Tier, models: Iterable[StoredModel]) -> TierStatus:
+        there = {digest: file.size_bytes for digest, file in self._away.items() if file.tier is tier}
+        users = tuple(str(each.ref) for each in models if {file.digest for file in each.manifest.files} & there.keys())
+        return TierStatus(tier, None, sum(there.values()), users, "", self._store.fetch_speeds.get(tier))
+
+    def reload_source(self, manifest: Manifest) -> tuple[Tier, float]:
+        """The slowest tier that a model's files are in, and the bytes a second that they come from there at."""
+        place = next((tier for tier in reversed(Tier) if tier in self.tier_of(manifest).split(", ")), Tier.NVME)
+        return place, self._store.fetch_speeds.get(place, self._speeds[place].bytes_per_s)
 
     def _note(self, tier: Tier) -> str:
         if tier is not Tier.HOST:
@@ -214,12 +239,17 @@ class Tiering:
         return self._tiers.host_limit_bytes < limit
 
     def tier_of(self, manifest: Manifest) -> str:
-        """Where a model is: `host`, `nvme`, `disk`, or two of them; where hardly any of its bytes are is left out."""
+        """Where a model is: a tier or two of them, fastest first; where hardly any of its bytes are is left out."""
+        shares = dict.fromkeys(Tier, 0)
+        files = {file.digest: file.size_bytes for file in manifest.files}
+        for digest in files.keys() & self._away.keys():
+            shares[self._away[digest].tier] += files[digest]
         if self._survey is None:
-            return Tier.NVME.value
-        disk, staged, shares = self._survey.disk, self._tiers.staged, dict.fromkeys(Tier, 0)
-        for digest, n_bytes in self._parts(manifest).items():
-            shares[Tier.HOST if digest in staged else Tier.DISK if digest in disk else Tier.NVME] += n_bytes
+            shares[Tier.NVME] = sum(files.values()) - sum(shares.values())
+        else:
+            disk, staged = self._survey.disk, self._tiers.staged
+            for digest, n_bytes in self._parts(manifest).items():
+                shares[Tier.HOST if digest in staged else Tier.DISK if digest in disk else Tier.NVME] += n_bytes
         least = SHOWN_SHARE * sum(shares.values())
         return ", ".join(tier for tier in Tier if shares[tier] > least) or Tier.NVME.value
 
@@ -234,13 +264,17 @@ class Tiering:
     async def wish(self, ref: ModelRef, tier: Tier | None) -> str:
         """Want a model in a tier from now on, None: leave it to the forecast again; returns the model's own name.
 
-        Raises NotFound, and BadRequest when there is no such tier or it is too small.
+        PEER and HUB are no wish for later: the model is let go at once, and back to stay when it is asked for. Raises
+        NotFound, and BadRequest when there is no such tier or it is too small; as `Store.let_go` does.
         """
         stored = await self._store.find(ref)
         if stored is None:
             raise NotFound(f"cannot move {ref}: the store does not have it", code="model_not_found")
         model = str(stored.ref)
-        if tier is None:
+        if tier is Tier.PEER or tier is Tier.HUB:
+            await self._let_go(stored.ref, tier, "an operator wants it so")
+            await self._wishes.remove(model)
+        elif tier is None:
             await self._wishes.remove(model)
         else:
             budget = (await self._look()).budgets.get(tier)
@@ -262,7 +296,25 @@ class Tiering:
 
     # ---- planning and moving ---------------------------------------------------
 
+    async def _look_away(self) -> None:
+        """See what was let go, and tell of what has come back."""
+        now = await self._store.away()
+        before, self._away = self._away, now
+        back = before.keys() - self._away.keys()
+        for model in await self._store.models() if back else ():
+            files = {file.digest: file.size_bytes for file in model.manifest.files if file.digest in back}
+            if files:
+                tier = before[next(iter(files))].tier
+                self._metrics.tier_moved(tier, "nvme")
+                self._journal.note(
+                    "tier",
+                    f"{model.ref} is here again, {format_bytes(sum(files.values()))} were fetched",
+                    model=str(model.ref),
+                    detail={"from": str(tier), "to": "nvme", "bytes": sum(files.values()), "models": [str(model.ref)]},
+                )
+
     async def _look(self) -> Survey:
+        await self._look_away()
         self._blobs = await self._store.blobs_of(each.manifest for each in await self._store.models())
         seen = self._survey = await self._tiers.survey()
         self._sizes = {**seen.nvme, **seen.disk}
@@ -274,6 +326,8 @@ class Tiering:
         held = {str(Tier.HOST): staged_bytes}
         if self._survey is not None:
             held |= {"nvme": sum(self._survey.nvme.values()), "disk": sum(self._survey.disk.values())}
+        for tier in ELSEWHERE:
+            held[tier] = sum(file.size_bytes for file in self._away.values() if file.tier is tier)
         self._metrics.tiers_hold(held)
         locked_bytes = staged_bytes if self._tiers.locked else 0
         if locked_bytes != self._told_bytes:
@@ -287,7 +341,7 @@ class Tiering:
         models = [
             Kept(
                 str(each.ref),
-                tuple(self._parts(each.manifest).items()),
+                tuple((digest, n_bytes) for digest, n_bytes in self._parts(each.manifest).items() if n_bytes),
                 self._chance(str(each.ref), now),
                 wishes.get(str(each.ref)),
             )
@@ -315,9 +369,42 @@ class Tiering:
         try:
             async with self._doing:
                 await self._carry_out(await self._plan(needs_bytes), urgent=True)
+                await self._let_go_for(needs_bytes)
         finally:
             self._in_need -= 1
             self._changed.set()
+
+    async def _let_go_for(self, needs_bytes: int) -> None:
+        """Let go of models that others have, the least likely to be loaded first, until so many bytes are free."""
+        allowed = self.may_let_go()
+        if allowed == "never":
+            return
+        tiers: tuple[Literal[Tier.PEER, Tier.HUB], ...] = (Tier.PEER, Tier.HUB) if allowed == "hub" else (Tier.PEER,)
+        now, wishes = self._now(), await self._wishes.all()
+        models = [each for each in await self._store.models() if str(each.ref) not in wishes]
+        models.sort(key=lambda each: (self._chance(str(each.ref), now), str(each.ref)))
+        for model in models:
+            seen = await self._tiers.survey()
+            if seen.budgets[Tier.NVME] - sum(seen.nvme.values()) >= needs_bytes:
+                return
+            for tier in tiers:
+                try:
+                    await self._let_go(model.ref, tier, f"{format_bytes(needs_bytes)} are needed for something else")
+                    break
+                except HeliosError as error:
+                    log.info("model not let go", extra={"model": str(model.ref), "tier": tier, "cause": str(error)})
+
+    async def _let_go(self, ref: ModelRef, tier: Literal[Tier.PEER, Tier.HUB], why: str) -> None:
+        freed_bytes = await self._store.let_go(ref, tier)
+        await self._look()
+        self._metrics.tier_moved("nvme", tier)
+        self._journal.note(
+            "tier",
+            f"{ref} was let go, {format_bytes(freed_bytes)} are free and it comes from "
+            f"{'another node' if tier is Tier.PEER else 'the hub'} when it is asked for: {why}",
+            model=str(ref),
+            detail={"from": "nvme", "to": str(tier), "bytes": freed_bytes, "models": [str(ref)]},
+        )
 
     async def _carry_out(self, planned: Plan, *, urgent: bool = False) -> None:
         async def pause() -> None:

@@ -460,6 +460,8 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "pool.hot_swap",
         "pool.residence_s",
         "store.keep_revisions",
+        "store.share_with_peers",
+        "store.let_go",
         "prefetch.enabled",
         "prefetch.horizon_s",
         "prefetch.max_loads",

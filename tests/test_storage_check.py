@@ -13,11 +13,13 @@ import pytest
 
 from heliosd.core.manifest import ManifestFile, manifest_of
 from heliosd.core.names import Digest
+from heliosd.core.retention import Tier
 from heliosd.core.storage_speed import Speed
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
 from heliosd.state.storage import StorageSpeeds
 from heliosd.storage_check import StorageCheck
+from heliosd.store.away import AwayFile
 from heliosd.store.stored import StoredModel
 from tests.api.world import stored
 
@@ -28,6 +30,7 @@ class Models:
     def __init__(self, folder: Path, **sizes: int) -> None:
         self.folder = folder
         self.held = 0
+        self.gone: dict[Digest, AwayFile] = {}
         self.all = tuple(self._model(name, size) for name, size in sizes.items())
 
     def _model(self, name: str, size_bytes: int) -> StoredModel:
@@ -39,6 +42,9 @@ class Models:
 
     async def models(self) -> tuple[StoredModel, ...]:
         return self.all
+
+    async def away(self) -> dict[Digest, AwayFile]:
+        return self.gone
 
     @asynccontextmanager
     async def hold(self, revision: Digest) -> AsyncIterator[Path]:
@@ -105,6 +111,13 @@ async def test_without_a_large_file_it_says_what_to_do(
 ) -> None:
     with pytest.raises(NotFound, match=r"takes a safetensors file of 64\.0 MiB or more.*add a larger model first"):
         await StorageCheck(Models(tmp_path, **sizes), kept, [], on_cuda=False).measure()
+
+
+async def test_what_was_let_go_is_not_fetched_to_measure_with(tmp_path: Path, kept: StorageSpeeds) -> None:
+    models = Models(tmp_path, big=2**21)
+    models.gone = {Digest("b" * 64): AwayFile(2**21, Tier.PEER)}
+    with pytest.raises(NotFound, match="it has none"):
+        await StorageCheck(models, kept, [], on_cuda=False, smallest_bytes=2**19).measure()
 
 
 async def test_a_file_that_is_damaged_is_told_for_each_way(tmp_path: Path, kept: StorageSpeeds) -> None:

@@ -80,7 +80,9 @@ class Auth:
                 code="invalid_peer_token",
             )
         if scope is Scope.ADMIN:
-            raise NotAllowed(f"cannot let node {peer} do this: peers may use models and list them, no more")
+            raise NotAllowed(
+                f"cannot let node {peer} do this: peers may use models, list them and fetch their files, no more"
+            )
         return peer
 
     def _know_host(self, request: web.Request, credentials: Credentials | None) -> None:

@@ -3,8 +3,9 @@
 from heliosd.api.parts import Parts
 from heliosd.core.manifest import manifest_of
 from heliosd.core.names import Digest, ModelRef
-from heliosd.errors import BadRequest, CannotFit
-from heliosd.store.stored import Addition, StoredModel
+from heliosd.errors import BadRequest, CannotFit, NotFound, SourceFailed
+from heliosd.store.sources.peers import ASK_PEERS
+from heliosd.store.stored import Addition, StoredModel, default_ref
 
 
 async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: bool) -> None:
@@ -23,6 +24,11 @@ async def check_fits(parts: Parts, wanted: Addition, ref: ModelRef, *, anyway: b
         judged = await parts.node.judge_unstored(prospect, seen.known)
     except BadRequest:
         return
+    except (SourceFailed, NotFound) as error:
+        names = {str(ref), str(default_ref(wanted))}
+        if error.code in ASK_PEERS and any(names & models for models in parts.peers.holds.values()):
+            return
+        raise
     if judged.verdict != "never_fits":
         return
     if anyway:

@@ -41,7 +41,7 @@ async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
                 models=len(stored),
                 store_logical_bytes=logical_bytes,
                 store_physical_bytes=physical_bytes,
-                fetched_bytes=parts.store.fetched_bytes,
+                fetched=parts.store.fetched,
                 journal_entries=written,
                 journal_lost=lost,
                 recorded_events=recording.events if recording else 0,

@@ -1,5 +1,6 @@
 """What the API needs from the rest of the daemon, as it is handed in by the wiring. Builds nothing itself."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
 from heliosd.state.keys import Keys
 from heliosd.store.garbage import Plan as GarbagePlan
+from heliosd.store.serving import Given
 from heliosd.store.sharing import Shared
 from heliosd.store.store import Compared
 from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
@@ -212,11 +214,28 @@ class Progress(Protocol):
     def eta_s(self) -> float | None: ...
 
 
+class TheServed(Protocol):
+    """A file that is being sent to another node."""
+
+    size_bytes: int
+
+    async def read(self, begin: int, size_bytes: int) -> bytes: ...
+
+
+class TheServing(Protocol):
+    """What the API asks of `heliosd.store.serving.Serving`."""
+
+    async def model(self, ref: ModelRef) -> Given: ...
+    def file(self, digest: Digest, *, to_peer: bool) -> AbstractAsyncContextManager[TheServed]: ...
+
+
 class TheStore(Protocol):
     """What the API asks of `heliosd.store.store.Store`."""
 
     @property
-    def fetched_bytes(self) -> int: ...
+    def fetched(self) -> Mapping[str, int]: ...
+    @property
+    def serving(self) -> "TheServing": ...
 
     async def models(self) -> Sequence[Stored]: ...
 
@@ -394,5 +413,7 @@ class Parts:
     stalled_s: float = STALLED_S
     """A client that takes nothing of its answer for so long is cut off."""
     retries: RetryBudget = field(default_factory=RetryBudget)
+    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
+    """So many files are sent to other nodes at once."""
     tell_after_s: Callable[[], float] = lambda: 1.0
     """A client that waits for a stream for so long is told what it waits for."""

@@ -3,6 +3,7 @@
 from heliosd.api import (
     admin,
     aliases,
+    blobs,
     cache,
     estimate,
     explain,
@@ -26,6 +27,7 @@ from heliosd.api.routes import Route
 ROUTES: tuple[Route, ...] = (
     *openai.ROUTES,
     *revisions.ROUTES,  # before those of models, whose refs may have slashes
+    *blobs.ROUTES,  # the same
     *models.ROUTES,
     *garbage.ROUTES,
     *aliases.ROUTES,

@@ -5,7 +5,7 @@ from aiohttp import web
 from heliosd.api.asked import body_of, json_of, ref_of
 from heliosd.api.parts import Parts, TheTiers
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.core.retention import Move, Tier
+from heliosd.core.retention import ELSEWHERE, Move, Tier
 from heliosd.errors import NotFound
 from heliosd.wire import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 
@@ -19,6 +19,7 @@ async def list_tiers(request: web.Request, parts: Parts) -> web.StreamResponse:
             used_bytes=each.used_bytes,
             models=list(each.models),
             note=each.note,
+            bytes_per_s=each.bytes_per_s,
         )
         for each in await tiers.status()
     ]
@@ -38,8 +39,9 @@ async def move(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, MoveModel)
     tier = None if asked.tier == "auto" else Tier(asked.tier)
     model = await _tiers(parts).wish(ref, tier)
-    words = f"{model} is wanted in {tier}" if tier else f"{model} may be in any tier again"
-    parts.journal.note("tier", words, model=model)
+    if tier not in ELSEWHERE:  # what was let go has its own line
+        words = f"{model} is wanted in {tier}" if tier else f"{model} may be in any tier again"
+        parts.journal.note("tier", words, model=model)
     return json_of(TierWishView(model=model, tier=tier))
 
 
@@ -85,7 +87,9 @@ ROUTES = (
         "Want a model in a tier, or leave it to the forecast again.",
         Answer("the wish", TierWishView),
         body=MoveModel,
-        detail="It is moved as soon as nobody uses it and there is room. The wish outlives a restart.",
-        errors=("model_not_found",),
+        detail="It is moved as soon as nobody uses it and there is room. The wish outlives a restart. `peer` and `hub` "
+        "are no wish: the weights are removed here now, if nobody uses them and another node or the hub, asked right "
+        "before, has every file of them; the model stays in the list and is fetched again when it is asked for.",
+        errors=("model_not_found", "model_in_use", "not_elsewhere"),
     ),
 )

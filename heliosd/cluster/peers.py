@@ -11,10 +11,11 @@ import aiohttp
 
 from heliosd.cluster.catalogue import CATALOGUE_TARGET, Catalogues, Holds, fetch_models
 from heliosd.cluster.forward import PassedRequest, Reply, forward, request_target
+from heliosd.cluster.held import HeldModel, blob_size, blob_target, fetch_manifest, manifest_target
 from heliosd.cluster.identity import KEY_BYTES, sign, verify
 from heliosd.cluster.member import Load, Member, MemberState, Meta, catalogue_hash
 from heliosd.cluster.membership import Membership
-from heliosd.core.names import PeerName
+from heliosd.core.names import Digest, ModelRef, PeerName
 from heliosd.core.peer_news import PeerNews
 from heliosd.errors import SourceFailed, Unavailable
 
@@ -104,7 +105,7 @@ class Peers:
             async with scope:
                 self._in_flight[scope] = member
                 target = request_target(request.path, request.query)
-                token = self._sign(peer, request.method, target)
+                token = self.sign(peer, request.method, target)
                 await forward(self._session, member, request, started, me=self._name, token=token)
         except TimeoutError as error:
             if not scope.expired():
@@ -122,6 +123,20 @@ class Peers:
         `target` is the request line's path and query, byte for byte as it arrived.
         """
         return verify(self._key, token, me=self._name, method=method, path=target, now=time.time())
+
+    async def blob_size(self, member: Member, digest: Digest) -> int | None:
+        """Bytes of a file at that peer; None when it does not have it, or does not say so in time."""
+        if self._session is None:
+            return None
+        token = self.sign(member.name, "HEAD", blob_target(digest))
+        return await blob_size(self._session, member, digest, token=token)
+
+    async def manifest(self, member: Member, ref: ModelRef) -> HeldModel:
+        """What files a peer's model is made of. Raises SourceFailed."""
+        if self._session is None:
+            raise SourceFailed("cannot ask peers before the cluster is started")
+        token = self.sign(member.name, "GET", manifest_target(ref))
+        return await fetch_manifest(self._session, member, ref, token=token)
 
     async def close(self) -> None:
         """Leave the cluster, then close the connections. Requests under way to peers are cut: drain first."""
@@ -160,10 +175,11 @@ class Peers:
     async def _fetch(self, member: Member) -> frozenset[str]:
         if self._session is None:
             raise Unavailable("cannot ask peers before the cluster is started")
-        token = self._sign(member.name, "GET", CATALOGUE_TARGET)
+        token = self.sign(member.name, "GET", CATALOGUE_TARGET)
         return await fetch_models(self._session, member, token=token)
 
-    def _sign(self, target: PeerName, method: str, path: str) -> str:
+    def sign(self, target: PeerName, method: str, path: str) -> str:
+        """The `x-helios-peer` header of one request to that peer; good for half a minute."""
         return sign(self._key, me=self._name, target=target, method=method, path=path, now=time.time())
 
     async def _tell(self, meta: Meta) -> None:

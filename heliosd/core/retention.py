@@ -32,6 +32,14 @@ class Tier(StrEnum):
     """The store itself."""
     DISK = "disk"
     """A slower volume."""
+    PEER = "peer"
+    """Not here any more: another node has it."""
+    HUB = "hub"
+    """Nor at a node: the hub has it."""
+
+
+ELSEWHERE = (Tier.PEER, Tier.HUB)
+"""Nothing moves there by a plan: what somebody else has may be let go, and is fetched again when it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ SPEEDS: Mapping[Tier, Speed] = {
     Tier.HOST: Speed(0.0, 16 * GiB),
     Tier.NVME: Speed(0.001, 2 * GiB),
     Tier.DISK: Speed(0.05, 200 * MiB),
+    Tier.PEER: Speed(0.1, 500 * MiB),
+    Tier.HUB: Speed(1.0, 50 * MiB),
 }
 """Until moves have been timed."""
 

@@ -77,6 +77,8 @@ class Launching:
         async with AsyncExitStack() as used:
             await used.enter_async_context(self._adapters.of(command.replica))
             try:
+                if await self._store.bring_back(Digest(demand.revision)):
+                    clock.mark("fetch")
                 whole = settings.engine_args.get("load_format", HELIOS) not in _READ_RECIPES
                 directory = await used.enter_async_context(self._store.hold(Digest(demand.revision), whole=whole))
             except (HeliosError, OSError, sqlite3.Error) as error:

@@ -177,6 +177,16 @@ def history_of_refs(db: Database) -> None:
     db.table("inspections").create({"revision": str, "inspector": str, "facts": str}, pk="revision")
 
 
+@steps()
+def files_let_go(db: Database) -> None:
+    # Wanted by revisions, but not here: `tier` (peer, hub) had it when it went.
+    db.table("away").create(
+        {"digest": str, "size_bytes": int, "tier": str, "at": float},
+        pk="digest",
+        not_null={"size_bytes", "tier", "at"},
+    )
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -51,6 +51,17 @@ class Catalog:
         """
         return await self._database.run(lambda db: _find(db, ref))
 
+    async def revision(self, revision: Digest) -> Record | None:
+        """A revision under one of the names that it has or had; None when there is none."""
+
+        def work(db: sqlite_utils.Database) -> Record | None:
+            query = "select name, label from history where revision = ? order by id desc limit 1"
+            row = db.execute(query, (revision,)).fetchone()
+            found = _kept(db, kept_ref(ModelRef(*row), revision)) if row else ()
+            return found[0] if found and found[0].revision == revision else None
+
+        return await self._database.run(work)
+
     async def manifest(self, revision: Digest) -> Manifest | None:
         def work(db: sqlite_utils.Database) -> Manifest | None:
             row = db.execute("select manifest from revisions where id = ?", (revision,)).fetchone()
@@ -111,10 +122,13 @@ class Catalog:
         return await self._database.run(work)
 
     async def files(self) -> tuple[tuple[str, Digest, int], ...]:
-        """`(path, digest, size)` of every file of every revision, each digest once, the oldest first."""
+        """`(path, digest, size)` of every file of every revision whose bytes are here, each digest once, the oldest
+        first."""
         query = (
             "select json_extract(value, '$[0]'), json_extract(value, '$[1]') as digest, json_extract(value, '$[2]')"
-            " from revisions, json_each(revisions.manifest) group by digest order by min(revisions.created_at), 1"
+            " from revisions, json_each(revisions.manifest)"
+            " where json_extract(value, '$[1]') not in (select digest from away) group by digest"
+            " order by min(revisions.created_at), 1"
         )
         return await self._database.run(
             lambda db: tuple((path, Digest(digest), size) for path, digest, size in db.execute(query))
@@ -438,6 +452,7 @@ def _insert_blobs(db: sqlite_utils.Database, sizes: Iterable[tuple[Digest, int]]
     for digest, size_bytes in sizes:
         row = (digest, size_bytes, now)
         db.execute("insert or ignore into blobs (digest, size_bytes, created_at) values (?, ?, ?)", row)
+        db.execute("delete from away where digest = ?", (digest,))
 
 
 def _insert_recipe(db: sqlite_utils.Database, digest: Digest, recipe: Recipe, now: float) -> None:
@@ -453,6 +468,7 @@ def _drop_unwanted(db: sqlite_utils.Database) -> frozenset[Digest]:
     db.execute("delete from revisions where id not in (select revision from refs union select revision from history)")
     db.execute("delete from inspections where revision not in (select id from revisions)")
     db.execute(f"delete from recipes where digest not in ({_WANTED})")
+    db.execute(f"delete from away where digest not in ({_WANTED})")
     db.execute(f"delete from compared where digest not in ({_WANTED})")
     unwanted = [
         row[0]

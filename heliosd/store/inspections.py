@@ -6,8 +6,9 @@ A revision never changes, and so neither does what its files say.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import sqlite_utils
 
@@ -17,7 +18,7 @@ from heliosd.core.profile import ModelProfile
 from heliosd.errors import CorruptData
 from heliosd.estimation.known import Known
 from heliosd.state.database import Database
-from heliosd.store.blobs import Blobs, FindRecipes
+from heliosd.store.blobs import FindRecipes
 from heliosd.store.inspection import INSPECTOR, Facts, Inspected, inspect
 from heliosd.store.threads import Threads
 
@@ -28,9 +29,12 @@ REMEMBERED = 64
 
 
 class Inspections:
-    def __init__(self, database: Database, blobs: Blobs, threads: Threads, find_recipes: FindRecipes) -> None:
+    def __init__(
+        self, database: Database, place: Callable[[Digest], Path], threads: Threads, find_recipes: FindRecipes
+    ) -> None:
+        """`place`: where a blob, or at least its beginning, lies."""
         self._database = database
-        self._blobs = blobs
+        self._place = place
         self._threads = threads
         self._find_recipes = find_recipes
         self._facts: dict[Digest, Facts] = {}
@@ -89,7 +93,7 @@ class Inspections:
             return None
         try:
             recipes = await self._find_recipes({file.digest for file in manifest.files})
-            return await self._threads.run(inspect, manifest, self._blobs.path, recipes)
+            return await self._threads.run(inspect, manifest, self._place, recipes)
         except CorruptData as error:
             log.error("model is damaged", extra={"revision": revision, "cause": str(error)})
             self._damaged.add(revision)

@@ -4,6 +4,7 @@
     incoming/                  what is being written; nothing in it counts until it is renamed out of it
     revisions/<digest>/        a revision as a directory of links, file names and sub-folders kept; `X.recipe` stands
                                for a file X that is made of pieces of blobs
+    away/<digest>              the header of weights that were let go, in a file of the same size that is empty else
     whole/                     such files put together, for engines that read whole files only; for as long as they do
     lock                       held by the one daemon that uses this store
 
@@ -39,6 +40,13 @@ class Layout:
     @property
     def whole(self) -> Path:
         return self.root / "whole"
+
+    @property
+    def stubs(self) -> Path:
+        return self.root / "away"
+
+    def stub(self, digest: Digest) -> Path:
+        return self.stubs / digest
 
     @property
     def lock(self) -> Path:

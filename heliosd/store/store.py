@@ -9,22 +9,22 @@ import fcntl
 import logging
 import math
 import os
-import sqlite3
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from heliosd.core.manifest import Manifest
-from heliosd.core.names import Digest, ModelRef, digest_beginning, kept_ref, parse_ref
+from heliosd.core.names import Digest, ModelRef, kept_ref, parse_ref
+from heliosd.core.retention import Tier
 from heliosd.core.units import MiB
 from heliosd.errors import Conflict, HeliosError, NotFound, SourceFailed, Unavailable
 from heliosd.estimation.known import Known
 from heliosd.state.database import Database
 from heliosd.store.adding import Adding
+from heliosd.store.away import Away, AwayFile
 from heliosd.store.blobs import Blobs
 from heliosd.store.catalog import Catalog
 from heliosd.store.claims import MAX_AGE_S, Claims
@@ -32,31 +32,34 @@ from heliosd.store.difference import Difference, Side, difference
 from heliosd.store.durable import make_directory
 from heliosd.store.extents import Range, ranges
 from heliosd.store.garbage import Found, Plan, plan
-from heliosd.store.inspection import Facts
+from heliosd.store.holding import Holding
 from heliosd.store.inspections import Inspections
 from heliosd.store.joined import Additions
 from heliosd.store.layout import Layout
-from heliosd.store.recipe import Recipe
+from heliosd.store.letting_go import LettingGo
+from heliosd.store.listing import Listings
 from heliosd.store.revisions import Revisions
+from heliosd.store.serving import MayGive, Serving
 from heliosd.store.sharing import Calm, Shared, Sharing, at_once
 from heliosd.store.sources.bandwidth import Bandwidth
 from heliosd.store.sources.directory import DirectorySource
-from heliosd.store.sources.fetch import CONNECTIONS, Fetcher
+from heliosd.store.sources.fetch import CONNECTIONS, WITH_PEERS, Fetcher
 from heliosd.store.sources.gguf import GgufSource
 from heliosd.store.sources.hub import HubAccess, HubSource
+from heliosd.store.sources.nearby import Nearby
+from heliosd.store.sources.peers import HubOrPeers, PeerSource
 from heliosd.store.sources.source import Progress, Source, Tell
 from heliosd.store.sources.transfer import CHUNK_BYTES
 from heliosd.store.sources.wanted import Patience
 from heliosd.store.stored import (
-    Adapter,
     Addition,
     PastRevision,
     Record,
     StoredModel,
     checked_alias,
     default_ref,
-    describe_origin,
 )
+from heliosd.store.stubs import Stubs
 from heliosd.store.sweep import Swept, sweep
 from heliosd.store.threads import Threads
 from heliosd.store.tiers.tiers import TierLimits, Tiers
@@ -87,20 +90,6 @@ class Compared:
     found: Difference
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All that the catalog knows of what refs mean now."""
-
-    models: tuple[StoredModel, ...]
-    by_name: Mapping[str, StoredModel] = field(init=False)
-    """By ref and by alias."""
-
-    def __post_init__(self) -> None:
-        names = {str(model.ref): model for model in self.models}
-        aliases = {alias: model for model in self.models for alias in model.aliases}
-        object.__setattr__(self, "by_name", aliases | names)
-
-
 class Store:
     """The models of this machine. One daemon per root; `open` before use, `close` at the end.
 
@@ -123,12 +112,15 @@ class Store:
         shared_file_bytes: int = SHARED_FILE_BYTES,
         shared_run_bytes: int = SHARED_RUN_BYTES,
         tiers: TierLimits | None = None,
+        may_give: MayGive = lambda ref, origin: True,
+        with_peers: Patience = WITH_PEERS,
     ) -> None:
         """`keep`: how many revisions of a ref stay when garbage is collected. `changed` is called on the event loop
         right after each commit that changes what `models` tells.
 
         Fetches with so many `connections` at once, together at most so many bytes a second; 0: without a limit.
         `share` leaves alone smaller files than `shared_file_bytes`, and shorter runs than `shared_run_bytes`.
+        `may_give`: which models other nodes may fetch from here.
         """
         self._layout = Layout(root)
         self._hub = hub or HubAccess()
@@ -151,6 +143,7 @@ class Store:
             connections=connections,
             bandwidth=self._bandwidth,
             chunk_bytes=chunk_bytes,
+            with_peers=with_peers,
         )
         self._adding = Adding(
             layout=self._layout,
@@ -163,27 +156,51 @@ class Store:
             room=self.tiers.room_bytes,
             collectable=self._collectable_bytes,
         )
+        self.serving = Serving(self._catalog, self._blobs, self._adding.wanted, may_give)
+        """Gives files to other nodes."""
+        self.share_due = asyncio.Event()
+        """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
+        self.share_due.set()
+        self._additions = Additions()
+        self._busy: set[ModelRef] = set()
+        stubs = Stubs(self._layout)
+        self._inspections = Inspections(database, stubs.place, self._threads, self._catalog.recipes)
+        self._letting_go = LettingGo(
+            away=Away(database),
+            stubs=stubs,
+            blobs=self._blobs,
+            claims=self._claims,
+            fetcher=self._fetcher,
+            serving=self.serving,
+            hub=self._hub,
+            threads=self._threads,
+            room=self.tiers.room_bytes,
+            wanted=self._adding.wanted,
+            clock=clock,
+            changed=self._committed,
+        )
+        self._holding = Holding(
+            catalog=self._catalog,
+            blobs=self._blobs,
+            revisions=self._revisions,
+            whole=self._whole,
+            inspections=self._inspections,
+            letting_go=self._letting_go,
+            wanted=self._adding.wanted,
+            released=self.share_due.set,
+        )
+        self._listings = Listings(self._catalog, self._inspections)
         self._sharing = Sharing(
             layout=self._layout,
             blobs=self._blobs,
             revisions=self._revisions,
             catalog=self._catalog,
             wanted=self._adding.wanted,
-            tidy=self._drop_directory,
+            tidy=self._holding.drop_directory,
             clock=clock,
             file_bytes=shared_file_bytes,
             run_bytes=shared_run_bytes,
         )
-        self.share_due = asyncio.Event()
-        """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
-        self.share_due.set()
-        self._additions = Additions()
-        self._busy: set[ModelRef] = set()
-        self._held: Counter[Digest] = Counter()
-        self._inspections = Inspections(database, self._blobs, self._threads, self._catalog.recipes)
-        self._listing: Listing | None = None
-        self._listing_once = asyncio.Lock()
-        self._commits = 0
         self._changed = changed
         self._lock: int | None = None
 
@@ -194,7 +211,7 @@ class Store:
         """
         await self._threads.run(self._prepare)
         await self.tiers.open()
-        return await sweep(
+        swept = await sweep(
             layout=self._layout,
             blobs=self._blobs,
             revisions=self._revisions,
@@ -203,6 +220,8 @@ class Store:
             threads=self._threads,
             now=self._clock(),
         )
+        await self._letting_go.tidy()
+        return swept
 
     def _prepare(self) -> None:
         try:
@@ -222,6 +241,7 @@ class Store:
         """Close connections, end the threads, let go of the root."""
         await self._fetcher.close()
         self._sharing.close()
+        self.serving.close()
         await self.tiers.close()
         self._threads.close()
         if self._lock is not None:
@@ -229,37 +249,40 @@ class Store:
             self._lock = None
 
     @property
-    def fetched_bytes(self) -> int:
-        """What came from the hub since the store was made."""
-        return self._bandwidth.taken_bytes
+    def fetched(self) -> Mapping[str, int]:
+        """Bytes that came since the store was made, from the `hub` and from a `peer`."""
+        return {source: self._bandwidth.taken[source] for source in ("hub", "peer")}
+
+    @property
+    def fetch_speeds(self) -> Mapping[str, float]:
+        """Bytes a second at which one file came of late from the `hub` and from a `peer`; what was not measured is
+        left out."""
+        return self._bandwidth.measured
+
+    def ask_nearby(self, nearby: Nearby) -> None:
+        """Fetch from these nodes, too, from now on."""
+        self._fetcher.nearby = nearby
 
     def limit_downloads(self, bytes_per_s: int) -> None:
         """How fast all downloads together may be from now on; 0: without a limit."""
         self._bandwidth.bytes_per_s = bytes_per_s
 
     def _committed(self) -> None:
-        self._commits += 1
-        self._listing = None
+        self._listings.changed()
+        self.serving.changed()
         self._inspections.mended()  # whoever adds a damaged model again makes it whole
         self._changed()
 
     async def models(self) -> tuple[StoredModel, ...]:
         """Every ref, by name."""
-        return (await self._list()).models
+        return (await self._listings.now()).models
 
     async def find(self, ref: ModelRef) -> StoredModel | None:
         """The model of that ref or alias, or the revision of a model that is asked for by its digest.
 
         Raises BadRequest when several revisions begin with the digits given.
         """
-        found = (await self._list()).by_name.get(str(ref))
-        if found is not None or digest_beginning(ref) is None:
-            return found
-        record = await self._catalog.find(ref)
-        if record is None:
-            return None
-        facts = await self._inspections.facts({record.revision: record.manifest})
-        return _stored(record, facts[record.revision])
+        return await self._listings.find(ref)
 
     async def by_name(self, name: str) -> StoredModel | None:
         """The model that this is a ref or an alias of; None for whatever else it may be."""
@@ -282,39 +305,14 @@ class Store:
         """What estimates of a model rest on, read from its files; nothing when they cannot be read any more."""
         return await self._inspections.known(model.revision, model.manifest)
 
-    async def _list(self) -> Listing:
-        """What the catalog has, remembered until the next commit."""
-        async with self._listing_once:
-            if self._listing is not None:
-                return self._listing
-            commits = self._commits
-            records = await self._catalog.records()
-            facts = await self._inspections.facts({record.revision: record.manifest for record in records})
-            models = tuple(_stored(record, facts[record.revision]) for record in records)
-            listing = Listing(models)
-            if commits == self._commits:
-                self._listing = listing
-            return listing
-
     async def directory(self, revision: Digest) -> Path:
         """The revision as a directory that an engine loads from, its links and the blobs' sizes just checked.
 
         Raises NotFound for a revision that is not here, CorruptData when a blob is gone or cut.
         """
-        manifest = await self._manifest(revision)
-        return await self._revisions.present(manifest, await self._recipes(manifest))
+        return await self._holding.directory(revision)
 
-    async def _recipes(self, manifest: Manifest) -> dict[Digest, Recipe]:
-        return await self._catalog.recipes(file.digest for file in manifest.files)
-
-    async def _manifest(self, revision: Digest) -> Manifest:
-        manifest = await self._catalog.manifest(revision)
-        if manifest is None:
-            raise NotFound(f"cannot present revision {revision}: the store does not have it")
-        return manifest
-
-    @asynccontextmanager
-    async def hold(self, revision: Digest, *, whole: bool = False) -> AsyncIterator[Path]:
+    def hold(self, revision: Digest, *, whole: bool = False) -> AbstractAsyncContextManager[Path]:
         """The revision's directory, whose files stay for the length of the block whatever is added or removed.
 
         In it a file X may be kept as a recipe, `X.recipe`; with `whole` all are put together, in a directory that
@@ -322,34 +320,36 @@ class Store:
         `directory` does, OSError and sqlite3.Error on the way in, with `whole` also Unavailable for want of disk;
         nothing on the way out.
         """
-        manifest = await self._manifest(revision)
-        self._held[revision] += 1
-        kept: set[Digest] = set()
-        try:
-            with self._blobs.hold() as hold:
-                kept = hold.digests
-                await hold.add(*(file.digest for file in manifest.files))
-                # Only now is it certain that it was not removed meanwhile.
-                directory = await self.directory(revision)
-                recipes = await self._recipes(manifest) if whole else {}
-                if recipes:
-                    async with self._whole.hold(manifest, recipes) as directory:
-                        yield directory
-                else:
-                    yield directory
-        finally:
-            self._held[revision] -= 1
-            await self._let_go(manifest, kept)
-            self.share_due.set()
+        return self._holding.hold(revision, whole=whole)
 
-    async def _let_go(self, manifest: Manifest, kept: set[Digest]) -> None:
-        has_recipes = len(kept) > len({file.digest for file in manifest.files})
-        try:
-            if has_recipes or await self._catalog.manifest(manifest.digest) is None:
-                await self._blobs.delete(kept, self._adding.wanted)
-                await self._drop_directory(manifest.digest)
-        except (HeliosError, OSError, sqlite3.Error) as error:
-            log.error("revision not tidied up", extra={"revision": manifest.digest, "cause": str(error)})
+    async def bring_back(self, revision: Digest) -> bool:
+        """Fetch again what of a revision was let go; whether anything had to be.
+
+        `hold` does the same: this is for who wants to tell how long it took. Raises as `hold` does.
+        """
+        return await self._holding.bring_back(revision)
+
+    async def let_go(self, ref: ModelRef, tier: Literal[Tier.PEER, Tier.HUB]) -> int:
+        """Remove the weights of a model that another node, or the hub, has too; returns the bytes freed.
+
+        Holding it brings them back. Raises NotFound, and Conflict when somebody uses it or nobody else has it.
+        """
+        record = await self._catalog.find(ref)
+        if record is None:
+            raise NotFound(f"cannot let go of {ref}: the store does not have it", code="model_not_found")
+        if record.of is not None:
+            raise Conflict(f"cannot let go of {ref}: only of what {record.of} means now")
+        with self._alone(record.ref):
+            return await self._letting_go.let_go(record, tier)
+
+    async def away(self) -> Mapping[Digest, AwayFile]:
+        """The files that were let go."""
+        return await self._letting_go.all_away()
+
+    @property
+    def returning(self) -> Mapping[Digest, Progress]:
+        """How far each revision is that is being brought back."""
+        return self._letting_go.returning
 
     async def share(self, *, again: bool = False, calm: Calm = at_once) -> Shared:
         """Keep files that are partly equal to older ones as recipes, which takes less room on the disk.
@@ -429,7 +429,8 @@ class Store:
     def _source(self, wanted: Addition) -> Source:
         match wanted.source:
             case "hub":
-                return HubSource(wanted.location, wanted.revision, self._hub, self._fetcher)
+                hub = HubSource(wanted.location, wanted.revision, self._hub, self._fetcher)
+                return HubOrPeers(hub, PeerSource(default_ref(wanted), self._fetcher))
             case "directory":
                 return DirectorySource(Path(wanted.location), self._blobs, self._threads)
             case "gguf":
@@ -461,7 +462,7 @@ class Store:
                 gone = {blob for blob in unwanted if not await self._blobs.size(blob)}
                 freed_bytes += known.freed_bytes(gone) - sum(known.sizes[blob] for blob in gone)
             for each in past:
-                await self._drop_directory(each.revision)
+                await self._holding.drop_directory(each.revision)
         log.info("model removed", extra={"model": str(target), "freed_bytes": freed_bytes})
         return freed_bytes
 
@@ -513,8 +514,8 @@ class Store:
             tell(Progress("compare", name, done_bytes, total_bytes))
 
         async with self.hold(old.revision), self.hold(new.revision):
-            before_side = Side(old.manifest, self._blobs.path, await self._recipes(old.manifest))
-            after_side = Side(new.manifest, self._blobs.path, await self._recipes(new.manifest))
+            before_side = Side(old.manifest, self._blobs.path, await self._holding.recipes(old.manifest))
+            after_side = Side(new.manifest, self._blobs.path, await self._holding.recipes(new.manifest))
             found = await difference(before_side, after_side, self._threads, report)
         return Compared(_exactly(old), _exactly(new), found)
 
@@ -530,7 +531,7 @@ class Store:
         unwanted = await self._catalog.forget(past)
         freed_bytes = await self._blobs.delete(unwanted, self._adding.wanted)
         for ref, revision in past:
-            await self._drop_directory(revision)
+            await self._holding.drop_directory(revision)
             log.info("revision forgotten", extra={"model": str(ref), "revision": revision})
         return freed_bytes
 
@@ -546,7 +547,7 @@ class Store:
             parts=await self._claims.parts(),
             claims=await self._claims.all(self._clock(), math.inf),
             busy=frozenset(map(str, self._busy)),
-            held=frozenset(+self._held) | {Digest(revision) for revision in users},
+            held=frozenset(+self._holding.held) | {Digest(revision) for revision in users},
             held_blobs=self._blobs.held,
             directories=await self._revisions.all(),
             users=users,
@@ -561,7 +562,7 @@ class Store:
 
         Raises Conflict, and removes nothing, when a ref has come to mean again what should go.
         """
-        freed_bytes = await self._forget(past for past in plan.revisions if not self._held[past[1]])
+        freed_bytes = await self._forget(past for past in plan.revisions if not self._holding.held[past[1]])
         now = self._clock()
         for claim in plan.claims:
             if claim.ref not in map(str, self._busy):
@@ -570,15 +571,8 @@ class Store:
         loose = plan.blobs | {digest for digest in await self._blobs.all() if digest in claimed}
         freed_bytes += await self._blobs.delete(loose, self._adding.wanted)
         for revision in plan.directories:
-            await self._drop_directory(revision)
+            await self._holding.drop_directory(revision)
         return freed_bytes
-
-    async def _drop_directory(self, revision: Digest) -> None:
-        """Remove the links of a revision that no ref means or has meant, and nobody holds any more."""
-        if await self._catalog.manifest(revision) is None:
-            self._inspections.forget(revision)
-            if not self._held[revision]:
-                await self._revisions.remove(revision)
 
     async def set_alias(self, alias: str, ref: ModelRef) -> ModelRef:
         """Let `alias` mean what `ref`, itself perhaps an alias, means; returns that. An alias that exists moves.
@@ -601,20 +595,6 @@ class Store:
 
 def _exactly(record: Record) -> ModelRef:
     return kept_ref(record.of or record.ref, record.revision)
-
-
-def _stored(record: Record, facts: Facts) -> StoredModel:
-    return StoredModel(
-        record.ref,
-        record.revision,
-        record.manifest,
-        describe_origin(record.origin),
-        record.created_at,
-        record.aliases,
-        facts.profile,
-        Adapter(record.base, facts.adapter.rank if facts.adapter else 0) if record.base else None,
-        record.of,
-    )
 
 
 @contextmanager

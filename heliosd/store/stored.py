@@ -99,8 +99,9 @@ class PastRevision:
 def describe_origin(origin: Mapping[str, Any]) -> str:
     """Say for a person where a revision came from."""
     text = f"{origin.get('kind', 'unknown')} {origin.get('location', '')}".rstrip()
-    commit = origin.get("commit")
-    return f"{text} at {str(commit)[:12]}" if commit else text
+    commit, peer = origin.get("commit"), origin.get("peer")
+    text += f" at {str(commit)[:12]}" if commit else ""
+    return f"{text}, from node {peer}" if peer else text
 
 
 def default_ref(wanted: Addition) -> ModelRef:

@@ -1,6 +1,6 @@
 """What a snapshot says, as Prometheus families. Pure: values in, families out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -17,7 +17,7 @@ def gauges(
     models: int,
     store_logical_bytes: int,
     store_physical_bytes: int,
-    fetched_bytes: int,
+    fetched: Mapping[str, int],
     journal_entries: int,
     journal_lost: int,
     recorded_events: int,
@@ -42,7 +42,12 @@ def gauges(
         ["kind"],
         [(["logical"], store_logical_bytes), (["physical"], store_physical_bytes)],
     )
-    yield CounterMetricFamily("helios_fetched_bytes", "Bytes of models that came from the hub.", fetched_bytes)
+    fetched_bytes = CounterMetricFamily(
+        "helios_fetched_bytes", "Bytes of models that came from the hub, and from other nodes.", labels=["source"]
+    )
+    for source, n_bytes in fetched.items():
+        fetched_bytes.add_metric([source], n_bytes)
+    yield fetched_bytes
     yield CounterMetricFamily("helios_journal_entries", "Lines written to the journal.", journal_entries)
     yield CounterMetricFamily("helios_journal_lost", "Lines of the journal that could not be written.", journal_lost)
     yield CounterMetricFamily("helios_recorded_events", "Events of the scheduler kept for replay.", recorded_events)

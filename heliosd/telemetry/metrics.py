@@ -29,8 +29,8 @@ class Scrape:
     """Of all models' files, as if they had nothing in common."""
     store_physical_bytes: int
     """Of all blobs."""
-    fetched_bytes: int
-    """From the hub, since the daemon began."""
+    fetched: Mapping[str, int]
+    """Bytes from the `hub` and from a `peer`, since the daemon began."""
     journal_entries: int
     """Written since the daemon began."""
     journal_lost: int
@@ -75,6 +75,15 @@ class Metrics:
         )
         self._collected = Counter(
             "helios_store_collected_bytes", "Bytes freed by collecting the store's garbage.", registry=registry
+        )
+        self._peer_failures = Counter(
+            "helios_peer_fetch_failures",
+            "Files that another node did not deliver; lied: it delivered other bytes.",
+            ["peer", "lied"],
+            registry=registry,
+        )
+        self._sent = Counter(
+            "helios_peer_sent_bytes", "Bytes of models that were sent to other nodes.", registry=registry
         )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
         self._swaps = Counter(
@@ -142,6 +151,14 @@ class Metrics:
     def collected(self, freed_bytes: int) -> None:
         """Garbage of the store has gone."""
         self._collected.inc(freed_bytes)
+
+    def sent_to_peers(self, n_bytes: int) -> None:
+        """So many more bytes of a file went out."""
+        self._sent.inc(n_bytes)
+
+    def peer_failed(self, peer: str, *, lied: bool) -> None:
+        """A node did not deliver a file; `lied`: it delivered other bytes."""
+        self._peer_failures.labels(peer, str(lied).lower()).inc()
 
     def waited(self, outcome: str, waited_s: float) -> None:
         """A request's wait is over: `granted`, `forwarded`, `left` by its client, or refused with a code."""
@@ -215,7 +232,7 @@ class _AllOf(Collector):
             models=scrape.models,
             store_logical_bytes=scrape.store_logical_bytes,
             store_physical_bytes=scrape.store_physical_bytes,
-            fetched_bytes=scrape.fetched_bytes,
+            fetched=scrape.fetched,
             journal_entries=scrape.journal_entries,
             journal_lost=scrape.journal_lost,
             recorded_events=scrape.recorded_events,

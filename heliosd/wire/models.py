@@ -33,6 +33,18 @@ class ModelView(Wire):
     adapter_rank: int | None = Field(None, description="of an adapter: the highest of its matrices")
 
 
+class ModelManifest(Wire):
+    """What another node needs to know to fetch a model."""
+
+    ref: str
+    revision: str = Field(description="sha256 of the list of files")
+    files: list[FileView]
+    size_bytes: int
+    origin: dict[str, Any] = Field({}, description="of a hub's model: repository, commit and endpoint")
+    base: str | None = Field(None, description="of an adapter: the model it is for")
+    created_at: float = Field(0.0, description="seconds since the epoch")
+
+
 class ModelDetail(ModelView):
     files: list[FileView]
     dtype: str | None = None

@@ -8,11 +8,15 @@ from heliosd.wire.base import Asked, Wire
 
 
 class TierView(Wire):
-    tier: str = Field(description="host (RAM), nvme (the store) or disk (a slower volume)")
-    budget_bytes: int = Field(description="what it may hold now")
+    tier: str = Field(
+        description="host (RAM), nvme (the store), disk (a slower volume); not here any more, but at another node "
+        "(peer) or at the hub (hub)"
+    )
+    budget_bytes: int | None = Field(description="what it may hold now; none: no limit is known")
     used_bytes: int
     models: list[str] = Field(description="that have files there")
     note: str = ""
+    bytes_per_s: float | None = Field(None, description="at which a file came from there of late")
 
 
 class TierWishView(Wire):
@@ -43,4 +47,6 @@ class TierPlanView(Wire):
 
 
 class MoveModel(Asked):
-    tier: Literal["host", "nvme", "disk", "auto"] = Field(description="auto leaves it to the forecast again")
+    tier: Literal["host", "nvme", "disk", "peer", "hub", "auto"] = Field(
+        description="auto leaves it to the forecast again; peer and hub let go of it at once, when they have it"
+    )

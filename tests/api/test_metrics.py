@@ -77,7 +77,8 @@ async def test_the_state_of_the_node_is_there(it: World) -> None:
     assert found[series("helios_models")] == 2
     assert found[series("helios_store_bytes", kind="logical")] == 1400
     assert found[series("helios_store_bytes", kind="physical")] == 700  # the two models share their blob
-    assert found[series("helios_fetched_bytes_total")] == 5000
+    assert found[series("helios_fetched_bytes_total", source="hub")] == 5000
+    assert found[series("helios_fetched_bytes_total", source="peer")] == 300
 
 
 async def test_engines_metrics_pass_through_told_apart_by_replica(it: World) -> None:

@@ -268,7 +268,7 @@ def _account(device: Device) -> DeviceAccount:
 
 
 class MemoryStore:
-    fetched_bytes = 5000
+    fetched: Mapping[str, int] = {"hub": 5000, "peer": 300}
 
     def __init__(self, *models: StoredModel) -> None:
         self.held = list(models)

@@ -55,7 +55,7 @@ def test_models_go_where_they_are_wanted_and_a_download_finds_room(daemon: Daemo
     code, out, _ = ctl("tiers")
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
-    assert [row[0] for row in rows] == ["TIER", "host", "nvme", "disk"]
+    assert [row[0] for row in rows] == ["TIER", "host", "nvme", "disk", "peer", "hub"]
     assert rows[2][:6] == ["nvme", "10.0", "MiB", "9.0", "MiB", "3"]
     assert ctl("tiers", "plan")[1] == "nothing is to be moved\n"
 
@@ -89,7 +89,7 @@ def test_models_go_where_they_are_wanted_and_a_download_finds_room(daemon: Daemo
 
 def test_what_cannot_be_is_said(daemon: Daemon, ctl: Ctl):
     assert ctl("tiers", "move", "me/m0")[0] == Exit.USAGE
-    assert "a tier is host, nvme, disk or auto" in ctl("tiers", "move", "me/m0", "tape")[2]
+    assert "a tier is host, nvme, disk, peer, hub or auto" in ctl("tiers", "move", "me/m0", "tape")[2]
     code, _, err = ctl("tiers", "move", "me/none", "disk")
     assert code == Exit.NOT_FOUND and "cannot move me/none: the store does not have it" in err
     answer = daemon.admin.put("/helios/v1/tiers/models/me/m0", json={"tier": "tape"})

@@ -8,7 +8,7 @@ import pytest
 from heliosd.core.hardware import HostReading
 from heliosd.core.ledger import Ledger
 from heliosd.core.names import ModelRef
-from heliosd.core.retention import Tier
+from heliosd.core.retention import SPEEDS, Tier
 from heliosd.core.units import GiB, KiB, MiB
 from heliosd.errors import BadRequest, NotFound, Unavailable
 from heliosd.lease import LocalLease
@@ -18,6 +18,7 @@ from heliosd.telemetry.traces import Traces
 from heliosd.telemetry.tracing import Origin
 from heliosd.tiering import Tiering
 from tests.node.world import World, world
+from tests.store.peer_server import Neighbours, PeerServer, running_peer
 
 ONE_BYTES = 9 * KiB
 """More than one of the world's models has."""
@@ -76,7 +77,7 @@ async def test_a_wish_is_carried_out_and_outlives_a_restart(tmp_path: Path) -> N
         assert detail["bytes"] == sum(path.stat().st_size for path in (tmp_path / "disk/blobs").rglob("*/*/*"))
         assert await tier(here, ref) == "disk"
         used = {each.tier: each.models for each in await tiering(here).status()}
-        assert used == {Tier.NVME: (), Tier.DISK: ("org/a",)}
+        assert used == {Tier.NVME: (), Tier.DISK: ("org/a",), Tier.PEER: (), Tier.HUB: ()}
         assert (await tiering(here).plan()).moves == ()
     async with world(tmp_path, tiers=limits) as here:
         assert await tiering(here).wishes() == {"org/a": Tier.DISK}
@@ -113,13 +114,44 @@ async def test_what_is_loaded_often_is_kept_in_ram_and_gives_way_to_sleepers(tmp
         await tiering(here).wish(ref, Tier.HOST)
         await past_or_noted(here, "org/a went from nvme to host")
         assert await tier(here, ref) == "host"
-        (host, nvme) = await tiering(here).status()
+        (host, nvme, _, _) = await tiering(here).status()
         assert (host.tier, host.models, nvme.models) == (Tier.HOST, ("org/a",), ("org/a",))
         here.store.tiers.host_limit_bytes = 0
         here.node.tiering._over.set()  # type: ignore[union-attr]  # as `happened` does when sleepers take the rest
         detail = await past_or_noted(here, "of host memory were let go")
         assert detail["bytes"] == host.used_bytes
         assert here.store.tiers.staged == {}
+
+
+async def test_room_is_made_by_letting_go_of_what_a_peer_has_if_that_is_allowed(tmp_path: Path) -> None:
+    limits = TierLimits(nvme_budget_bytes=2 * ONE_BYTES)
+    async with running_peer(PeerServer()) as east, world(tmp_path, models={"org/a": FAST}, tiers=limits) as here:
+        a, b = await here.add("org/a"), await here.add("org/b")
+        for ref in (a, b):
+            stored = await here.store.find(ref)
+            assert stored is not None
+            async with here.store.hold(stored.revision) as files:
+                east.models[str(ref)] = {file.path: (files / file.path).read_bytes() for file in stored.manifest.files}
+        here.store.ask_nearby(Neighbours([east]))
+        with pytest.raises(Unavailable, match="has"):
+            await here.add("org/c")
+        tiering(here).may_let_go = lambda: "peer"
+        async with here.node.lease(here.node.new_ticket(), b):
+            c = await here.add("org/d")
+            assert {str(ref): await tier(here, ref) for ref in (a, b, c)} == {
+                "org/a": "nvme, peer",  # its configuration is a good part of so small a model
+                "org/b": "nvme",
+                "org/d": "nvme",
+            }
+        detail = await past_or_noted(here, "org/a was let go")
+        assert (detail["from"], detail["to"]) == ("nvme", "peer")
+        await here.store.remove(c)
+        async with here.node.lease(here.node.new_ticket(), a) as lease:
+            assert isinstance(lease, LocalLease), "it came back"
+        assert await tier(here, a) == "nvme"
+        stored = await here.store.find(a)
+        assert stored is not None
+        assert tiering(here).reload_source(stored.manifest) == (Tier.NVME, SPEEDS[Tier.NVME].bytes_per_s)
 
 
 async def test_wishes_that_cannot_be_met_say_why(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from heliosd.telemetry.estimates import EstimateErrors
 from heliosd.telemetry.metrics import Metrics, Scrape
 
 TERMS = ("weights", "overhead")
-EMPTY = Scrape(Snapshot(0.0, (), (), (), False), "1", 0, 0, 0, 0, 0, 0, 0, 0, ())
+EMPTY = Scrape(Snapshot(0.0, (), (), (), False), "1", 0, 0, 0, {}, 0, 0, 0, 0, ())
 
 
 def test_the_last_error_is_told_with_its_sign() -> None:

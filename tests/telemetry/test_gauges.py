@@ -11,9 +11,9 @@ NOTHING = Footprint(0, 0, 0)
 
 def values(snapshot: Snapshot) -> dict[str, list[float]]:
     counts = dict.fromkeys(
-        ("models", "store_logical_bytes", "store_physical_bytes", "fetched_bytes", "journal_entries", "journal_lost"), 0
+        ("models", "store_logical_bytes", "store_physical_bytes", "journal_entries", "journal_lost"), 0
     )
-    families = gauges(snapshot, version="1", recorded_events=0, recorded_lost=0, **counts)
+    families = gauges(snapshot, version="1", fetched={"hub": 0}, recorded_events=0, recorded_lost=0, **counts)
     return {family.name: [sample.value for sample in family.samples] for family in families}
 
 

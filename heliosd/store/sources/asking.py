@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from heliosd.errors import SourceFailed
+from heliosd.store.sources.nearby import Proof
 from heliosd.store.sources.wanted import Refusal, Wanted
 from heliosd.store.spans import Span
 
@@ -33,10 +34,15 @@ class TryAgain(Exception):
 class Asking:
     """One file's server, and where it sends for the bytes: that is remembered, so that it is asked once."""
 
-    def __init__(self, wanted: Wanted, client: aiohttp.ClientSession, refusal: Refusal) -> None:
+    def __init__(
+        self, wanted: Wanted, url: URL, client: aiohttp.ClientSession, refusal: Refusal, proof: Proof | None = None
+    ) -> None:
+        """`proof`: the server is another node, which is shown this and may not redirect."""
         self._wanted = wanted
+        self._url = url
         self._client = client
         self._refusal = refusal
+        self._proof = proof
         self._there: URL | None = None
 
     async def ask(self, piece: Span) -> aiohttp.ClientResponse:
@@ -44,7 +50,7 @@ class Asking:
 
         Raises TryAgain or a client error, SourceFailed, or what the refusal makes of 401, 403 and 404.
         """
-        url = self._there or self._wanted.url
+        url = self._there or self._url
         for _ in range(MAX_REDIRECTS):
             remembered = url == self._there
             try:
@@ -56,7 +62,7 @@ class Asking:
                 self._check_commit(response)
                 if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                     self._check_answer(response, piece)
-                    self._there = url if url != self._wanted.url else None
+                    self._there = url if url != self._url else None
                     return response
                 if response.status not in _REDIRECTS:
                     self._there = None
@@ -69,14 +75,16 @@ class Asking:
         raise self.failed(f"the server redirects more than {MAX_REDIRECTS} times")
 
     def _headers(self, url: URL, piece: Span) -> dict[str, str]:
-        headers = {}
-        if self._wanted.token and url.origin() == self._wanted.url.origin():
+        headers = dict(self._proof()) if self._proof is not None else {}
+        if self._proof is None and self._wanted.token and url.origin() == self._url.origin():
             headers["Authorization"] = f"Bearer {self._wanted.token}"
         if piece != (0, self._wanted.size_bytes):
             headers["Range"] = f"bytes={piece[0]}-{piece[1] - 1}"
         return headers
 
     def _redirected(self, url: URL, response: aiohttp.ClientResponse) -> URL:
+        if self._proof is not None:
+            raise self.failed("the node redirects")
         target = url.join(URL(response.headers.get("Location", ""), encoded=True))
         if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme == "http"):
             raise self.failed(f"the server redirects from {url.scheme} to {target.scheme or 'nothing'}")
@@ -98,7 +106,7 @@ class Asking:
 
     def _check_commit(self, response: aiohttp.ClientResponse) -> None:
         served = response.headers.get("X-Repo-Commit")
-        if served and self._wanted.commit and served != self._wanted.commit:
+        if self._proof is None and served and self._wanted.commit and served != self._wanted.commit:
             raise self.failed(f"the server serves commit {served} instead of {self._wanted.commit}")
 
     def _check_answer(self, response: aiohttp.ClientResponse, piece: Span) -> None:

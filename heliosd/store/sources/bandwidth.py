@@ -1,8 +1,12 @@
 """How fast everything together may be fetched."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from heliosd.core.units import MiB
+
+TELLING_BYTES = 1 * MiB
 BURST_S = 0.1
 """So much of what was not used a moment ago may be made up for."""
 
@@ -22,12 +26,25 @@ class Bandwidth:
         self._now = now
         self._sleep = sleep
         self._paid_until = 0.0
-        self.taken_bytes = 0
-        """By all connections so far."""
+        self.taken: Counter[str] = Counter()
+        """Bytes so far, by what kind of source they came from."""
+        self.measured: dict[str, float] = {}
+        """Bytes a second of one file from each kind of source, of late."""
 
-    async def take(self, n_bytes: int) -> None:
+    @property
+    def taken_bytes(self) -> int:
+        """By all connections so far."""
+        return self.taken.total()
+
+    def note(self, source: str, n_bytes: int, took_s: float) -> None:
+        """A transfer that is long enough to tell is over."""
+        if n_bytes >= TELLING_BYTES and took_s > 0:
+            rate = n_bytes / took_s
+            self.measured[source] = (self.measured.get(source, rate) + rate) / 2
+
+    async def take(self, n_bytes: int, source: str = "hub") -> None:
         """Return when so many bytes more may have come. A connection that is not read meanwhile slows its sender."""
-        self.taken_bytes += n_bytes
+        self.taken[source] += n_bytes
         if not self.bytes_per_s:
             return
         now = self._now() if self._now else asyncio.get_running_loop().time()

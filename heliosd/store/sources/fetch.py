@@ -3,27 +3,42 @@
 Bytes land in a part that is named after the content, with a journal of its durable pieces beside it, and are hashed
 while others arrive. So after a cut, a killed daemon or a week the next attempt asks only for the rest. The server is
 believed in nothing: a blob comes to be only if size and hash are the listed ones.
+
+Nodes nearby that have the file are asked before the hub, one after the other; what one of them leaves undone the next
+goes on with.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
 import aiohttp
 
 from heliosd.core.names import Digest
-from heliosd.errors import CorruptData
+from heliosd.core.units import KiB
+from heliosd.errors import CorruptData, HeliosError, SourceFailed
 from heliosd.store.blobs import Blobs, Hold
 from heliosd.store.layout import Layout
 from heliosd.store.ranged_part import RangedPart
 from heliosd.store.sources.asking import Asking
 from heliosd.store.sources.bandwidth import Bandwidth
+from heliosd.store.sources.nearby import Holder, Nearby, Nobody
 from heliosd.store.sources.source import Told
 from heliosd.store.sources.transfer import CHUNK_BYTES, Lines, Transfer
 from heliosd.store.sources.wanted import Patience, Refusal, Wanted
 from heliosd.store.threads import Threads
 
 CONNECTIONS = 8
+WITH_PEERS = Patience(
+    attempts=2,
+    first_wait_s=0.2,
+    longest_wait_s=2.0,
+    silence_s=10.0,
+    longest_pause_s=2.0,
+    least_bytes_per_s=16 * KiB,
+)
+"""Others have the file too: no node is waited for as long as the hub."""
 
 
 class Fetcher:
@@ -39,6 +54,7 @@ class Fetcher:
         connections: int = CONNECTIONS,
         bandwidth: Bandwidth | None = None,
         chunk_bytes: int = CHUNK_BYTES,
+        with_peers: Patience = WITH_PEERS,
     ) -> None:
         self._layout = layout
         self._blobs = blobs
@@ -46,13 +62,18 @@ class Fetcher:
         self._patience = patience
         self._lines = Lines(asyncio.Semaphore(connections), connections, bandwidth or Bandwidth(), chunk_bytes)
         self._writers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._with_peers = with_peers
         self._session: aiohttp.ClientSession | None = None
+        self._peer_session: aiohttp.ClientSession | None = None
+        self.nearby: Nearby = Nobody()
+        """Set by who knows the cluster."""
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._peer_session):
+            if session is not None:
+                await session.close()
+        self._session = self._peer_session = None
 
     async def fetch(self, wanted: Wanted, hold: Hold, report: Told, refusal: Refusal) -> tuple[Digest, int]:
         """Bring the file into the blobs, held; returns digest and size.
@@ -81,14 +102,22 @@ class Fetcher:
 
     async def _fill(self, wanted: Wanted, part: RangedPart, report: Told, refusal: Refusal) -> None:
         """Make the part hold the right bytes. One with a past gets a second chance from zero: its past may be wrong."""
-        resumed = part.here_bytes > 0
-        if resumed:
+        if part.here_bytes:
             report(part.here_bytes, here=True)
-        await self._transfer(wanted, part, report, refusal)
+        if await self._from_peers(wanted, part, report):
+            return
+        if wanted.url is None:
+            raise SourceFailed(
+                f"cannot fetch {wanted.name}: no other node that is alive delivers it now, and there is no hub to ask. "
+                f"{part.here_bytes} of {part.expected_bytes} bytes are kept; ask again to go on",
+                code="peers_failed",
+            )
+        asking = Asking(wanted, wanted.url, self._client(), refusal)
+        resumed = part.here_bytes > 0
+        await self._transfer(asking, part, report)
         if resumed and not _is(part, wanted):
-            report(-part.here_bytes, here=True)
-            await self._threads.run(part.restart)
-            await self._transfer(wanted, part, report, refusal)
+            await self._restart(part, report)
+            await self._transfer(asking, part, report)
         if not _is(part, wanted):
             report(-part.here_bytes, here=True)
             found = part.digest if wanted.digest else part.git_sha1
@@ -98,10 +127,43 @@ class Fetcher:
                 f"{wanted.size_bytes} bytes with {found}; nothing of them was kept"
             )
 
-    async def _transfer(self, wanted: Wanted, part: RangedPart, report: Told, refusal: Refusal) -> None:
-        asking = Asking(wanted, self._client(), refusal)
+    async def _from_peers(self, wanted: Wanted, part: RangedPart, report: Told) -> bool:
+        """Ask the nodes nearby, one after the other; whether the part is whole and right then. What a node brought
+        stays for whoever is asked next, unless it alone brought all of it and it is wrong."""
+        if wanted.digest is None:
+            return False
+        for holder in await self.nearby.holders(wanted.digest, wanted.size_bytes):
+            asking = Asking(wanted, holder.url, self._peer_client(), _refused_by(holder), holder.proof)
+            try:
+                resumed = part.here_bytes > 0
+                await self._transfer(asking, part, report, self._with_peers)
+                if resumed and not _is(part, wanted):  # of whom are the wrong ones? This node shall bring all
+                    await self._restart(part, report)
+                    await self._transfer(asking, part, report, self._with_peers)
+            except HeliosError as error:
+                self.nearby.failed(holder.node, wanted.name, error.cause or error.message, lied=False)
+                continue
+            if _is(part, wanted):
+                return True
+            await self._restart(part, report)
+            self.nearby.failed(holder.node, wanted.name, "its bytes have another sha256", lied=True)
+        return False
+
+    async def _restart(self, part: RangedPart, report: Told) -> None:
+        report(-part.here_bytes, here=True)
+        await self._threads.run(part.restart)
+
+    async def _transfer(
+        self, asking: Asking, part: RangedPart, report: Told, with_peers: Patience | None = None
+    ) -> None:
         transfer = Transfer(
-            asking, part, lines=self._lines, threads=self._threads, patience=self._patience, report=report
+            asking,
+            part,
+            lines=self._lines,
+            threads=self._threads,
+            patience=with_peers or self._patience,
+            report=report,
+            source="peer" if with_peers else "hub",
         )
         await transfer.run()
 
@@ -115,6 +177,26 @@ class Fetcher:
                 headers={"Accept-Encoding": "identity", "User-Agent": "helios"},
             )
         return self._session
+
+    def _peer_client(self) -> aiohttp.ClientSession:
+        """Goes to the node itself, whatever proxy leads to the hub."""
+        if self._peer_session is None:
+            silence_s = self._with_peers.silence_s
+            self._peer_session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0, sock_read=silence_s),
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"Accept-Encoding": "identity", "User-Agent": "helios"},
+            )
+        return self._peer_session
+
+
+def _refused_by(holder: Holder) -> Refusal:
+    def refusal(status: int, headers: Mapping[str, str], name: str) -> HeliosError:
+        return SourceFailed(f"cannot fetch {name} from node {holder.node}: it answers {status}")
+
+    return refusal
 
 
 def _leave(part: RangedPart) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
@@ -45,6 +45,8 @@ class Found:
     token: str | None
     commit: str
     files: tuple[SourceFile, ...]
+    restricted: bool = False
+    """Not everybody may have it: it is private, or its authors decide who gets it."""
 
 
 class HubSource:
@@ -61,13 +63,15 @@ class HubSource:
         # Not one of the store's threads: this call cannot be interrupted, and who was cancelled must not wait for it.
         found = await asyncio.to_thread(look_up, self._repository, self._revision, self._access)
         self._found = found
-        origin = {
+        origin: dict[str, Any] = {
             "kind": "hub",
             "location": self._repository,
             "commit": found.commit,
             "revision": self._revision,
             "endpoint": found.endpoint,
         }
+        if found.restricted:
+            origin["restricted"] = True
         return Listing(found.files, origin, resumable=True)
 
     async def deliver(self, file: SourceFile, hold: Hold, report: Told) -> ManifestFile:
@@ -110,16 +114,35 @@ def file_url(repository: str, path: str, commit: str, endpoint: str) -> str:
     return hf_hub_url(repository, path, revision=commit, endpoint=endpoint)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A hub and as whom, with nothing left to the environment."""
+
+    endpoint: str
+    token: str | None
+    offline: bool
+
+
+def asked_of(access: HubAccess) -> Asked:
+    """What `access` comes to here. Blocks; in a thread."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    return Asked(
+        (access.endpoint or constants.ENDPOINT).rstrip("/"),
+        access.token or huggingface_hub.get_token(),
+        constants.is_offline_mode() if access.offline is None else access.offline,
+    )
+
+
 def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     """One request: which commit the revision is and which files it has. Blocks; in a thread."""
-    import huggingface_hub
-    from huggingface_hub import HfApi, constants, errors
+    from huggingface_hub import HfApi, errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the client library it uses
 
-    endpoint = (access.endpoint or constants.ENDPOINT).rstrip("/")
-    token = access.token or huggingface_hub.get_token()
-    offline = constants.is_offline_mode() if access.offline is None else access.offline
-    if offline:
+    asked = asked_of(access)
+    endpoint, token = asked.endpoint, asked.token
+    if asked.offline:
         raise _offline(repository, "store.offline" if access.offline else "HF_HUB_OFFLINE")
     try:
         api = HfApi(endpoint=endpoint, token=token or False)
@@ -156,7 +179,7 @@ def look_up(repository: str, revision: str | None, access: HubAccess) -> Found:
     if not listed.sha:
         raise SourceFailed(f"cannot pin {repository}: the hub at {endpoint} does not name a commit")
     files = tuple(_file(file) for file in listed.siblings or ())
-    return Found(endpoint, token, listed.sha, files)
+    return Found(endpoint, token, listed.sha, files, bool(listed.private or listed.gated))
 
 
 def _file(listed: "RepoSibling") -> SourceFile:

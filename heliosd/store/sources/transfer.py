@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import pairwise
+from typing import Literal
 
 import aiohttp
 
@@ -46,7 +47,15 @@ class Transfer:
     """Fills one part."""
 
     def __init__(
-        self, asking: Asking, part: RangedPart, *, lines: Lines, threads: Threads, patience: Patience, report: Told
+        self,
+        asking: Asking,
+        part: RangedPart,
+        *,
+        lines: Lines,
+        threads: Threads,
+        patience: Patience,
+        report: Told,
+        source: Literal["hub", "peer"] = "hub",
     ) -> None:
         self._asking = asking
         self._part = part
@@ -54,6 +63,7 @@ class Transfer:
         self._threads = threads
         self._patience = patience
         self._report = report
+        self._source = source
         self._chunks: deque[Span] = deque()
         self._answered = asyncio.Event()
         self._landed = asyncio.Event()
@@ -65,6 +75,8 @@ class Transfer:
         """Return when the part has all bytes and their hashes. Raises SourceFailed, or what the refusal makes of 401,
         403 and 404."""
         self._chunks.extend(chunks(self._part.missing(0, self._part.expected_bytes), self._lines.chunk_bytes))
+        now = asyncio.get_running_loop().time
+        began, had_bytes = now(), self._part.here_bytes
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._hash())
@@ -72,6 +84,7 @@ class Transfer:
                     group.create_task(self._work(first=number == 0))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
+        self._lines.bandwidth.note(self._source, self._part.here_bytes - had_bytes, now() - began)
 
     async def _hash(self) -> None:
         """Follow what arrives."""
@@ -120,7 +133,8 @@ class Transfer:
             if failures >= self._patience.attempts:
                 raise self._gave_up(failures, failure) from failure
             asked_s = failure.wait_s if isinstance(failure, TryAgain) else 0.0
-            await asyncio.sleep(max(asked_s, self._patience.wait_s(failures)))
+            pause_s = max(min(asked_s, self._patience.longest_pause_s), self._patience.wait_s(failures))
+            await asyncio.sleep(pause_s)
 
     def _gave_up(self, failures: int, last: Exception) -> SourceFailed:
         return self._asking.failed(
@@ -130,15 +144,18 @@ class Transfer:
 
     async def _receive(self, response: aiohttp.ClientResponse, position: int, end: int) -> None:
         waiting = bytearray()
+        speed = _Speed(self._patience)
         try:
             async for data in response.content.iter_any():
                 waiting += data
                 if position + len(waiting) > end:
                     waiting.clear()
                     raise self._asking.failed(f"the server sends more than the {end - position} bytes asked for")
-                await self._lines.bandwidth.take(len(data))
+                speed.came(len(data))
+                await self._lines.bandwidth.take(len(data), self._source)
                 if len(waiting) >= WRITE_BYTES:
                     position = await self._write(waiting, position)
+                speed.await_more()
         finally:
             # Also when the connection was cut: what arrived need not be fetched again.
             position = await self._write(waiting, position)
@@ -166,6 +183,30 @@ class Transfer:
         async with self._saving:
             if not self._part.is_saved(*piece):
                 await self._threads.run(self._part.save)
+
+
+class _Speed:
+    """Notices a server that only trickles. Time in which nobody waits for it does not count against it."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._now = asyncio.get_running_loop().time
+        self._waited_s, self._bytes = 0.0, 0
+        self._since = self._now()
+
+    def await_more(self) -> None:
+        self._since = self._now()
+
+    def came(self, n_bytes: int) -> None:
+        """Raises TryAgain when that was too little for too long."""
+        self._waited_s += self._now() - self._since
+        self._bytes += n_bytes
+        if self._waited_s < self._patience.slow_after_s:
+            return
+        rate = self._bytes / self._waited_s
+        if rate < self._patience.least_bytes_per_s:
+            raise TryAgain(f"it is slow: {rate:.0f} bytes/s over {self._waited_s:.1f} s")
+        self._waited_s, self._bytes = 0.0, 0
 
 
 def chunks(missing: Iterable[Span], chunk_bytes: int) -> Iterable[Span]:

@@ -20,7 +20,8 @@ class Wanted:
 
     name: str
     """For people."""
-    url: URL
+    url: URL | None
+    """At the hub; None: only other nodes may have it."""
     key: str
     """What its part is kept under."""
     size_bytes: int
@@ -43,6 +44,11 @@ class Patience:
     longest_wait_s: float = 20.0
     silence_s: float = 60.0
     """A connection that says nothing for so long is cut."""
+    longest_pause_s: float = 300.0
+    """A server that asks for a longer pause is asked again after this one."""
+    least_bytes_per_s: float = 0.0
+    """A connection that brings less while it is waited for, on average over `slow_after_s`, is cut."""
+    slow_after_s: float = 10.0
 
     def wait_s(self, failures: int) -> float:
         """Twice as long each time, with a random part so that many nodes do not return in step."""
