@@ -7,7 +7,7 @@ never. Of a model that was not loaded in this life its requests tell.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,9 +21,11 @@ from heliosd.core.retention import HORIZON_S, SPEEDS, Kept, Move, Piece, Plan, S
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound
+from heliosd.placing import Blobs, Placing
 from heliosd.state.journal import Journal
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.store.store import Store
+from heliosd.store.stored import StoredModel
 from heliosd.store.tiers.tiers import Survey
 from heliosd.telemetry.metrics import Metrics
 
@@ -101,6 +103,9 @@ class Tiering:
         self.moving: Move | None = None
         """What is being moved."""
         self._tiers.make_room = self._make_room
+        self.placing = Placing(post, now)
+        self.staged: Callable[[str, float, float, int], None] = lambda model, began_at, ended_at, n_bytes: None
+        """Told of each model that was brought to a faster tier."""
 
     @property
     def active(self) -> bool:
@@ -147,9 +152,10 @@ class Tiering:
             await self._changed.wait()
             self._changed.clear()
             self._planned_at = self._now()
-            if not self.active:
-                continue
             try:
+                if not self.active:
+                    self._place(await self._store.models())
+                    continue
                 async with self._doing:
                     await self._carry_out(await self._plan())
             except (HeliosError, OSError, sqlite3.Error) as error:
@@ -263,11 +269,21 @@ class Tiering:
     # ---- planning and moving ---------------------------------------------------
 
     async def _look(self) -> Survey:
-        self._blobs = await self._store.blobs_of(each.manifest for each in await self._store.models())
+        models = await self._store.models()
+        self._blobs = await self._store.blobs_of(each.manifest for each in models)
         seen = self._survey = await self._tiers.survey()
         self._sizes = {**seen.nvme, **seen.disk}
         self._tell()
+        self._place(models)
         return seen
+
+    def _place(self, models: Iterable[StoredModel]) -> None:
+        """Tell the scheduler where models are."""
+        seen, known = self._survey, []
+        for each in models:
+            files = {file.digest: file.size_bytes for file in each.manifest.files}
+            known.append(Blobs(str(each.ref), files if seen is None else self._parts(each.manifest)))
+        self.placing.tell(known, seen.disk.keys() if seen else (), self._tiers.staged.keys(), self._speeds)
 
     def _tell(self) -> None:
         staged_bytes = self._tiers.staged_bytes
@@ -372,6 +388,9 @@ class Tiering:
         if Tier.HOST not in (move.source, move.target) and moved_bytes >= TELLING_BYTES:
             before = self._speeds[Tier.DISK]
             self._speeds[Tier.DISK] = Speed(before.first_s, (before.bytes_per_s + moved_bytes / took_s) / 2)
+        if move.target is Tier.HOST or move.source is Tier.DISK:
+            for model in move.piece.models:
+                self.staged(model, began, began + took_s, moved_bytes)
         self._metrics.tier_moved(move.source, move.target)
         self._journal.note(
             "tier",

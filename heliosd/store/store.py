@@ -34,7 +34,7 @@ from heliosd.store.extents import Range, ranges
 from heliosd.store.garbage import Found, Plan, plan
 from heliosd.store.inspection import Facts
 from heliosd.store.inspections import Inspections
-from heliosd.store.joined import Additions
+from heliosd.store.joined import Additions, Watch
 from heliosd.store.layout import Layout
 from heliosd.store.recipe import Recipe
 from heliosd.store.revisions import Revisions
@@ -176,7 +176,9 @@ class Store:
         self.share_due = asyncio.Event()
         """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
         self.share_due.set()
-        self._additions = Additions()
+        self.watch: Watch = lambda ref, wanted, progress: None
+        """Told on the event loop how far additions are, whoever asked for them."""
+        self._additions = Additions(lambda ref, wanted, progress: self.watch(ref, wanted, progress))
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
         self._inspections = Inspections(database, self._blobs, self._threads, self._catalog.recipes)
