@@ -69,7 +69,7 @@ class Arrivals:
             raise Unavailable(
                 f"cannot serve {model} in time: {why}; ask again later, or wait longer (queue.timeout_s)",
                 code=RefusalCode.DEADLINE,
-                retry_after_s=left and self.ready_in_s(model, left),
+                retry_after_s=self.ready_in_s(model, left) if left else None,
             ) from None
 
     def ready_in_s(self, model: str, now: UnderWay) -> float | None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from heliosd.core.crowd import Crowd
 from heliosd.core.forecast import Forecast
 from heliosd.core.placement import IDLE_GIB_S
 from heliosd.core.places import Places
@@ -48,6 +49,8 @@ class Usage:
     """Phase by phase."""
     swaps: StartForecast = field(default_factory=StartForecast)
     """Likewise of starts in another's engine."""
+    crowds: dict[str, Crowd] = field(default_factory=dict)
+    """How many requests a replica of each model works on at once."""
     places: Places = field(default_factory=Places)
     """In which tier each model lies."""
     unsaved: set[str] = field(default_factory=set)
@@ -71,6 +74,7 @@ class Usage:
         self.forecast.forget(model)
         for learned in (self.reload_s, self.wake_s, self.swap_s, self.lease_s):
             learned.pop(model, None)
+        self.crowds.pop(model, None)
         self.starts.forget(model)
         self.swaps.forget(model)
         self.unsaved.discard(model)
@@ -102,6 +106,10 @@ class Usage:
             for model in models
             if model in self.forecast.habits
         )
+
+    def granted(self, model: str, load: int, at: float) -> None:
+        """A replica of the model works on so many requests now."""
+        self.crowds.setdefault(model, Crowd()).saw(load, at)
 
     def woke(self, model: str, took_s: float) -> None:
         self.wake_s[model] = took_s

@@ -178,7 +178,7 @@ class Store:
         self.share_due.set()
         self.watch: Watch = lambda ref, wanted, progress: None
         """Told on the event loop how far additions are, whoever asked for them."""
-        self._additions = Additions(lambda ref, wanted, progress: self.watch(ref, wanted, progress))
+        self._additions = Additions(self._watched)
         self._busy: set[ModelRef] = set()
         self._held: Counter[Digest] = Counter()
         self._inspections = Inspections(database, self._blobs, self._threads, self._catalog.recipes)
@@ -401,6 +401,9 @@ class Store:
         if wanted.alias is not None and checked_alias(wanted.alias) == str(ref):
             wanted = replace(wanted, alias=None)
         return await self._additions.join(ref, wanted, progress, lambda tell: self._add(ref, wanted, tell))
+
+    def _watched(self, ref: ModelRef, wanted: Addition, progress: Progress | None) -> None:
+        self.watch(ref, wanted, progress)
 
     async def _add(self, ref: ModelRef, wanted: Addition, progress: Tell) -> StoredModel:
         with self._alone(ref), _disk_errors(wanted.location):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heliosd.core.preparations import FOLLOWS_S, Prepared, Preparations, UnderWay
+from heliosd.core.preparations import FOLLOWS_S, Preparations, Prepared, UnderWay
 
 MB = 1_000_000
 
