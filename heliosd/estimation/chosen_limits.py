@@ -85,7 +85,7 @@ def _fewer_graphs(wishes: Wishes, smallest: Estimate, room_bytes: int, known: Kn
     if model is None or launch is None or given(wishes) or model.sizes.pooling:
         return None
     usual = resolve(model, launch).defaults.capture_sizes
-    graphs = max((each.graphs.high_bytes for each in smallest.accounts), default=0)
+    graphs = max((each.graphs.likely_bytes for each in smallest.accounts), default=0)
     if not usual or not graphs:
         return None
     each = -(-graphs // len(usual))
