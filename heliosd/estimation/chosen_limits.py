@@ -35,8 +35,7 @@ def within(room_bytes: int, wishes: Wishes, known: Known, predict: Predict) -> E
     whole = predict(wishes, None)
     if whole.per_device.total_bytes <= room_bytes or known.model is None or whole.per_device.weights_bytes > room_bytes:
         return whole
-    smallest = predict(wishes, room_bytes)
-    for tried, why in _ways(wishes, whole, smallest, room_bytes, known):
+    for tried, why in _ways(wishes, whole, room_bytes, known):
         found = predict(tried, room_bytes)
         if found.per_device.total_bytes <= room_bytes and found.max_model_len >= whole.max_model_len:
             return _told(found, whole, why, room_bytes)
@@ -51,16 +50,11 @@ def within(room_bytes: int, wishes: Wishes, known: Known, predict: Predict) -> E
     return whole if narrow is None else _told(narrow, whole, why, room_bytes)
 
 
-def _ways(
-    wishes: Wishes, whole: Estimate, smallest: Estimate, room_bytes: int, known: Known
-) -> Iterator[tuple[Wishes, str]]:
-    """Ever smaller limits, with what was changed in words; first those asked for, with a smaller KV cache.
-
-    `smallest`: the estimate with the smallest KV cache.
-    """
+def _ways(wishes: Wishes, whole: Estimate, room_bytes: int, known: Known) -> Iterator[tuple[Wishes, str]]:
+    """Ever smaller limits, with what was changed in words; first those asked for, with a smaller KV cache."""
     tried, changed = wishes, ""
     yield tried, changed
-    if graphs := _fewer_graphs(wishes, smallest, room_bytes, known):
+    if graphs := _fewer_graphs(wishes, whole, room_bytes, known):
         yield graphs
     if wishes.max_num_seqs is None:
         for count in SEQUENCES:
@@ -78,18 +72,20 @@ def _ways(
                 yield tried, changed
 
 
-def _fewer_graphs(wishes: Wishes, smallest: Estimate, room_bytes: int, known: Known) -> tuple[Wishes, str] | None:
-    """As many graphs as there is room for beside everything else; None where they are not ours to choose, or even the
-    small ones do not fit."""
-    model, launch = known.model, smallest.launch
+def _fewer_graphs(wishes: Wishes, whole: Estimate, room_bytes: int, known: Known) -> tuple[Wishes, str] | None:
+    """As many graphs as there is room for beside all else and one request's KV cache; None where those are not ours to
+    choose, or even the small ones do not fit."""
+    model, launch = known.model, whole.launch
     if model is None or launch is None or given(wishes) or model.sizes.pooling:
         return None
     usual = resolve(model, launch).defaults.capture_sizes
-    graphs = max((each.graphs.likely_bytes for each in smallest.accounts), default=0)
+    graphs = max((each.graphs.likely_bytes for each in whole.accounts), default=0)
     if not usual or not graphs:
         return None
     each = -(-graphs // len(usual))
-    left_bytes = room_bytes - (smallest.per_device.total_bytes - graphs)
+    now = whole.per_device
+    spare = now.kv_cache_bytes - whole.kv_least_bytes if whole.kv_least_bytes else 0
+    left_bytes = room_bytes - (now.total_bytes - graphs - spare)
     sizes = capture_sizes(usual, usual[-1], each, left_bytes)
     if len(sizes) < len(SMALL) or len(sizes) == len(usual):
         return None
