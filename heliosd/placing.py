@@ -19,12 +19,23 @@ class Blobs:
 
 
 class Placing:
-    def __init__(self, post: Callable[[Event], None], now: Callable[[], float]) -> None:
-        self.measured: tuple[Measured, ...] = ()
-        """What `doctor --storage` measured last."""
+    def __init__(self, post: Callable[[Event], None], now: Callable[[], float], changed: Callable[[], None]) -> None:
+        """`changed` is called when all is to be told again."""
+        self._measured: tuple[Measured, ...] = ()
         self._post = post
         self._now = now
+        self._changed = changed
         self._told: tuple[object, object] | None = None
+
+    @property
+    def speeds(self) -> tuple[Measured, ...]:
+        """What `doctor --storage` measured last."""
+        return self._measured
+
+    @speeds.setter
+    def speeds(self, measured: tuple[Measured, ...]) -> None:
+        self._measured = measured
+        self._changed()
 
     def tell(
         self,
@@ -35,7 +46,7 @@ class Placing:
     ) -> None:
         """`disk`: blobs on the slower volume; `staged`: those in RAM; `moved`: speeds that moves were timed at."""
         placed = tuple(_placed(each, disk, staged) for each in models)
-        speeds = tuple(TierSpeed(tier, speed) for tier, speed in speeds_of(self.measured, moved).items())
+        speeds = tuple(TierSpeed(tier, speed) for tier, speed in speeds_of(self._measured, moved).items())
         if (placed, speeds) != self._told:
             self._told = placed, speeds
             self._post(ModelsPlaced(self._now(), placed, speeds))

@@ -103,7 +103,7 @@ class Tiering:
         self.moving: Move | None = None
         """What is being moved."""
         self._tiers.make_room = self._make_room
-        self.placing = Placing(post, now)
+        self.placing = Placing(post, now, self._changed.set)
         self.staged: Callable[[str, float, float, int], None] = lambda model, began_at, ended_at, n_bytes: None
         """Told of each model that was brought to a faster tier."""
 

@@ -337,6 +337,8 @@ class UsageSeeded:
     models: tuple[Remembered, ...] = ()
     starts: tuple[tuple[str, SeenStart], ...] = ()
     """The last ones of each model, oldest first."""
+    swaps: tuple[tuple[str, SeenStart], ...] = ()
+    """Likewise of those that began in another's engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,9 +85,11 @@ class Usage:
         epoch_offset_s: float,
         models: Iterable[Remembered],
         starts: Iterable[tuple[str, SeenStart]] = (),
+        swaps: Iterable[tuple[str, SeenStart]] = (),
     ) -> None:
         """Take in what another life of the node knew. A model that was asked for in this one is left as it is."""
         self.starts.seeded(starts)
+        self.swaps.seeded(swaps)
         self.forecast.epoch_offset_s = epoch_offset_s
         for each in models:
             if each.model not in self.forecast.habits and len(self.forecast.habits) < MOST_MODELS:

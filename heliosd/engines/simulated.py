@@ -102,8 +102,10 @@ class SimulatedKind:
         try:
             for device in spec.devices:
                 self._memory.take(spec.replica, device.id, footprint.total_bytes)
-            await self._sleep(behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s)
-            spec.clock.mark("weights")
+            swap_s = behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s
+            for phase, share in SWAP_PHASES.items():
+                await self._sleep(swap_s * share)
+                spec.clock.mark(phase)
             if behaviour.swap_fails is not None:
                 name, why = spec.served_names[0], behaviour.swap_fails
                 raise EngineFailed(f"cannot make a running engine {name}: {why}", cause=why)
@@ -132,6 +134,10 @@ class SimulatedKind:
 
     async def close(self) -> None:
         """Nothing to do."""
+
+
+SWAP_PHASES: Mapping[str, float] = {"tokenizer": 0.1, "weights": 0.8, "check": 0.1}
+"""The phases of a hot swap, each with its share of `swap_s`."""
 
 
 class SimulatedEngine:

@@ -177,6 +177,12 @@ def history_of_refs(db: Database) -> None:
     db.table("inspections").create({"revision": str, "inspector": str, "facts": str}, pk="revision")
 
 
+@steps()
+def tiers_and_swaps_of_starts(db: Database) -> None:
+    db.table("measurements").add_column("tier", str)  # the slowest that the weights were read from
+    db.table("measurements").add_column("swapped", int)  # 1: it began in the engine of another
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -55,7 +55,7 @@ def test_then_fewer_batch_sizes_are_captured() -> None:
 
 def test_then_fewer_sequences_are_worked_on() -> None:
     """Their graphs are the operator's choice here."""
-    theirs = {"max_cudagraph_capture_size": 512}
+    theirs = {"performance_mode": "balanced"}
     found, room = asked(SHORT, 17.7, Wishes(engine_args=theirs))
     assert found.per_device.total_bytes <= room
     assert found.max_model_len == 8192
