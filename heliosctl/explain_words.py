@@ -86,6 +86,7 @@ def _model(model: str, it: "ModelStory") -> Iterator[str]:
         parts = " + ".join(f"{format_bytes(getattr(need, field))} {name}" for name, field in _PARTS[:-1])
         yield f"  would take {parts} = {format_bytes(need.total_bytes)} on {_devices(it.estimate)}"
         yield f"  {it.estimate.verdict.replace('_', ' ')}: {it.estimate.reason}"
+        yield from (f"  {note}" for note in it.estimate.notes)
     for replica in it.replicas:
         measured = "not measured yet" if replica.measured is None else _against(replica.predicted, replica.measured)
         where = "+".join(replica.devices)
