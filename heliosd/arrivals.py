@@ -13,6 +13,7 @@ from heliosd.core.preparations import Preparations, UnderWay
 from heliosd.core.units import format_bytes
 from heliosd.core.usage import Usage, usual_load_s
 from heliosd.errors import Unavailable
+from heliosd.state.journal import Journal
 from heliosd.store.sources.source import Progress
 from heliosd.store.stored import Addition
 
@@ -23,9 +24,10 @@ TELL_S = 1.0
 class Arrivals:
     """`watch` is told of additions, on the event loop."""
 
-    def __init__(self, usage: Usage, now: Callable[[], float]) -> None:
+    def __init__(self, usage: Usage, journal: Journal, now: Callable[[], float]) -> None:
         self.preparations = Preparations()
         self._usage = usage
+        self._journal = journal
         self._now = now
         self._moved = asyncio.Event()
 
@@ -54,23 +56,34 @@ class Arrivals:
 
         Raises Unavailable when the deadline passes first.
         """
-        model, told, told_at = str(ref), "", 0.0
+        model = str(ref)
         self.preparations.wanted(model)
         try:
             async with asyncio.timeout_at(deadline_at):
-                while (now := self.preparations.under_way.get(model)) is not None:
-                    if tell and (now.phase != told or self._now() - told_at >= TELL_S):
-                        told, told_at = now.phase, self._now()
-                        tell(Hold(ticket, self._reason(model, now), 0, self.ready_in_s(model, now)))
-                    await self._moved.wait()
+                await self._follow(model, ticket, tell or (lambda hold: None))
         except TimeoutError:
             left = self.preparations.under_way.get(model)
             why = self._reason(model, left) if left else "it has just come"
-            raise Unavailable(
-                f"cannot serve {model} in time: {why}; ask again later, or wait longer (queue.timeout_s)",
-                code=RefusalCode.DEADLINE,
-                retry_after_s=self.ready_in_s(model, left) if left else None,
-            ) from None
+            text = f"cannot serve {model} in time: {why}; ask again later, or wait longer (queue.timeout_s)"
+            code, after_s = RefusalCode.DEADLINE, self.ready_in_s(model, left) if left else None
+            detail: dict[str, object] = {"code": code, "retry_after_s": after_s, "cause": None}
+            self._journal.note("refuse", text, ticket=ticket, model=model, detail=detail)
+            raise Unavailable(text, code=code, retry_after_s=after_s) from None
+        except asyncio.CancelledError:
+            self._journal.note("released", "the request is over", ticket=ticket)
+            raise
+
+    async def _follow(self, model: str, ticket: Ticket, tell: Callable[[Hold], None]) -> None:
+        phase, told_at = "", 0.0
+        while (now := self.preparations.under_way.get(model)) is not None:
+            if now.phase != phase or self._now() - told_at >= TELL_S:
+                hold = Hold(ticket, self._reason(model, now), 0, self.ready_in_s(model, now))
+                if now.phase != phase:
+                    line: dict[str, object] = {"position": 0, "eta_s": hold.eta_s}
+                    self._journal.note("hold", hold.reason, ticket=ticket, model=model, detail=line)
+                phase, told_at = now.phase, self._now()
+                tell(hold)
+            await self._moved.wait()
 
     def ready_in_s(self, model: str, now: UnderWay) -> float | None:
         """Seconds until it serves: what is left of the addition, and a start of a model of so many bytes."""

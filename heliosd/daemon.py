@@ -70,7 +70,7 @@ from heliosd.state.records import Records
 from heliosd.state.storage import StorageSpeeds
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
-from heliosd.storage_check import StorageCheck
+from heliosd.storage_check import Loads, StorageCheck
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import glance, read_hub_headers
 from heliosd.store.store import Store
@@ -177,7 +177,8 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
-        loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
+        loading: list[Loads] = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
+        loading += [node.tiering.placing] if node.tiering else []
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
         app = build_app(

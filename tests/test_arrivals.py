@@ -1,6 +1,7 @@
 """Who asks for a model that is still being added waits for it, and learns how long."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from heliosd.core.names import ModelRef, Ticket
 from heliosd.core.start_forecast import SeenStart
 from heliosd.core.usage import Usage
 from heliosd.errors import Unavailable
+from heliosd.state.database import Database
+from heliosd.state.journal import Journal
 from heliosd.store.sources.source import Progress
 from heliosd.store.stored import Addition
 
@@ -29,7 +32,7 @@ class Clock:
 def arriving() -> tuple[Arrivals, Clock, asyncio.Queue[Hold]]:
     usage, clock = Usage(), Clock()
     usage.started("like it", 9.0, SeenStart((("fork", 1.0), ("weights", 2.0)), 100 * MB, "cuda"))
-    arrivals = Arrivals(usage, clock)
+    arrivals = Arrivals(usage, Journal(Database(Path("unused"))), clock)
     arrivals.watch(REF, HUB, Progress("list"))
     return arrivals, clock, asyncio.Queue()
 

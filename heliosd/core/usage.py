@@ -113,6 +113,11 @@ class Usage:
         """A replica of the model works on so many requests now."""
         self.crowds.setdefault(model, Crowd()).saw(load, at)
 
+    def expected_at_once(self, model: str, at: float) -> int | None:
+        """How many requests at once are to be expected of a replica at most; None: nobody knows."""
+        crowd = self.crowds.get(model)
+        return crowd.expected(at) if crowd else None
+
     def woke(self, model: str, took_s: float) -> None:
         self.wake_s[model] = took_s
 

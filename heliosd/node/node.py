@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliosd.adapters import Adapters
+from heliosd.arrivals import Arrivals
 from heliosd.config import Settings
 from heliosd.core.claim import Claim
 from heliosd.core.lifecycle import State
@@ -118,8 +119,13 @@ class Node:
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)
-        self._leasing = Leasing(demands, adapters, answers, current, post, now, spans)
-        starts = self._starts = Starts(scheduler, journal, metrics, post, now)
+        arrivals = Arrivals(scheduler.usage, journal, now)
+        store.watch = arrivals.watch
+        if self.tiering:
+            self.tiering.staged = arrivals.preparations.staged
+        demands.at_once = lambda model: scheduler.usage.expected_at_once(model, now())
+        self._leasing = Leasing(demands, adapters, answers, current, post, now, arrivals, self._at_peers, spans)
+        starts = self._starts = Starts(scheduler, journal, metrics, post, now, arrivals.before)
         tier_of = self.tiering.tier_of if self.tiering else None
         self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans)
         measurements = Measurements(scheduler, pool, records, demands, metrics, starts)
@@ -266,6 +272,9 @@ class Node:
         """What the live peers hold."""
         self._peer_holds = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
         self.post(PeersChanged(self.now(), self._peer_holds, self._peer_news))
+
+    def _at_peers(self, model: str) -> bool:
+        return any(model in models for _, models in self._peer_holds)
 
     def peers_told(self, news: tuple[PeerNews, ...]) -> None:
         """How busy the live peers are."""

@@ -7,9 +7,7 @@ from heliosd.wire.base import Wire
 
 class SpanView(Wire):
     phase: str
-    began_s: float = Field(
-        description="since it was decided, or fetched or staged for it before"
-    )
+    began_s: float = Field(description="since it was decided, or fetched or staged for it before")
     ended_s: float
     within: str = Field("", description="the phase it is a part of; empty: none")
 
