@@ -97,6 +97,7 @@ class Node:
         RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
         models stay in the tier where they are; without `traces` requests are not traced."""
         spans = traces.node if traces else None
+        self._store = store
         self._probe = probe
         self._journal = journal
         self._demands = demands
@@ -119,11 +120,7 @@ class Node:
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)
-        arrivals = Arrivals(scheduler.usage, journal, now)
-        store.watch = arrivals.watch
-        if self.tiering:
-            self.tiering.staged = arrivals.preparations.staged
-        demands.at_once = lambda model: scheduler.usage.expected_at_once(model, now())
+        arrivals = self._arrivals = Arrivals(scheduler.usage, journal, now)
         self._leasing = Leasing(demands, adapters, answers, current, post, now, arrivals, self._at_peers, spans)
         starts = self._starts = Starts(scheduler, journal, metrics, post, now, arrivals.before)
         tier_of = self.tiering.tier_of if self.tiering else None
@@ -302,7 +299,15 @@ class Node:
             if self._foresight:
                 await self._foresight.end()
 
+    def _listen(self) -> None:
+        """Be told what others see happen."""
+        self._store.watch = self._arrivals.watch
+        if self.tiering:
+            self.tiering.staged = self._arrivals.preparations.staged
+        self._demands.at_once = lambda model: self._scheduler.usage.expected_at_once(model, self.now())
+
     async def _run(self) -> None:
+        self._listen()
         async with asyncio.TaskGroup() as tasks:
             devices = await self._probe.devices()
             self._demands.devices = devices

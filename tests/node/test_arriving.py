@@ -46,6 +46,7 @@ async def test_who_asks_for_a_model_that_is_being_added_gets_it_and_sees_that_on
 
 async def test_an_addition_that_fails_leaves_who_asked_with_no_such_model(tmp_path: Path) -> None:
     async with world(tmp_path) as here, asyncio.TaskGroup() as group:
+        await here.add("org/other")
         ref, told = ModelRef("org/gone"), asyncio.Queue[Hold]()
         here.store.watch(ref, Addition("hub", "org/gone"), Progress("list"))
 
