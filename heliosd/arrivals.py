@@ -10,6 +10,7 @@ from collections.abc import Callable
 from heliosd.core.messages import Hold, RefusalCode
 from heliosd.core.names import ModelRef, Ticket
 from heliosd.core.preparations import Preparations, UnderWay
+from heliosd.core.snapshot import Waiting
 from heliosd.core.units import format_bytes
 from heliosd.core.usage import Usage, usual_load_s
 from heliosd.errors import Unavailable
@@ -30,6 +31,16 @@ class Arrivals:
         self._journal = journal
         self._now = now
         self._moved = asyncio.Event()
+        self._asking: dict[Ticket, tuple[str, float]] = {}
+        """Who waits: the model, and since when."""
+
+    def waiting(self, after: int) -> tuple[Waiting, ...]:
+        """Who waits for a model that is not here yet, to be shown behind `after` others."""
+        return tuple(
+            Waiting(ticket, model, since, self._reason(model, now), after + place, self.ready_in_s(model, now))
+            for place, (ticket, (model, since)) in enumerate(self._asking.items())
+            if (now := self.preparations.under_way.get(model)) is not None
+        )
 
     def watch(self, ref: ModelRef, wanted: Addition, progress: Progress | None) -> None:
         """An addition is so far; None: it has ended."""
@@ -58,6 +69,7 @@ class Arrivals:
         """
         model = str(ref)
         self.preparations.wanted(model)
+        self._asking[ticket] = model, self._now()
         try:
             async with asyncio.timeout_at(deadline_at):
                 await self._follow(model, ticket, tell or (lambda hold: None))
@@ -72,6 +84,8 @@ class Arrivals:
         except asyncio.CancelledError:
             self._journal.note("released", "the request is over", ticket=ticket)
             raise
+        finally:
+            del self._asking[ticket]
 
     async def _follow(self, model: str, ticket: Ticket, tell: Callable[[Hold], None]) -> None:
         phase, told_at = "", 0.0

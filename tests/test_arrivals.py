@@ -54,6 +54,9 @@ async def test_the_eta_is_what_is_left_of_the_fetch_and_a_start_of_its_bytes() -
         arrivals.watch(REF, HUB, Progress("fetch", "a", 60 * MB, 200 * MB, 10 * MB, 14.0))
         await asyncio.sleep(0)
         assert held.empty(), "no word of each chunk"
+        (shown,) = arrivals.waiting(3)
+        assert (shown.ticket, shown.model, shown.position) == ("t1", "org/m", 3)
+        assert shown.eta_s == pytest.approx(14.0 + 5.0)
         clock.at = 115.0
         arrivals.watch(REF, HUB, Progress("commit", None, 200 * MB, 200 * MB))
         assert (await held.get()).eta_s == pytest.approx(5.0)
@@ -61,6 +64,7 @@ async def test_the_eta_is_what_is_left_of_the_fetch_and_a_start_of_its_bytes() -
         arrivals.watch(REF, HUB, None)
         await waiting
     assert not arrivals.coming(REF)
+    assert arrivals.waiting(0) == ()
     assert arrivals.before("org/m", 117.0) == [
         ("list", 100.0, 101.0), ("fetch", 101.0, 115.0), ("commit", 115.0, 116.0), ("ask", 116.0, 117.0),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,7 +216,8 @@ class Node:
         return facts(self._scheduler, subject, self.now())
 
     def snapshot(self) -> Snapshot:
-        return self._scheduler.snapshot(self.now())
+        seen = self._scheduler.snapshot(self.now())
+        return replace(seen, waiting=(*seen.waiting, *self._arrivals.waiting(len(seen.waiting))))
 
     def engine(self, replica: ReplicaId) -> Engine | None:
         return self._pool.engine(replica)
