@@ -109,7 +109,12 @@ class Arrivals:
 
     @staticmethod
     def _reason(model: str, now: UnderWay) -> str:
-        doing = {"list": "is looked for", "convert": "is being converted", "verify": "is being verified"}
+        doing = {
+            "list": "is looked for",
+            "convert": "is being converted",
+            "verify": "is being verified",
+            "commit": "is here",
+        }
         text = f"{model} {doing.get(now.phase, 'is being fetched')}"
         if now.phase == "fetch" and now.total_bytes:
             text += f": {format_bytes(now.done_bytes)} of {format_bytes(now.total_bytes)}"
