@@ -18,6 +18,7 @@ BY_BYTES = frozenset({"fetch", "convert", "verify"})
 FOLLOWS_S = 10.0
 """A start that is decided later than this after its model was there, or was staged, is not on account of that."""
 KEPT_MODELS = 1000
+KEPT_EACH = 10
 TELLING_BYTES = 1 << 20
 """Fewer bytes say nothing of a speed."""
 
@@ -130,6 +131,6 @@ class Preparations:
             self.speeds[last.phase, last.source] = (before + now) / 2
 
     def _add(self, model: str, each: Prepared) -> None:
-        self.done.setdefault(model, []).append(each)
+        self.done[model] = [*self.done.get(model, [])[-(KEPT_EACH - 1) :], each]
         while len(self.done) > KEPT_MODELS:
             del self.done[next(iter(self.done))]

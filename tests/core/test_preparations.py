@@ -2,7 +2,7 @@
 
 import pytest
 
-from heliosd.core.preparations import FOLLOWS_S, Preparations, Prepared, UnderWay
+from heliosd.core.preparations import FOLLOWS_S, KEPT_EACH, Preparations, Prepared, UnderWay
 
 MB = 1_000_000
 
@@ -43,6 +43,13 @@ def test_a_second_fetch_tells_nothing_of_the_first() -> None:
     known.told("m", UnderWay("list", 20.0))
     known.over("m", 21.0)
     assert known.before("m", 21.0) == ()
+
+
+def test_a_model_that_goes_to_and_fro_without_a_start_is_not_kept_for_ever() -> None:
+    known = Preparations()
+    for number in range(100):
+        known.staged("m", float(number), number + 0.5, MB)
+    assert len(known.done["m"]) == KEPT_EACH
 
 
 def test_what_was_staged_just_before_is_shown() -> None:
