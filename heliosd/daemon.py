@@ -177,8 +177,7 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._peers(node)
-        loading: list[Loads] = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
-        loading += [node.tiering.placing] if node.tiering else []
+        loading = self._loading(kinds, node)
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
         app = build_app(
@@ -334,6 +333,12 @@ class Daemon:
         if not settings.recording.enabled:
             return None
         return Recording(settings.node.state_dir / "recording", settings.recording.max_bytes)
+
+    @staticmethod
+    def _loading(kinds: Mapping[DeviceKind, EngineKind], node: Node) -> list[Loads]:
+        """Who is told how fast the storage is: engines, and whoever forecasts their starts."""
+        placing: list[Loads] = [node.tiering.placing] if node.tiering else []
+        return [*placing, *(kind for kind in kinds.values() if isinstance(kind, VllmKind))]
 
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster

@@ -28,6 +28,8 @@ class Timeline:
 
     spans: tuple[Span, ...] = ()
     total_s: float = 0.0
+    lead_s: float = 0.0
+    """How long before the decision to start it begins."""
 
     def seconds(self) -> dict[str, float]:
         """Of each phase that is no part of another, in the order in which they began."""
@@ -73,7 +75,7 @@ def timeline(
     ]
     whole = sorted([*spans, *inner], key=lambda span: (span.began_s, bool(span.within)))
     end = last if until is None else until
-    return Timeline(tuple(whole), _since(zero, max(end, last)))
+    return Timeline(tuple(whole), _since(zero, max(end, last)), _since(zero, began_at))
 
 
 def as_rows(spans: Sequence[Span]) -> list[list[str | float]]:

@@ -64,6 +64,8 @@ class Leasing:
         deadline_at = self._now() + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
         appraisal = await self._demands.of(ref)
         if appraisal is None and self._arrivals.coming(ref) and (forwarded or not self._at_peers(str(ref))):
+            if self._spans:
+                self._spans.stage("arrival")
             await self._arrivals.until_there(ref, ticket, deadline_at, told)
             appraisal = await self._demands.of(ref)
         model = str(appraisal.stored.ref) if appraisal else str(ref)

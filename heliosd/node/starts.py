@@ -91,7 +91,7 @@ class Starts:
         told = clock.timeline(self._now() if starting else there.ready_at)
         first = self._first_words.get(replica)
         return StartSoFar(
-            timeline=Timeline((*told.spans, first), first.ended_s) if first else told,
+            timeline=Timeline((*told.spans, first), first.ended_s, told.lead_s) if first else told,
             starting=starting,
             age_s=self._now() - there.started_at + clock.lead_s,
             expected=known.phases if known else (),
