@@ -59,10 +59,10 @@ class Leasing:
         """See `Node.lease`."""
         if self._spans:
             self._spans.asked()
+        appraisal = await self._demands.of(ref)
         settings = self._settings()
         timeout_s = settings.queue.timeout_s
         deadline_at = self._now() + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
-        appraisal = await self._demands.of(ref)
         if appraisal is None and self._arrivals.coming(ref) and (forwarded or not self._at_peers(str(ref))):
             if self._spans:
                 self._spans.stage("arrival")
