@@ -86,6 +86,7 @@ def _model(model: str, it: "ModelStory") -> Iterator[str]:
         parts = " + ".join(f"{format_bytes(getattr(need, field))} {name}" for name, field in _PARTS[:-1])
         yield f"  would take {parts} = {format_bytes(need.total_bytes)} on {_devices(it.estimate)}"
         yield f"  {it.estimate.verdict.replace('_', ' ')}: {it.estimate.reason}"
+        yield from (f"  {note}" for note in it.estimate.notes)
     for replica in it.replicas:
         measured = "not measured yet" if replica.measured is None else _against(replica.predicted, replica.measured)
         where = "+".join(replica.devices)
@@ -117,6 +118,10 @@ def _appetite(it: "AppetiteView") -> Iterator[str]:
     said = ", ".join(f"{name} {format_seconds(span_s)}" for name, span_s in times if span_s is not None)
     if said:
         yield f"  {said}"
+    if it.tier is not None and it.read_s is not None:
+        yield f"  lies in {it.tier}: reading it from there takes {format_seconds(it.read_s)}"
+    if it.at_once is not None:
+        yield f"  at most {it.at_once} requests at once are expected"
     for barred in it.barred:
         when = f"not tried for {format_seconds(barred.retry_in_s)}" if barred.retry_in_s else "the next request may try"
         cause = barred.cause.strip().splitlines()[-1:] or [""]

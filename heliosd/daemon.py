@@ -71,7 +71,7 @@ from heliosd.state.records import Records
 from heliosd.state.storage import StorageSpeeds
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.state.usage import UsageTable
-from heliosd.storage_check import StorageCheck
+from heliosd.storage_check import Loads, StorageCheck
 from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import glance, read_hub_headers
 from heliosd.store.store import Store
@@ -179,7 +179,7 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
-        loading = [kind for kind in kinds.values() if isinstance(kind, VllmKind)]
+        loading = self._loading(kinds, node)
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
         app = build_app(
@@ -343,6 +343,12 @@ class Daemon:
         if node.tiering is not None:
             node.tiering.may_let_go = lambda: self._settings.store.let_go
         return peers
+
+    @staticmethod
+    def _loading(kinds: Mapping[DeviceKind, EngineKind], node: Node) -> list[Loads]:
+        """Who is told how fast the storage is: engines, and whoever forecasts their starts."""
+        placing: list[Loads] = [node.tiering.placing] if node.tiering else []
+        return [*placing, *(kind for kind in kinds.values() if isinstance(kind, VllmKind))]
 
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster

@@ -15,9 +15,10 @@ from heliosd.core.adapters import AdapterRoom, room_for, with_room
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import Demand
 from heliosd.core.names import ModelRef
-from heliosd.engine_arguments import arguments_of, chosen_step
+from heliosd.engine_arguments import arguments_of, chosen_captures, chosen_step
 from heliosd.errors import BadRequest, NotFound
 from heliosd.estimation.calibration import Calibration
+from heliosd.estimation.capture_choice import CAPTURES, for_use, given
 from heliosd.estimation.chosen_limits import STEP, within
 from heliosd.estimation.division import Division, division
 from heliosd.estimation.engine_versions import parse_version
@@ -65,6 +66,8 @@ class Demands:
         self._calibration: Calibration | None = None
         self.settings = settings
         self.devices: tuple[Device, ...] = ()
+        self.at_once: Callable[[str], int | None] = lambda model: None
+        """How many requests at once are to be expected of a model at most; None: nobody knows."""
 
     def forget(self) -> None:
         """Something that estimates rest on has changed."""
@@ -143,9 +146,16 @@ class Demands:
             divided = replace(settings, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
             wishes = replace(wishes, tensor_parallel=cut.tensor, pipeline_parallel=cut.pipeline)
             predict = self._predictor(base, known, divided, largest, await self._learned())
-            predicted = within(usable, wishes, known, predict)
-            chosen = chosen_step(predicted.launch, settings.engine_args)
-            demand = _demand(base, predicted, family, settings, arguments_of(divided, predicted.max_num_seqs, chosen))
+            place = Place(largest.kind, largest.capacity_bytes, largest.name)
+            version = version_of(self.engine_name(largest.kind))
+            asked, why = for_use(known, wishes, place, version, self.at_once(str(base.ref)))
+            predicted = within(usable, asked, known, predict)
+            if why:
+                predicted = replace(predicted, notes=(*predicted.notes, why))
+            step = chosen_step(predicted.launch, settings.engine_args)
+            captures = chosen_captures(predicted.launch, settings.engine_args)
+            arguments = arguments_of(divided, predicted.max_num_seqs, step, captures)
+            demand = _demand(base, predicted, family, settings, arguments)
             if cut.reason:
                 predicted = replace(predicted, notes=(*predicted.notes, f"{_staged(cut)}: {cut.reason}"))
                 demand = replace(demand, division_reason=cut.reason)
@@ -169,11 +179,13 @@ class Demands:
         self, stored: StoredModel, known: Known, settings: ModelSettings, device: Device, learned: Calibration
     ) -> Callable[[Wishes, int | None], Estimate]:
         engine = self.engine_name(device.kind)
+        theirs = given(Wishes(engine_args=settings.engine_args))
 
         def predict(wishes: Wishes, room_bytes: int | None) -> Estimate:
             seqs, step = sequences(wishes, device.kind), wishes.engine_args.get(STEP)
             chosen = None if step == settings.engine_args.get(STEP) else step
-            history = History(learned, engine, arguments_of(settings, seqs, chosen), stored.revision)
+            captures = () if theirs else wishes.engine_args.get(CAPTURES, ())
+            history = History(learned, engine, arguments_of(settings, seqs, chosen, captures), stored.revision)
             at = Place(device.kind, device.capacity_bytes, device.name, room_bytes)
             return estimate(known, stored.profile, wishes, at, history, version_of(engine))
 

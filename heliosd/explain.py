@@ -49,6 +49,12 @@ class Appetite:
     """Seconds that a request is worked on."""
     waiting: int
     barred: tuple[Barred, ...]
+    tier: str | None = None
+    """The slowest that its files have to be read from; None: nobody knows."""
+    read_s: float | None = None
+    """Seconds of reading them from where they are: bytes / speed of each tier."""
+    at_once: int | None = None
+    """How many requests at once are expected at most, by those before; None: too few were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,9 @@ def _appetite(scheduler: Scheduler, model: str, at: float) -> Appetite | None:
             for devices, each in breakers.items()
             if each.state(at) != "closed"
         ),
+        tier=usage.places.tier(model),
+        read_s=usage.places.read_s(model),
+        at_once=usage.expected_at_once(model, at),
     )
 
 

@@ -51,8 +51,8 @@ class Foresight:
         """To be awaited before the first request: what earlier lives knew, and the time of day."""
         known = await self._table.load()
         self._earlier = tuple(each.model for each in known)
-        starts = await self._records.starts()
-        self._post(UsageSeeded(self._now(), time.time() - self._now(), known, starts))
+        starts, swaps = await self._records.starts(), await self._records.swaps()
+        self._post(UsageSeeded(self._now(), time.time() - self._now(), known, starts, swaps))
 
     async def keep(self) -> None:
         """Keep what is learned, until cancelled; a crash loses the last minute at most."""

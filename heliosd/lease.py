@@ -46,7 +46,7 @@ class StartSoFar:
     timeline: Timeline
     starting: bool
     age_s: float
-    """Since the decision to start."""
+    """Since its timeline began."""
     expected: tuple[tuple[str, float], ...] = ()
     """Seconds of each phase, as earlier starts tell; empty when it is over, or nothing is known."""
     left_s: float | None = None

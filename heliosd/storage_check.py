@@ -39,7 +39,7 @@ class Models(Protocol):
 
 
 class Loads(Protocol):
-    """An engine kind that loads weights from the store."""
+    """Who loads weights from the store, or says how long that takes."""
 
     speeds: tuple[Speed, ...]
 

@@ -21,6 +21,7 @@ from heliosd.core.retention import ELSEWHERE, HORIZON_S, SPEEDS, Kept, Move, Pie
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import MiB, format_bytes
 from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound
+from heliosd.placing import Blobs, Placing
 from heliosd.state.journal import Journal
 from heliosd.state.tier_wishes import TierWishes
 from heliosd.store.away import AwayFile
@@ -115,6 +116,9 @@ class Tiering:
         self.moving: Move | None = None
         """What is being moved."""
         self._tiers.make_room = self._make_room
+        self.placing = Placing(post, now, self._changed.set)
+        self.staged: Callable[[str, float, float, int], None] = lambda model, began_at, ended_at, n_bytes: None
+        """Told of each model that was brought to a faster tier."""
 
     @property
     def active(self) -> bool:
@@ -164,6 +168,7 @@ class Tiering:
             try:
                 if not self.active:
                     await self._look_away()
+                    self._place(await self._store.models())
                     continue
                 async with self._doing:
                     await self._carry_out(await self._plan())
@@ -315,11 +320,21 @@ class Tiering:
 
     async def _look(self) -> Survey:
         await self._look_away()
-        self._blobs = await self._store.blobs_of(each.manifest for each in await self._store.models())
+        models = await self._store.models()
+        self._blobs = await self._store.blobs_of(each.manifest for each in models)
         seen = self._survey = await self._tiers.survey()
         self._sizes = {**seen.nvme, **seen.disk}
         self._tell()
+        self._place(models)
         return seen
+
+    def _place(self, models: Iterable[StoredModel]) -> None:
+        """Tell the scheduler where models are."""
+        seen, known = self._survey, []
+        for each in models:
+            files = {file.digest: file.size_bytes for file in each.manifest.files}
+            known.append(Blobs(str(each.ref), files if seen is None else self._parts(each.manifest)))
+        self.placing.tell(known, seen.disk.keys() if seen else (), self._tiers.staged.keys(), self._speeds)
 
     def _tell(self) -> None:
         staged_bytes = self._tiers.staged_bytes
@@ -459,6 +474,9 @@ class Tiering:
         if Tier.HOST not in (move.source, move.target) and moved_bytes >= TELLING_BYTES:
             before = self._speeds[Tier.DISK]
             self._speeds[Tier.DISK] = Speed(before.first_s, (before.bytes_per_s + moved_bytes / took_s) / 2)
+        if move.target is Tier.HOST or move.source is Tier.DISK:
+            for model in move.piece.models:
+                self.staged(model, began, began + took_s, moved_bytes)
         self._metrics.tier_moved(move.source, move.target)
         self._journal.note(
             "tier",

@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+from heliosd.core.crowd import TELLING
 from heliosd.core.hardware import Device, DeviceKind
 from heliosd.core.messages import (
     Demand,
     DevicesFound,
     Footprint,
     Limits,
+    ModelsPlaced,
     ReplicaBecameReady,
     ReplicaExited,
     RequestArrived,
     RequestReleased,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
+from heliosd.core.places import Placed, TierSpeed
+from heliosd.core.retention import Speed, Tier
 from heliosd.core.scheduler import Scheduler
 from heliosd.core.units import GiB
 from heliosd.explain import Facts, facts
@@ -85,3 +89,14 @@ def test_a_model_that_failed_says_where_and_until_when(scheduler: Scheduler) -> 
 
 def test_of_a_stranger_nothing_is_known(scheduler: Scheduler) -> None:
     assert facts(scheduler, "r9", 5.0) == facts(scheduler, "org/none", 5.0) == NOTHING
+
+
+def test_where_a_model_lies_and_how_many_come_at_once_is_told(scheduler: Scheduler) -> None:
+    unknown = facts(scheduler, "hot", 5.0).appetite
+    assert unknown and (unknown.tier, unknown.read_s, unknown.at_once) == (None, None, None)
+    speeds = (TierSpeed(Tier.DISK, Speed(0.0, GiB)),)
+    scheduler.handle(ModelsPlaced(6.0, (Placed("hot", ((Tier.DISK, 40 * GiB),)),), speeds))
+    for number in range(TELLING):
+        scheduler.handle(RequestArrived(7.0, Ticket(f"more{number}"), "hot", HOT))
+    told = facts(scheduler, "r1", 8.0).appetite
+    assert told and (told.tier, told.read_s, told.at_once) == ("disk", 40.0, 64)

@@ -113,6 +113,9 @@ def appetite_view(appetite: Appetite) -> AppetiteView:
             BarredView(devices=list(each.devices), failures=each.failures, retry_in_s=each.retry_in_s, cause=each.cause)
             for each in appetite.barred
         ],
+        tier=appetite.tier,
+        read_s=appetite.read_s,
+        at_once=appetite.at_once,
     )
 
 

@@ -20,6 +20,8 @@ def ready_in(usage: Usage, replica: Replica, at: float) -> float:
     if known is not None and replica.progressed_at is not None:
         return known.left_s(replica.phases_done, at - replica.progressed_at)
     whole_s = takes_s(usage, replica.demand, asleep=waking)
+    if replica.swapped and replica.state is State.STARTING:
+        whole_s = swap_s(usage, replica.demand, whole_s)
     return whole_s if replica.state is State.SLEEPING else max(0.0, replica.started_at + whole_s - at)
 
 
@@ -46,6 +48,6 @@ def swap_s(usage: Usage, demand: Demand, reload_s: float) -> float:
 
 
 def _expected(usage: Usage, replica: Replica) -> Expected | None:
-    """The phases of a start that is under way; None where nobody can tell, and for a hot swap, which has others."""
-    known = replica.state is State.STARTING and not replica.swapped
-    return expected(usage, replica.demand) if known else None
+    """The phases of a start or a hot swap that is under way; None where nobody can tell."""
+    starting = replica.state is State.STARTING
+    return expected(usage, replica.demand, swapped=replica.swapped) if starting else None

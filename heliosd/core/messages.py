@@ -12,6 +12,7 @@ from heliosd.core.adapters import AdapterRoom
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.peer_news import PeerNews
+from heliosd.core.places import Placed, TierSpeed
 from heliosd.core.remembered import Remembered
 from heliosd.core.start_forecast import SeenStart
 
@@ -318,6 +319,15 @@ class TierHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelsPlaced:
+    """In which tiers the models of the store lie now, and how fast each of those is read."""
+
+    at: float
+    placed: tuple[Placed, ...]
+    speeds: tuple[TierSpeed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageSeeded:
     """What another life of the node knew of its models' use, and what time of day it is."""
 
@@ -327,6 +337,8 @@ class UsageSeeded:
     models: tuple[Remembered, ...] = ()
     starts: tuple[tuple[str, SeenStart], ...] = ()
     """The last ones of each model, oldest first."""
+    swaps: tuple[tuple[str, SeenStart], ...] = ()
+    """Likewise of those that began in another's engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +377,7 @@ Event = (
     | ModelsChanged
     | ModelsKnown
     | TierHeld
+    | ModelsPlaced
     | UsageSeeded
     | DemandsKnown
     | Tick

@@ -34,9 +34,14 @@ def takes_s(usage: Usage, demand: Demand, *, asleep: bool) -> float:
     return usage.reload(demand.model, now.total_bytes * count)
 
 
-def expected(usage: Usage, demand: Demand) -> Expected | None:
-    """The phases of its start, from its own or from those of models like it; None when nobody can tell."""
-    return usage.starts.expected(demand.model, demand.per_device.weights_bytes * demand.device_count, demand.kinds)
+def expected(usage: Usage, demand: Demand, *, swapped: bool = False) -> Expected | None:
+    """The phases of its start, from its own or from those of models like it; None when nobody can tell.
+
+    `swapped`: of a start in another's engine, which has others.
+    """
+    known = usage.swaps if swapped else usage.starts
+    weights_bytes = demand.per_device.weights_bytes * demand.device_count
+    return known.expected(demand.model, weights_bytes, demand.kinds, usage.places)
 
 
 def find_room(

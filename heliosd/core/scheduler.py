@@ -34,6 +34,7 @@ from heliosd.core.messages import (
     LimitsChanged,
     ModelsChanged,
     ModelsKnown,
+    ModelsPlaced,
     ModelsWanted,
     PeersChanged,
     ReplicaBecameReady,
@@ -186,8 +187,10 @@ class Scheduler:
                 self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
             case TierHeld(host_bytes=host_bytes):
                 self.ledger.tier_bytes = host_bytes
-            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known, starts=starts):
-                self.usage.seeded(at, offset_s, known, starts)
+            case ModelsPlaced(placed=placed, speeds=speeds):
+                self.usage.places.told(placed, speeds)
+            case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known, starts=starts, swaps=swaps):
+                self.usage.seeded(at, offset_s, known, starts, swaps)
             case DemandsKnown(demands=demands):
                 self.ahead.know(demands)
             case Tick():

@@ -44,6 +44,7 @@ class Serving:
             if replica is not None:
                 self.queue.served(queued)
                 replica.grant(ticket, at, prefix)
+                self.pool.usage.granted(replica.demand.model, replica.load, at)
                 self.residents.changed()
                 commands.append(Grant(ticket, replica.id, f"{replica.id} is ready"))
                 continue

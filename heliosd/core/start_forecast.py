@@ -1,8 +1,12 @@
 """How long each phase of a start will take, from the last starts of this model or of those like it."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
+
+from heliosd.core.places import Places
+from heliosd.core.preparations import BEFORE
+from heliosd.core.retention import Tier
 
 KEPT_EACH = 5
 """Starts of a model that count: the median of so few follows a change of the machine soon."""
@@ -11,7 +15,11 @@ SIMILAR = 20
 """Other models, those started last, that tell of a model without starts."""
 WAITS = frozenset({"turn", "zygote"})
 """Not the start's own work: waiting for another start on the device, and for vLLM's imports."""
-BY_BYTES = frozenset({"fetch", "verify", "stage", "weights"})
+NOT_AGAIN = WAITS | BEFORE
+"""What is here is not fetched again for the next start: that is forecast where it is under way."""
+READING = "weights"
+"""The phase that takes as long as the tier is slow."""
+BY_BYTES = frozenset({READING, "check"})
 """Phases that take the longer the larger the model is; the others are taken to last alike."""
 MOST_TIMES = 20.0
 """A model so much larger or smaller than another is not told more of by its bytes."""
@@ -27,6 +35,8 @@ class SeenStart:
     """Of the model, on all its devices."""
     on: str = ""
     """The kind of device."""
+    tier: Tier | None = None
+    """The slowest that it was read from; None: nobody knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,11 @@ class StartForecast:
     """By model, oldest first; the model started last comes last."""
 
     def saw(self, model: str, start: SeenStart) -> None:
-        phases = tuple((phase, seconds) for phase, seconds in start.phases if phase not in WAITS)
+        phases = tuple((phase, seconds) for phase, seconds in start.phases if phase not in NOT_AGAIN)
         if not phases:
             return
         known = self.starts.pop(model, [])
-        self.starts[model] = [*known[-(KEPT_EACH - 1) :], SeenStart(phases, start.weights_bytes, start.on)]
+        self.starts[model] = [*known[-(KEPT_EACH - 1) :], replace(start, phases=phases)]
         while len(self.starts) > KEPT_MODELS:
             del self.starts[next(iter(self.starts))]
 
@@ -83,20 +93,39 @@ class StartForecast:
     def forget(self, model: str) -> None:
         self.starts.pop(model, None)
 
-    def own(self, model: str) -> Expected | None:
-        """From the starts of the model itself; None when there was none."""
-        starts = self.starts.get(model)
-        return _medians([dict(start.phases) for start in starts]) if starts else None
+    def own(self, model: str, places: Places | None = None) -> Expected | None:
+        """From the starts of the model itself; None when there was none.
 
-    def expected(self, model: str, weights_bytes: int, kinds: Collection[str] = ()) -> Expected | None:
-        """From its own starts; else from those of other models on the same kind of device, for its bytes.
+        With `places`, from those out of the tier where it lies now; where there are none, as if all had been.
+        """
+        starts = self.starts.get(model)
+        if not starts:
+            return None
+        if places is None or (tier := places.tier(model)) is None:
+            return _medians([dict(start.phases) for start in starts])
+        same = [start for start in starts if start.tier is tier]
+        return _medians([_from_here(start, model, start.weights_bytes, places) for start in same or starts])
+
+    def expected(
+        self, model: str, weights_bytes: int, kinds: Collection[str] = (), places: Places | None = None
+    ) -> Expected | None:
+        """From its own starts; else from those of other models on the same kind of device, for its bytes and tier.
 
         `kinds`: of device that it may run on; empty: any. None when nothing like it ever started.
         """
-        if own := self.own(model):
+        if own := self.own(model, places):
             return own
         like = [starts[-1] for starts in self.starts.values() if not kinds or starts[-1].on in kinds]
-        return _medians([_scaled(start, weights_bytes) for start in like[-SIMILAR:]]) if like else None
+        scaled = [replace(start, phases=tuple(_scaled(start, weights_bytes).items())) for start in like[-SIMILAR:]]
+        return _medians([_from_here(start, model, weights_bytes, places) for start in scaled]) if scaled else None
+
+
+def _from_here(start: SeenStart, model: str, weights_bytes: int, places: Places | None) -> dict[str, float]:
+    """Its phases, had it read `weights_bytes` from the tier where the model lies now."""
+    phases = dict(start.phases)
+    if places is not None and READING in phases:
+        phases[READING] = places.from_here_s(model, phases[READING], weights_bytes, start.tier)
+    return phases
 
 
 def _medians(starts: list[Mapping[str, float]]) -> Expected:

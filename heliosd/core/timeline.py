@@ -9,7 +9,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One phase; seconds count from the decision to start."""
+    """One phase; seconds count from the beginning: the decision to start, or what was done for it before that."""
 
     phase: str
     began_s: float
@@ -28,6 +28,8 @@ class Timeline:
 
     spans: tuple[Span, ...] = ()
     total_s: float = 0.0
+    lead_s: float = 0.0
+    """How long before the decision to start it begins."""
 
     def seconds(self) -> dict[str, float]:
         """Of each phase that is no part of another, in the order in which they began."""
@@ -51,26 +53,29 @@ def timeline(
     marks: Iterable[tuple[str, float]],
     parts: Iterable[tuple[str, str, float, float]] = (),
     until: float | None = None,
+    before: Sequence[tuple[str, float, float]] = (),
 ) -> Timeline:
     """From the times at which phases ended, each of which began when the one before it ended.
 
     `parts`: name, the phase that it is a part of, begin and end. All times are of one clock, in any order; what ended
-    before `began_at` is left out. `until`: the end of it all; None: that of the last phase.
+    before `began_at` is left out. `until`: the end of it all; None: that of the last phase. `before`: name, begin and
+    end of what was done for this start before it was decided, such as fetching the model; it begins with that.
     """
-    spans: list[Span] = []
+    zero = min((begin for _, begin, _ in before), default=began_at)
+    spans = [Span(phase, _since(zero, begin), _since(zero, end)) for phase, begin, end in before]
     last = began_at
     for phase, at in sorted(marks, key=lambda mark: mark[1]):
         if at >= began_at:
-            spans.append(Span(phase, _since(began_at, last), _since(began_at, max(at, last))))
+            spans.append(Span(phase, _since(zero, last), _since(zero, max(at, last))))
             last = max(at, last)
     inner = [
-        Span(name, _since(began_at, begin), _since(began_at, end), within)
+        Span(name, _since(zero, begin), _since(zero, end), within)
         for name, within, begin, end in parts
         if begin >= began_at
     ]
     whole = sorted([*spans, *inner], key=lambda span: (span.began_s, bool(span.within)))
     end = last if until is None else until
-    return Timeline(tuple(whole), _since(began_at, max(end, last)))
+    return Timeline(tuple(whole), _since(zero, max(end, last)), _since(zero, began_at))
 
 
 def as_rows(spans: Sequence[Span]) -> list[list[str | float]]:

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from heliosd.core.crowd import Crowd
 from heliosd.core.forecast import Forecast
 from heliosd.core.placement import IDLE_GIB_S
+from heliosd.core.places import Places
 from heliosd.core.remembered import Remembered, recalled, remembered
 from heliosd.core.start_forecast import SeenStart, StartForecast
 
@@ -45,6 +47,12 @@ class Usage:
     """How long a request is worked on; the mean of the last ones, the newest counting most."""
     starts: StartForecast = field(default_factory=StartForecast)
     """Phase by phase."""
+    swaps: StartForecast = field(default_factory=StartForecast)
+    """Likewise of starts in another's engine."""
+    crowds: dict[str, Crowd] = field(default_factory=dict)
+    """How many requests a replica of each model works on at once."""
+    places: Places = field(default_factory=Places)
+    """In which tier each model lies."""
     unsaved: set[str] = field(default_factory=set)
     """Models of which more is known than was taken to be kept."""
 
@@ -66,7 +74,9 @@ class Usage:
         self.forecast.forget(model)
         for learned in (self.reload_s, self.wake_s, self.swap_s, self.lease_s):
             learned.pop(model, None)
+        self.crowds.pop(model, None)
         self.starts.forget(model)
+        self.swaps.forget(model)
         self.unsaved.discard(model)
 
     def seeded(
@@ -75,9 +85,11 @@ class Usage:
         epoch_offset_s: float,
         models: Iterable[Remembered],
         starts: Iterable[tuple[str, SeenStart]] = (),
+        swaps: Iterable[tuple[str, SeenStart]] = (),
     ) -> None:
         """Take in what another life of the node knew. A model that was asked for in this one is left as it is."""
         self.starts.seeded(starts)
+        self.swaps.seeded(swaps)
         self.forecast.epoch_offset_s = epoch_offset_s
         for each in models:
             if each.model not in self.forecast.habits and len(self.forecast.habits) < MOST_MODELS:
@@ -97,16 +109,32 @@ class Usage:
             if model in self.forecast.habits
         )
 
+    def granted(self, model: str, load: int, at: float) -> None:
+        """A replica of the model works on so many requests now."""
+        self.crowds.setdefault(model, Crowd()).saw(load, at)
+
+    def expected_at_once(self, model: str, at: float) -> int | None:
+        """How many requests at once are to be expected of a replica at most; None: nobody knows."""
+        crowd = self.crowds.get(model)
+        return crowd.expected(at) if crowd else None
+
     def woke(self, model: str, took_s: float) -> None:
         self.wake_s[model] = took_s
 
-    def swapped(self, model: str, took_s: float) -> None:
+    def swapped(self, model: str, took_s: float, seen: SeenStart | None = None) -> None:
         self.swap_s[model] = took_s
+        if seen is not None:
+            self.swaps.saw(model, seen)
 
     def swap(self, model: str, n_bytes: int, reload_s: float) -> float:
-        """Seconds that reading `n_bytes` of weights into a running engine takes; where nothing was measured, at most
-        half of a start, which reads the same bytes and sets up an engine besides."""
-        return self.swap_s.get(model, min(SWAP_BASE_S + n_bytes / LOAD_BYTES_PER_S, reload_s / 2))
+        """Seconds that reading `n_bytes` of weights into a running engine takes: what its swaps took, from the tier
+        where it lies now; where nothing was measured, at most half of a start, which reads the same bytes and sets up
+        an engine besides."""
+        if own := self.swaps.own(model, self.places):
+            return own.total_s
+        read_s = self.places.read_s(model, n_bytes)
+        usual_s = SWAP_BASE_S + (n_bytes / LOAD_BYTES_PER_S if read_s is None else read_s)
+        return self.swap_s.get(model, min(usual_s, reload_s / 2))
 
     def released(self, model: str, held_s: float) -> None:
         self.lease_s[model] = self.lease_s.get(model, held_s) * 0.8 + held_s * 0.2
@@ -128,9 +156,12 @@ class Usage:
         return 0.0 if habit is None else -math.expm1(-habit.heat.rate(at) * HORIZON_S)
 
     def reload(self, model: str, n_bytes: int) -> float:
-        """Seconds that a start takes: what it took before, phase by phase; the usual for its bytes, if it never did."""
-        own = self.starts.own(model)
-        return own.total_s if own else self.reload_s.get(model, usual_load_s(n_bytes))
+        """Seconds that a start takes: what it took before, phase by phase, its weights read from the tier where they
+        lie now; the usual for its bytes and that tier, if it never started."""
+        if own := self.starts.own(model, self.places):
+            return own.total_s
+        read_s = self.places.read_s(model)
+        return self.reload_s.get(model, usual_load_s(n_bytes) if read_s is None else LOAD_BASE_S + read_s)
 
     def loss_s(self, model: str, n_bytes: int, at: float) -> float:
         """Seconds of waiting to be expected should a replica of `n_bytes` go: reuse · reload."""

@@ -232,9 +232,10 @@ class WarmPool:
             replica.ready_at = replica.last_used = event.at
             weights_bytes = replica.demand.per_device.weights_bytes * len(replica.devices)
             device = self.ledger.devices.get(replica.devices[0])
-            seen = SeenStart(event.phases, weights_bytes, device.kind if device else "")
+            tier = self.usage.places.tier(replica.demand.model)
+            seen = SeenStart(event.phases, weights_bytes, device.kind if device else "", tier)
             if replica.swapped:
-                self.usage.swapped(replica.demand.model, event.at - replica.started_at)
+                self.usage.swapped(replica.demand.model, event.at - replica.started_at, seen)
             else:
                 self.usage.started(replica.demand.model, event.at - replica.started_at, seen)
         return self._more_than_predicted(replica, event.measured)

@@ -6,7 +6,7 @@ and empty the parameter: what they pack is compared just before.
 """
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -94,8 +94,13 @@ def _part_of(name: str, packed: Mapping[str, list[str]]) -> tuple[str, int, int]
     return "", 0, 1
 
 
-def swap(runner: Any, vllm_config: Any, directory: str, served_names: list[str]) -> Compared:
-    """Read the weights in `directory` and compare. Raises what vLLM does; the engine is then good for nothing."""
+def swap(
+    runner: Any, vllm_config: Any, directory: str, served_names: list[str], ended: Callable[[str], None]
+) -> Compared:
+    """Read the weights in `directory` and compare. Raises what vLLM does; the engine is then good for nothing.
+
+    `ended` is told of each phase: `weights` are read, with what had to be compared before it was packed, and `check`.
+    """
     model, config = runner.get_model(), vllm_config.model_config
     config.model = config.tokenizer = directory
     config.served_model_name = served_names
@@ -106,7 +111,10 @@ def swap(runner: Any, vllm_config: Any, directory: str, served_names: list[str])
     with _before_packing(model, expected):
         runner.reload_weights(weights_iterator=iter(weights))
     preload.forget_tokenizer(config)
-    return expected.rest(model)
+    ended("weights")
+    found = expected.rest(model)
+    ended("check")
+    return found
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from heliosd.engines.start_clock import StartClock
@@ -15,10 +16,12 @@ _LONGEST_BYTES = 256
 
 
 class Hearing:
-    """Has the clock of one start told what its engine's process says. Made and closed on the event loop."""
+    """Has the clock of one start told what its engine's process says. Made and closed on the event loop; the next
+    start of the same process, as another model, is heard at the same address."""
 
     def __init__(self, address: str, clock: StartClock) -> None:
         self._clock = clock
+        self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.bind(address)
@@ -37,6 +40,8 @@ class Hearing:
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
+        with suppress(FileNotFoundError):  # a start that failed has cleared away already
+            Path(self._address).unlink()
 
 
 def say(phase: str, at: float) -> None:
@@ -51,6 +56,11 @@ def say(phase: str, at: float) -> None:
 def note_phases(clock: StartClock, report: Mapping[str, Any]) -> None:
     """Take in when the phases ended in the engine's process, as `helios_measure` reports it."""
     clock.note("fork", report["born_at"])
+    note_swap(clock, report)
+
+
+def note_swap(clock: StartClock, report: Mapping[str, Any]) -> None:
+    """The same of a process that went on as another model."""
     for phase, at in report["marks"]:
         clock.note(phase, at)
     for part in report["parts"]:

@@ -43,6 +43,8 @@ class Behaviour:
     load_s: float = 1.0
     phases: Mapping[str, float] = field(default_factory=lambda: {"fork": 0.05, "weights": 0.8, "warm_up": 0.15})
     """The phases of a start, each with its share of `load_s`."""
+    swap_phases: Mapping[str, float] = field(default_factory=lambda: {"tokenizer": 0.1, "weights": 0.8, "check": 0.1})
+    """The phases of a hot swap, each with its share of `swap_s`."""
     tokens_per_s: float = 50.0
     weights_bytes: int | None = None
     """None: the size of the safetensors files in the model's directory."""
@@ -102,8 +104,10 @@ class SimulatedKind:
         try:
             for device in spec.devices:
                 self._memory.take(spec.replica, device.id, footprint.total_bytes)
-            await self._sleep(behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s)
-            spec.clock.mark("weights")
+            swap_s = behaviour.load_s / 3 if behaviour.swap_s is None else behaviour.swap_s
+            for phase, share in behaviour.swap_phases.items():
+                await self._sleep(swap_s * share)
+                spec.clock.mark(phase)
             if behaviour.swap_fails is not None:
                 name, why = spec.served_names[0], behaviour.swap_fails
                 raise EngineFailed(f"cannot make a running engine {name}: {why}", cause=why)

@@ -1,7 +1,7 @@
 """The clock of one start: phases are marked as they end, from whatever thread or process, and told to who waits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from heliosd.core.timeline import Timeline, timeline
 
@@ -10,7 +10,7 @@ class StartClock:
     """Begins with the decision to start, on the system's monotonic clock.
 
     A phase begins where the one before it ended, so that nothing of a start is unexplained. `tell` is called with each
-    phase that ended, in the thread that marks it.
+    phase that ended, in the thread that marks it. `before`: name, begin and end of what was done for it earlier.
     """
 
     def __init__(
@@ -18,8 +18,10 @@ class StartClock:
         began_at: float | None = None,
         tell: Callable[[str], None] = lambda phase: None,
         now: Callable[[], float] = time.monotonic,
+        before: Sequence[tuple[str, float, float]] = (),
     ) -> None:
         self._now = now
+        self._before = tuple(before)
         self.began_at = now() if began_at is None else began_at
         self._tell = tell
         self._marks: list[tuple[str, float]] = []
@@ -44,9 +46,14 @@ class StartClock:
         """Something of a phase that is worth a line of its own, such as capturing graphs within the warm-up."""
         self._parts.append((name, within, began_at, ended_at))
 
+    @property
+    def lead_s(self) -> float:
+        """How long before the decision its timeline begins."""
+        return self.began_at - min((begin for _, begin, _ in self._before), default=self.began_at)
+
     def timeline(self, until: float | None = None) -> Timeline:
         """What ended so far."""
         marks = tuple(self._marks)
         known = {phase for phase, _ in marks}
         heard = [(phase, at) for phase, at in tuple(self._heard.items()) if phase not in known]
-        return timeline(self.began_at, (*marks, *heard), tuple(self._parts), until)
+        return timeline(self.began_at, (*marks, *heard), tuple(self._parts), until, self._before)

@@ -23,7 +23,7 @@ from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
-from heliosd.engines.progress import Hearing
+from heliosd.engines.progress import Hearing, note_swap
 from heliosd.engines.surroundings import surroundings, vllm_version
 from heliosd.engines.traced import EngineTracing
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
@@ -158,7 +158,9 @@ class VllmKind:
         registry, gauge = self._adapter.Registry(), Gauge()
         other = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=True)
         other.watch()
+        hearing: Hearing | None = None
         try:
+            hearing = Hearing(launch.progress_address, spec.clock)
             async with asyncio.TaskGroup() as group:
                 arguments = {"directory": str(spec.directory), "served_names": list(spec.served_names)}
                 swap = llm.collective_rpc("helios_swap", kwargs=arguments)
@@ -167,8 +169,7 @@ class VllmKind:
                 before = face.put_on(llm)
                 await other.get_ready_as(engine, self._openai)
             (read,) = reading.result()
-            for phase, at in read["report"]["marks"]:
-                spec.clock.note(phase, at)
+            note_swap(spec.clock, read["report"])
             _check(name, read["compared"])
             await other.while_it_lives(llm.reset_prefix_cache())
             await self._thread(before.shutdown)
@@ -179,6 +180,9 @@ class VllmKind:
             first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
             words = str(first) or repr(first)
             raise EngineFailed(f"cannot make a running engine {name}: {gist(words)}", cause=words) from failure
+        finally:
+            if hearing is not None:
+                hearing.close()
         return other
 
     def _face(self, spec: LaunchSpec, launch: Any, llm: Any, registry: Any, gauge: Gauge) -> Any:

@@ -105,8 +105,10 @@ def _measured(base: Any) -> Any:
         def helios_swap(self, directory: str, served_names: list[str]) -> dict[str, Any]:
             """Become another model of the same shape: see `heliosd.engines.hot_swap`."""
             self.helios_marks, self.helios_parts = [], []
-            found = hot_swap.swap(self.model_runner, self.vllm_config, directory, served_names)
-            self._helios_mark("weights")
+            began = time.monotonic()
+            found = hot_swap.swap(self.model_runner, self.vllm_config, directory, served_names, self._helios_mark)
+            # Meanwhile the tokenizer is read in the daemon: of `weights` the timeline has what was waited for besides.
+            self.helios_parts.append(("read", "weights", began, self.helios_marks[0][1]))
             return {"compared": dataclasses.asdict(found), "report": self.helios_measure()}
 
         def helios_measure(self) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Limits chosen smaller than the engine's defaults, so that a model fits on a device that takes its weights.
 
-In this order: a smaller KV cache, fewer sequences at once, fewer tokens of a step, shorter requests. The first that
-suffices is taken, and no more of it than is needed; shorter requests are the last resort, because clients notice. What
-the operator set is never changed.
+In this order: a smaller KV cache, fewer CUDA graphs, fewer sequences at once, fewer tokens of a step, shorter requests.
+The first that suffices is taken, and no more of it than is needed; shorter requests are the last resort, because
+clients notice. What the operator set is never changed.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from heliosd.core.units import format_bytes
+from heliosd.estimation.capture_choice import SMALL, capture_sizes, given, with_sizes
 from heliosd.estimation.estimate import Estimate, Wishes
 from heliosd.estimation.known import Known
 from heliosd.estimation.resolve import resolve
@@ -34,7 +35,7 @@ def within(room_bytes: int, wishes: Wishes, known: Known, predict: Predict) -> E
     whole = predict(wishes, None)
     if whole.per_device.total_bytes <= room_bytes or known.model is None or whole.per_device.weights_bytes > room_bytes:
         return whole
-    for tried, why in _ways(wishes, whole, known):
+    for tried, why in _ways(wishes, whole, room_bytes, known):
         found = predict(tried, room_bytes)
         if found.per_device.total_bytes <= room_bytes and found.max_model_len >= whole.max_model_len:
             return _told(found, whole, why, room_bytes)
@@ -49,24 +50,46 @@ def within(room_bytes: int, wishes: Wishes, known: Known, predict: Predict) -> E
     return whole if narrow is None else _told(narrow, whole, why, room_bytes)
 
 
-def _ways(wishes: Wishes, whole: Estimate, known: Known) -> Iterator[tuple[Wishes, str]]:
+def _ways(wishes: Wishes, whole: Estimate, room_bytes: int, known: Known) -> Iterator[tuple[Wishes, str]]:
     """Ever smaller limits, with what was changed in words; first those asked for, with a smaller KV cache."""
     tried, changed = wishes, ""
     yield tried, changed
+    if graphs := _fewer_graphs(wishes, whole, room_bytes, known):
+        yield graphs
     if wishes.max_num_seqs is None:
         for count in SEQUENCES:
             if count < whole.max_num_seqs:
                 tried, changed = replace(tried, max_num_seqs=count), f"max_num_seqs {whole.max_num_seqs} -> {count}"
                 yield tried, changed
-    given = {name.replace("-", "_") for name in wishes.engine_args}
+    said = {name.replace("-", "_") for name in wishes.engine_args}
     default = _step_tokens(whole, known)
     fewer = changed
-    if STEP not in given:
+    if STEP not in said:
         for tokens in STEP_TOKENS:
             if tokens < default:
                 tried = replace(tried, engine_args={**wishes.engine_args, STEP: tokens})
                 changed = ", ".join(each for each in (fewer, f"{STEP} {default} -> {tokens}") if each)
                 yield tried, changed
+
+
+def _fewer_graphs(wishes: Wishes, whole: Estimate, room_bytes: int, known: Known) -> tuple[Wishes, str] | None:
+    """As many graphs as there is room for beside all else and one request's KV cache; None where those are not ours to
+    choose, or even the small ones do not fit."""
+    model, launch = known.model, whole.launch
+    if model is None or launch is None or given(wishes) or model.sizes.pooling:
+        return None
+    usual = resolve(model, launch).defaults.capture_sizes
+    graphs = max((each.graphs.likely_bytes for each in whole.accounts), default=0)
+    if not usual or not graphs:
+        return None
+    each = -(-graphs // len(usual))
+    now = whole.per_device
+    spare = now.kv_cache_bytes - whole.kv_least_bytes if whole.kv_least_bytes else 0
+    left_bytes = room_bytes - (now.total_bytes - graphs - spare)
+    sizes = capture_sizes(usual, usual[-1], each, left_bytes)
+    if len(sizes) < len(SMALL) or len(sizes) == len(usual):
+        return None
+    return with_sizes(wishes, sizes), f"CUDA graphs of {len(usual)} batch sizes -> {len(sizes)} up to {sizes[-1]}"
 
 
 def _step_tokens(whole: Estimate, known: Known) -> int:

@@ -14,6 +14,8 @@ def captures(launch: Launch, on: Card, seqs: int, tokens: int) -> tuple[int, ...
     Sources: 0.2.7 and 0.3.3 worker/model_runner.py; 0.6.5, 0.8.0, 0.10.0, 0.11.1, 0.13.0, 0.20.1, 0.28.0, 0.29.0 and
     0.31.0 config, `_set_cudagraph_sizes`.
     """
+    if launch.capture_sizes:
+        return tuple(sorted({size for size in launch.capture_sizes if size <= tokens}))
     if launch.v0:
         return _captures_v0(launch, seqs)
     version, width = launch.version, 1 + (launch.speculative_tokens if launch.version >= (0, 13, 0) else 0)

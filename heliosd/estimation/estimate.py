@@ -202,6 +202,8 @@ def launch_of(wishes: Wishes, place: Place, model: Model, version: Version = CUR
     """The start that heliosd would make of these wishes."""
     given = {str(name).replace("-", "_"): value for name, value in wishes.engine_args.items()}
     host = place.kind is DeviceKind.HOST
+    compilation = given.get("compilation_config")
+    captures = {**(compilation if isinstance(compilation, Mapping) else {}), **given}
     return Launch(
         version=version,
         platform=Platform.CPU if host else Platform.CUDA,
@@ -213,8 +215,9 @@ def launch_of(wishes: Wishes, place: Place, model: Model, version: Version = CUR
         max_model_len=wishes.max_model_len or model.sizes.positions or UNKNOWN_MODEL_LEN,
         max_num_seqs=sequences(wishes, place.kind),
         max_num_batched_tokens=_count(given.get("max_num_batched_tokens")),
-        enforce_eager=host or given.get("enforce_eager") is True,
-        max_capture_size=_count(given.get("max_cudagraph_capture_size")),
+        enforce_eager=host or given.get("enforce_eager") is True or captures.get("cudagraph_mode") in _NO_GRAPHS,
+        max_capture_size=_count(captures.get("max_cudagraph_capture_size")),
+        capture_sizes=_sizes(captures.get("cudagraph_capture_sizes")),
         block_size=_count(given.get("block_size")),
         prefix_caching=given.get("enable_prefix_caching") is not False,
         max_loras=(_count(given.get("max_loras")) or 1) if given.get("enable_lora") is True else 0,
@@ -223,6 +226,16 @@ def launch_of(wishes: Wishes, place: Place, model: Model, version: Version = CUR
         device_name=place.name,
         device_bytes=None if host else place.capacity_bytes,
     )
+
+
+_NO_GRAPHS = ("NONE", "none", 0)
+
+
+def _sizes(said: Any) -> tuple[int, ...]:
+    """Batch sizes as an operator or Helios lists them."""
+    if not isinstance(said, list | tuple):
+        return ()
+    return tuple(size for size in said if isinstance(size, int) and not isinstance(size, bool) and size > 0)
 
 
 def sequences(wishes: Wishes, kind: DeviceKind) -> int:

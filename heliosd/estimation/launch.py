@@ -39,6 +39,8 @@ class Launch:
     chunked_prefill: bool | None = None
     enforce_eager: bool = False
     max_capture_size: int | None = None
+    capture_sizes: tuple[int, ...] = ()
+    """Batch sizes to capture instead of those that the engine would choose; empty: leave it to the engine."""
     block_size: int | None = None
     prefix_caching: bool | None = None
     speculative_tokens: int = 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from heliosd.adapters import Adapters
+from heliosd.arrivals import Arrivals
 from heliosd.config import Settings
 from heliosd.core.claim import Claim
 from heliosd.core.messages import Event, Hold, RefusalCode, RequestArrived, RequestReleased
@@ -30,8 +31,13 @@ class Leasing:
         settings: Callable[[], Settings],
         post: Callable[[Event], None],
         now: Callable[[], float],
+        arrivals: Arrivals,
+        at_peers: Callable[[str], bool],
         spans: "NodeSpans | None" = None,
     ) -> None:
+        """`at_peers`: whether a live peer holds a model."""
+        self._arrivals = arrivals
+        self._at_peers = at_peers
         self._spans = spans
         self._demands = demands
         self._adapters = adapters
@@ -54,11 +60,17 @@ class Leasing:
         if self._spans:
             self._spans.asked()
         appraisal = await self._demands.of(ref)
-        model = str(appraisal.stored.ref) if appraisal else str(ref)
         settings = self._settings()
+        timeout_s = settings.queue.timeout_s
+        deadline_at = self._now() + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
+        if appraisal is None and self._arrivals.coming(ref) and (forwarded or not self._at_peers(str(ref))):
+            if self._spans:
+                self._spans.stage("arrival")
+            await self._arrivals.until_there(ref, ticket, deadline_at, told)
+            appraisal = await self._demands.of(ref)
+        model = str(appraisal.stored.ref) if appraisal else str(ref)
         with self._answers.expected(ticket, model, told) as answer:
-            now, timeout_s = self._now(), settings.queue.timeout_s
-            deadline_at = now + (timeout_s if deadline_s is None else min(deadline_s, timeout_s))
+            now = self._now()
             terms = claim.terms(settings.for_model(model).priority)
             demand = appraisal.demand if appraisal else None
             if self._spans:

@@ -7,10 +7,12 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliosd.adapters import Adapters
+from heliosd.arrivals import Arrivals
 from heliosd.config import Settings
 from heliosd.core.claim import Claim
 from heliosd.core.lifecycle import State
@@ -96,6 +98,7 @@ class Node:
         RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
         models stay in the tier where they are; without `traces` requests are not traced."""
         spans = traces.node if traces else None
+        self._store = store
         self._probe = probe
         self._journal = journal
         self._demands = demands
@@ -118,8 +121,9 @@ class Node:
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)
-        self._leasing = Leasing(demands, adapters, answers, current, post, now, spans)
-        starts = self._starts = Starts(scheduler, journal, metrics, post, now)
+        arrivals = self._arrivals = Arrivals(scheduler.usage, journal, now)
+        self._leasing = Leasing(demands, adapters, answers, current, post, now, arrivals, self._at_peers, spans)
+        starts = self._starts = Starts(scheduler, journal, metrics, post, now, arrivals.before)
         tier_of = self.tiering.tier_of if self.tiering else None
         self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans)
         measurements = Measurements(scheduler, pool, records, demands, metrics, starts)
@@ -212,7 +216,8 @@ class Node:
         return facts(self._scheduler, subject, self.now())
 
     def snapshot(self) -> Snapshot:
-        return self._scheduler.snapshot(self.now())
+        seen = self._scheduler.snapshot(self.now())
+        return replace(seen, waiting=(*seen.waiting, *self._arrivals.waiting(len(seen.waiting))))
 
     def engine(self, replica: ReplicaId) -> Engine | None:
         return self._pool.engine(replica)
@@ -267,6 +272,9 @@ class Node:
         self._peer_holds = tuple((peer, tuple(sorted(models))) for peer, models in sorted(holds.items()))
         self.post(PeersChanged(self.now(), self._peer_holds, self._peer_news))
 
+    def _at_peers(self, model: str) -> bool:
+        return any(model in models for _, models in self._peer_holds)
+
     def peers_told(self, news: tuple[PeerNews, ...]) -> None:
         """How busy the live peers are."""
         self._peer_news = news
@@ -293,7 +301,15 @@ class Node:
             if self._foresight:
                 await self._foresight.end()
 
+    def _listen(self) -> None:
+        """Be told what others see happen."""
+        self._store.watch = self._arrivals.watch
+        if self.tiering:
+            self.tiering.staged = self._arrivals.preparations.staged
+        self._demands.at_once = lambda model: self._scheduler.usage.expected_at_once(model, self.now())
+
     async def _run(self) -> None:
+        self._listen()
         async with asyncio.TaskGroup() as tasks:
             devices = await self._probe.devices()
             self._demands.devices = devices

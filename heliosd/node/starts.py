@@ -26,8 +26,11 @@ class Starts:
         metrics: Metrics,
         post: Callable[[Event], None],
         now: Callable[[], float],
+        before: Callable[[str, float], list[tuple[str, float, float]]],
     ) -> None:
+        """`before`: what was done for a model that a start decided at that time follows; name, begin and end."""
         self._scheduler = scheduler
+        self._before = before
         self._journal = journal
         self._metrics = metrics
         self._post = post
@@ -38,13 +41,14 @@ class Starts:
 
     def begin(self, replica: ReplicaId) -> StartClock:
         """The clock of a start that was decided on; phases may be marked in any thread."""
-        loop, started_at = asyncio.get_running_loop(), self._scheduler.replicas[replica].started_at
+        loop, there = asyncio.get_running_loop(), self._scheduler.replicas[replica]
+        before = self._before(there.demand.model, there.started_at)
 
         def tell(phase: str) -> None:
             with suppress(RuntimeError):  # the loop has ended; the start is about to
                 loop.call_soon_threadsafe(self._progressed, replica, phase)
 
-        clock = self._clocks[replica] = StartClock(started_at, tell, loop.time)
+        clock = self._clocks[replica] = StartClock(there.started_at, tell, loop.time, before)
         return clock
 
     def _progressed(self, replica: ReplicaId, phase: str) -> None:
@@ -68,7 +72,9 @@ class Starts:
         if there is None or there.ready_at is None or replica in self._first_words or asked_at > there.ready_at:
             return
         began_s, ended_s = there.ready_at - there.started_at, first_byte_at - there.started_at
-        span = self._first_words[replica] = Span("first_token", round(began_s, 4), round(ended_s, 4))
+        clock = self._clocks.get(replica)
+        lead_s = clock.lead_s if clock else 0.0
+        span = self._first_words[replica] = Span("first_token", round(began_s + lead_s, 4), round(ended_s + lead_s, 4))
         self._metrics.first_token(span.took_s)
         text = f"{replica} gave its first word {ended_s:.2f} s after the decision to start it"
         detail: dict[str, object] = {"timeline": as_rows([span])}
@@ -80,14 +86,14 @@ class Starts:
         if there is None or clock is None:
             return None
         starting = there.state is State.STARTING
-        known = expected(self._scheduler.usage, there.demand) if starting and not there.swapped else None
+        known = expected(self._scheduler.usage, there.demand, swapped=there.swapped) if starting else None
         since_s = self._now() - (there.started_at if there.progressed_at is None else there.progressed_at)
         told = clock.timeline(self._now() if starting else there.ready_at)
         first = self._first_words.get(replica)
         return StartSoFar(
-            timeline=Timeline((*told.spans, first), first.ended_s) if first else told,
+            timeline=Timeline((*told.spans, first), first.ended_s, told.lead_s) if first else told,
             starting=starting,
-            age_s=self._now() - there.started_at,
+            age_s=self._now() - there.started_at + clock.lead_s,
             expected=known.phases if known else (),
             left_s=known.left_s(there.phases_done, since_s) if known else None,
         )

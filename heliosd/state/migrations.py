@@ -187,6 +187,12 @@ def files_let_go(db: Database) -> None:
     )
 
 
+@steps()
+def tiers_and_swaps_of_starts(db: Database) -> None:
+    db.table("measurements").add_column("tier", str)  # the slowest that the weights were read from
+    db.table("measurements").add_column("swapped", int)  # 1: it began in the engine of another
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

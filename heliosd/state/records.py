@@ -10,6 +10,7 @@ import sqlite_utils
 
 from heliosd import __version__
 from heliosd.core.messages import Footprint
+from heliosd.core.retention import Tier
 from heliosd.core.start_forecast import SeenStart
 from heliosd.core.timeline import Span, Timeline, as_rows, from_rows
 from heliosd.estimation.accuracy import Accuracy, Checked, accuracy
@@ -41,7 +42,11 @@ class Measurement:
     features: Mapping[str, float] = field(default_factory=dict)
     """As `estimation.ridge.features` gives them."""
     timeline: tuple[Span, ...] = ()
-    """Of the start, from the decision on."""
+    """Of the start, from its beginning."""
+    tier: Tier | None = None
+    """The slowest that the weights were read from; None: nobody knew."""
+    swapped: bool = False
+    """It began in the engine of another."""
 
 
 KEPT_EACH = 20
@@ -76,6 +81,8 @@ class Records:
             "law_of": __version__,
             "features": json.dumps(dict(measurement.features)),
             "timeline": json.dumps(as_rows(measurement.timeline)),
+            "tier": measurement.tier,
+            "swapped": int(measurement.swapped),
         }
         await self._database.run(lambda db: _insert(db, row))
 
@@ -97,10 +104,16 @@ class Records:
 
     async def starts(self, limit: int = 1000) -> tuple[tuple[str, SeenStart], ...]:
         """Each of the last `limit` starts with its model, oldest first, for `core.start_forecast`."""
+        return await self._seen("coalesce(swapped, 0) = 0", limit)
+
+    async def swaps(self, limit: int = 1000) -> tuple[tuple[str, SeenStart], ...]:
+        """The same of those that began in the engine of another."""
+        return await self._seen("swapped = 1", limit)
+
+    async def _seen(self, which: str, limit: int) -> tuple[tuple[str, SeenStart], ...]:
+        where = f"timeline is not null and {which}"
         rows = await self._database.run(
-            lambda db: list(
-                db.table("measurements").rows_where("timeline is not null", order_by="id desc", limit=limit)
-            )
+            lambda db: list(db.table("measurements").rows_where(where, order_by="id desc", limit=limit))
         )
         return tuple((row["model"], _seen_start(row)) for row in reversed(rows))
 
@@ -144,7 +157,8 @@ def _load(row: Mapping[str, Any]) -> Load:
 def _seen_start(row: Mapping[str, Any]) -> SeenStart:
     phases = Timeline(from_rows(json.loads(row["timeline"]))).seconds()
     weights_bytes = json.loads(row["predicted"])["weights_bytes"] * (row["tensor_parallel"] or 1)
-    return SeenStart(tuple(phases.items()), weights_bytes, row["device_kind"])
+    tier = Tier(row["tier"]) if row["tier"] else None
+    return SeenStart(tuple(phases.items()), weights_bytes, row["device_kind"], tier)
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Checked]:

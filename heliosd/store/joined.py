@@ -6,6 +6,7 @@ the one who works is cancelled, the next goes on with what is there; only when n
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from heliosd.core.names import ModelRef
 from heliosd.errors import Conflict
@@ -13,13 +14,15 @@ from heliosd.store.sources.source import Progress, Tell
 from heliosd.store.stored import Addition, StoredModel
 
 Work = Callable[[Tell], Awaitable[StoredModel]]
+Watch = Callable[[ModelRef, Addition, Progress | None], None]
+"""Told of what is added under a ref, how far it is; None: it has ended."""
 
 
 class _UnderWay:
-    def __init__(self, wanted: Addition) -> None:
+    def __init__(self, wanted: Addition, watch: Tell) -> None:
         self.wanted = wanted
         self.turn = asyncio.Lock()
-        self.listeners: list[Tell] = []
+        self.listeners: list[Tell] = [watch]
         self.last: Progress | None = None
         self.outcome: StoredModel | Exception | None = None
 
@@ -32,13 +35,14 @@ class _UnderWay:
 class Additions:
     """Those under way, by the ref they are for."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch = lambda ref, wanted, progress: None) -> None:
+        self._watch = watch
         self._under_way: dict[ModelRef, _UnderWay] = {}
 
     async def join(self, ref: ModelRef, wanted: Addition, tell: Tell, work: Work) -> StoredModel:
         """Do the work, or wait for whoever does the same. Raises what it raises, or Conflict when something else is
         being added under that ref."""
-        mine = self._under_way.setdefault(ref, _UnderWay(wanted))
+        mine = self._under_way.setdefault(ref, _UnderWay(wanted, partial(self._watch, ref, wanted)))
         if mine.wanted != wanted:
             raise Conflict(f"cannot change {ref}: it is being added in another way just now; wait until that is done")
         mine.listeners.append(tell)
@@ -53,8 +57,9 @@ class Additions:
             return mine.outcome
         finally:
             mine.listeners.remove(tell)
-            if not mine.listeners:
+            if len(mine.listeners) == 1:  # the one who only watches
                 del self._under_way[ref]
+                self._watch(ref, wanted, None)
 
 
 async def _outcome(work: Work, tell: Tell) -> StoredModel | Exception:

@@ -34,7 +34,7 @@ from heliosd.store.extents import Range, ranges
 from heliosd.store.garbage import Found, Plan, plan
 from heliosd.store.holding import Holding
 from heliosd.store.inspections import Inspections
-from heliosd.store.joined import Additions
+from heliosd.store.joined import Additions, Watch
 from heliosd.store.layout import Layout
 from heliosd.store.letting_go import LettingGo
 from heliosd.store.listing import Listings
@@ -161,7 +161,9 @@ class Store:
         self.share_due = asyncio.Event()
         """Set when `share` may find something: files came, or are no longer in use. Whoever calls it clears this."""
         self.share_due.set()
-        self._additions = Additions()
+        self.watch: Watch = lambda ref, wanted, progress: None
+        """Told on the event loop how far additions are, whoever asked for them."""
+        self._additions = Additions(self._watched)
         self._busy: set[ModelRef] = set()
         stubs = Stubs(self._layout)
         self._inspections = Inspections(database, stubs.place, self._threads, self._catalog.recipes)
@@ -400,6 +402,9 @@ class Store:
         if wanted.alias is not None and checked_alias(wanted.alias) == str(ref):
             wanted = replace(wanted, alias=None)
         return await self._additions.join(ref, wanted, progress, lambda tell: self._add(ref, wanted, tell))
+
+    def _watched(self, ref: ModelRef, wanted: Addition, progress: Progress | None) -> None:
+        self.watch(ref, wanted, progress)
 
     async def _add(self, ref: ModelRef, wanted: Addition, progress: Tell) -> StoredModel:
         with self._alone(ref), _disk_errors(wanted.location):

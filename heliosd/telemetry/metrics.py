@@ -92,6 +92,9 @@ class Metrics:
         self._start_s = Counter(
             "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
         )
+        self._swap_s = Counter(
+            "helios_hot_swap_seconds", "Time spent in each phase of hot swaps.", ["phase"], registry=registry
+        )
         self._failures = Counter(
             "helios_replica_failures", "Replicas that would not start or died.", ["model"], registry=registry
         )
@@ -165,12 +168,13 @@ class Metrics:
         self._wait_s.labels(outcome).observe(waited_s)
 
     def replica_started(self, model: str, phases: Mapping[str, float], *, swapped: bool = False) -> None:
-        """Count a start with the seconds of its phases; `swapped`: in the engine of another model."""
+        """Count a start with the seconds of its phases; `swapped`: in the engine of another model, whose phases are
+        counted apart."""
         self._starts.labels(model).inc()
         if swapped:
             self._swaps.labels(model).inc()
         for phase, seconds in phases.items():
-            self._start_s.labels(phase).inc(seconds)
+            (self._swap_s if swapped else self._start_s).labels(phase).inc(seconds)
 
     def first_token(self, seconds: float) -> None:
         """From ready to the first byte of the first answer, where somebody waited for the start."""

@@ -97,13 +97,14 @@ class ReplicaSpans:
         self._starts.pop(replica, None)
 
     def phases(self, replica: ReplicaId, timeline: Timeline | None) -> None:
-        """The phases of its start, each at its true time."""
+        """The phases of its start, each at its true time: some may lie before the decision to start it."""
         doing = self._doing.get(replica)
         if doing is None or doing.name != "start" or timeline is None or not doing.span.is_recording():
             return
         above: dict[str, Span] = {"": doing.span}
         for phase in sorted(timeline.spans, key=lambda each: bool(each.within)):
-            began_ns, ended_ns = (doing.began_ns + int(at_s * 1e9) for at_s in (phase.began_s, phase.ended_s))
+            times_s = (at_s - timeline.lead_s for at_s in (phase.began_s, phase.ended_s))
+            began_ns, ended_ns = (doing.began_ns + int(at_s * 1e9) for at_s in times_s)
             span = self._tracing.begin(phase.phase, under=above.get(phase.within, doing.span), at_ns=began_ns)
             span.end(ended_ns)
             if not phase.within:

@@ -79,6 +79,9 @@ class AppetiteView(Wire):
     lease_s: float | None = Field(None, description="seconds that a request is worked on")
     waiting: int
     barred: list[BarredView] = []
+    tier: str | None = Field(None, description="the slowest that its files have to be read from")
+    read_s: float | None = Field(None, description="seconds of reading them from where they are")
+    at_once: int | None = Field(None, description="requests at once to be expected at most; none: nobody knows yet")
 
 
 class ModelStory(Wire):

@@ -7,7 +7,7 @@ from heliosd.wire.base import Wire
 
 class SpanView(Wire):
     phase: str
-    began_s: float = Field(description="since the decision to start")
+    began_s: float = Field(description="since it was decided, or fetched or staged for it before")
     ended_s: float
     within: str = Field("", description="the phase it is a part of; empty: none")
 
@@ -16,8 +16,8 @@ class TimelineView(Wire):
     replica: str
     model: str | None
     state: str = Field(description="starting, ready or ended")
-    began_at: float = Field(description="when it was decided, in seconds since the epoch")
-    total_s: float = Field(description="since then, or until the last phase ended")
+    began_at: float = Field(description="seconds since the epoch")
+    total_s: float = Field(description="since then, until the last phase ended")
     other_s: float = Field(description="of that, what no phase tells of")
     spans: list[SpanView] = Field(description="phases that have ended")
     expected: dict[str, float] = Field({}, description="seconds of each phase, as earlier starts tell; while starting")

@@ -12,20 +12,24 @@ from heliosd.core.messages import (
     Event,
     Footprint,
     Grant,
+    Hold,
     Limits,
     LimitsChanged,
     ModelsWanted,
     ReplicaBecameReady,
     ReplicaDied,
     ReplicaExited,
+    ReplicaProgressed,
     RequestArrived,
     RequestReleased,
     StartReplica,
     StopReplica,
+    UsageSeeded,
     Wanted,
 )
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.scheduler import Scheduler
+from heliosd.core.start_forecast import SeenStart
 from heliosd.core.units import GiB
 
 
@@ -120,3 +124,34 @@ def test_news_of_the_one_that_was_taken_over_changes_nothing(event: Event) -> No
     assert start is not None
     assert scheduler.handle(event) == []
     assert scheduler.replicas[start.replica].state is State.STARTING
+
+
+def test_who_waits_for_a_hot_swap_is_told_by_its_phases() -> None:
+    scheduler = node(demand("a"))
+    phases = (("tokenizer", 0.2), ("weights", 4.0), ("check", 1.0))
+    first = asked(scheduler, demand("b"))
+    assert first is not None
+    scheduler.handle(ReplicaBecameReady(105.2, first.replica, demand("b").per_device, swaps=True, phases=phases))
+    scheduler.handle(RequestReleased(106.0, Ticket("t1")))
+    commands = scheduler.handle(RequestArrived(200.0, Ticket("t2"), "a", demand("a")))
+    second = next(each for each in commands if isinstance(each, StartReplica))
+    scheduler.handle(ReplicaBecameReady(205.0, second.replica, demand("a").per_device, swaps=True, phases=phases))
+    scheduler.handle(RequestReleased(206.0, Ticket("t2")))
+    commands = scheduler.handle(RequestArrived(300.0, Ticket("t3"), "b", demand("b")))
+    third = next(each for each in commands if isinstance(each, StartReplica))
+    assert third.takes_over == second.replica
+    assert scheduler.snapshot(300.0).waiting[0].eta_s == pytest.approx(5.2)
+    (told,) = scheduler.handle(ReplicaProgressed(301.0, third.replica, "tokenizer"))
+    assert isinstance(told, Hold)
+    assert told.reason == f"{third.replica} is starting: weights begins, 5 of 5 s left"
+    assert told.eta_s == pytest.approx(5.0)
+    scheduler.handle(ReplicaProgressed(302.0, third.replica, "weights"))
+    assert scheduler.snapshot(302.0).waiting[0].eta_s == pytest.approx(1.0)
+
+
+def test_what_another_life_saw_of_swaps_is_known_in_this_one() -> None:
+    seen = SeenStart((("weights", 4.0), ("check", 1.0)), 40 * GiB, "simulated")
+    scheduler = node(demand("a"))
+    scheduler.handle(UsageSeeded(50.0, 1e9, (), (), (("b", seen),)))
+    assert scheduler.usage.swap("b", 0, 9.0) == pytest.approx(5.0)
+    assert "b" not in scheduler.usage.starts.starts

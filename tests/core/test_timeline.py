@@ -29,3 +29,11 @@ def test_a_part_of_a_phase_is_shown_within_it_and_counted_once() -> None:
 def test_spans_come_back_from_what_is_kept_of_them() -> None:
     spans = (Span("fork", 0.0, 0.5), Span("compile", 0.1, 0.2, "fork"))
     assert from_rows(json.loads(json.dumps(as_rows(spans)))) == spans
+
+
+def test_it_begins_with_what_was_done_for_it_before_the_decision() -> None:
+    told = timeline(100.0, [("fork", 101.0)], [("x", "fork", 100.2, 100.4)], 102.0, [("fetch", 90.0, 99.0)])
+    assert told.spans == (
+        Span("fetch", 0.0, 9.0), Span("fork", 10.0, 11.0), Span("x", 10.2, 10.4, "fork"),
+    )  # fmt: skip
+    assert (told.total_s, told.lead_s, told.other_s) == (12.0, 10.0, 2.0)

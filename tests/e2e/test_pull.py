@@ -129,3 +129,28 @@ def test_a_killed_daemon_goes_on_where_it_was(node: Daemon, hub: HubServer) -> N
     assert hub.sent_bytes < total - (16 << 20) + (64 << 10), "the first chunk was durable"
     assert sent + hub.sent_bytes < total + 3 * (16 << 20)
     assert parts(node) == []
+
+
+def test_who_asks_for_a_model_that_is_being_pulled_waits_and_sees_the_fetch_on_its_start(hub: HubServer) -> None:
+    slowly = f'[store]\nhub_endpoint = "{hub.url}"\nmax_download_rate = "16MiB"\n[queue]\ntell_after_s = 0.0\n'
+    with prepared(fleet=FLEET, config=MODELS + slowly) as node:
+        node.environment = {"HF_HUB_OFFLINE": "0"}
+        node.start()
+        pulling = begin(node, "pull", "org/m")
+        node.until(lambda: len(parts(node)) > 0, 30, "the fetch did not begin")
+        body = {"model": "org/m", "stream": True, "messages": [{"role": "user", "content": "are you there?"}]}
+        with node.admin.stream("POST", "/v1/chat/completions", json=body) as answer:
+            comments = [line for line in answer.iter_lines() if line.startswith(":")]
+        assert answer.status_code == 200
+        assert ended(pulling)[0] == Exit.OK
+        fetching = [line for line in comments if "org/m is being fetched: " in line]
+        assert any(" eta=" in line for line in fetching), comments
+        code, shown, _ = ended(begin(node, "timeline", "org/m", "-o", "json"))
+        assert code == Exit.OK
+        view = json.loads(shown)
+        phases = [span["phase"] for span in view["spans"]]
+        assert phases.index("fetch") < phases.index("verify") < phases.index("dispatch") < phases.index("first_token")
+        fetch = next(span for span in view["spans"] if span["phase"] == "fetch")
+        assert fetch["ended_s"] - fetch["began_s"] > 0.5 * view["total_s"], "it took most of the time"
+        assert view["other_s"] <= 0.05 * view["total_s"]
+        assert 'helios_replica_start_seconds_total{phase="fetch"}' in node.admin.get("/metrics").text

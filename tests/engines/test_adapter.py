@@ -9,6 +9,7 @@ import pytest
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.vllm import VllmKind
 from heliosd.errors import EngineFailed
+from heliosd.estimation.capture_choice import CAPTURES
 from tests.engines.answers import HOST, spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
@@ -83,6 +84,20 @@ async def test_the_devices_of_a_pipeline_are_dealt_out_to_its_stages(tiny_dir: P
     assert (parallel.tensor_parallel_size, parallel.pipeline_parallel_size, parallel.world_size) == (2, 2, 4)
     config = adapter.engine_config(spec(tiny_dir, tmp_path, devices=cards[:2]))
     assert (config.parallel_config.tensor_parallel_size, config.parallel_config.pipeline_parallel_size) == (2, 1)
+
+
+async def test_chosen_batch_sizes_become_those_of_the_compilation(tiny_dir: Path, tmp_path: Path) -> None:
+    """The CPU's vLLM captures nothing, but it knows the argument, and whose it is."""
+    from vllm.config import CompilationConfig
+
+    from heliosd.engines import adapter
+
+    assert hasattr(CompilationConfig(), CAPTURES)
+    card = replace(HOST, kind=DeviceKind.MIG)
+    adapter.engine_config(spec(tiny_dir, tmp_path, devices=(card,), engine_args={CAPTURES: [1, 2, 4]}))
+    twice = {CAPTURES: [1, 2], "compilation_config": {CAPTURES: [4]}}
+    with pytest.raises(ValueError, match="mutually exclusive"):
+        adapter.engine_config(spec(tiny_dir, tmp_path, devices=(card,), engine_args=twice))
 
 
 async def test_what_helios_decides_cannot_be_set_otherwise(tiny_dir: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from heliosd.engines.engine import Engine
+from heliosd.core.timeline import Span
+from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.hot_swap import Expected
 from heliosd.engines.vllm import VllmKind
 from heliosd.errors import EngineFailed
@@ -81,6 +82,10 @@ def twins(smol_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return first, second
 
 
+def spans(of: LaunchSpec) -> tuple[Span, ...]:
+    return of.clock.timeline().spans
+
+
 async def _says(engine: Engine, model: str) -> tuple[str, int]:
     answer = await chat(engine, model=model, **WORDS)
     assert answer.status == 200, answer.body
@@ -104,7 +109,11 @@ async def test_it_answers_like_a_fresh_engine_and_back(
     assert second.pids == pids, "another process"
     assert await _says(second, "b") == wanted
     assert (await chat(second, model="a", **WORDS)).status == 404, "it still answers to its old name"
-    assert "weights" in second.phases
+    phases = list(second.phases)
+    assert {"configure", "tokenizer", "frontend", "weights", "check"} <= set(phases)
+    assert phases.index("weights") < phases.index("check")
+    read = next(span for span in spans(two) if span.phase == "read")
+    assert (read.within, read.took_s > 0) == ("weights", True)
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     wish = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     assert (await chat(second, model="b", response_format=wish, max_tokens=4)).status == 200

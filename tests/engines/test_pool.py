@@ -93,7 +93,16 @@ class Bench:
 async def bench(folder: Path, start_timeout_s: float = 5.0) -> AsyncIterator[Bench]:
     devices, gate = SimulatedDevices([SimulatedDevice(HOST.id, "simulated GPU", 8 * GiB)]), Gate()
     kind = SimulatedKind(
-        devices, Behaviour(load_s=4.0, phases={"weights": 1.0}, weights_bytes=GiB, sleep_s=2.0, wake_s=3.0), gate.sleep
+        devices,
+        Behaviour(
+            load_s=4.0,
+            phases={"weights": 1.0},
+            swap_phases={"weights": 1.0},
+            weights_bytes=GiB,
+            sleep_s=2.0,
+            wake_s=3.0,
+        ),
+        gate.sleep,
     )
     told: asyncio.Queue[Report] = asyncio.Queue()
     now = asyncio.get_running_loop().time

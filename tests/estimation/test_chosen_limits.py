@@ -1,6 +1,5 @@
 """Limits are made smaller where that makes a model fit, in a fixed order, and never those of the operator."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,13 +46,22 @@ def test_first_the_kv_cache_becomes_smaller() -> None:
     assert found.notes[-1].startswith("KV cache 4.0 GiB -> 3.1 GiB: with the usual limits it would need ")
 
 
-def test_then_fewer_sequences_are_worked_on() -> None:
+def test_then_fewer_batch_sizes_are_captured() -> None:
     found, room = asked(SHORT, 17.7)
+    assert found.per_device.total_bytes <= room
+    assert (found.max_num_seqs, found.max_model_len) == (256, 8192)
+    assert found.notes[-1].startswith("CUDA graphs of 51 batch sizes -> 26 up to 512 and KV cache 4.0 GiB -> 1.1 GiB: ")
+
+
+def test_then_fewer_sequences_are_worked_on() -> None:
+    """Their graphs are the operator's choice here."""
+    theirs = {"performance_mode": "balanced"}
+    found, room = asked(SHORT, 17.7, Wishes(engine_args=theirs))
     assert found.per_device.total_bytes <= room
     assert found.max_model_len == 8192
     assert found.max_num_seqs < 256
     assert f"max_num_seqs 256 -> {found.max_num_seqs}" in found.notes[-1]
-    more = replace(Wishes(), max_num_seqs=2 * found.max_num_seqs)
+    more = Wishes(engine_args=theirs, max_num_seqs=2 * found.max_num_seqs)
     assert plain(SHORT, 17.7, more).per_device.total_bytes - plain(SHORT, 17.7, more).per_device.kv_cache_bytes > (
         room - found.kv_least_bytes
     ), "twice as many would not have left room for one request"

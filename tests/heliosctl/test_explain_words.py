@@ -56,6 +56,15 @@ def test_a_model() -> None:
     assert "last failure: r0 died: no kernel" in it
 
 
+def test_a_model_whose_graphs_were_chosen_and_where_it_lies() -> None:
+    few = ESTIMATE.model_copy(update={"notes": ["CUDA graphs of 7 batch sizes up to 32 instead of 51"]})
+    known = APPETITE.model_copy(update={"tier": "disk", "read_s": 40.0, "at_once": 16})
+    it = words(model=ModelStory(estimate=few, replicas=[], appetite=known))
+    assert "  CUDA graphs of 7 batch sizes up to 32 instead of 51\n" in it
+    assert "  lies in disk: reading it from there takes 40.0 s\n" in it
+    assert "  at most 16 requests at once are expected\n" in it
+
+
 def test_a_model_in_stages() -> None:
     staged = ESTIMATE.model_copy(update={"device_count": 4, "pipeline_parallel": 2})
     assert "= 1.6 GiB on each of 4 devices in 2 pipeline stages" in words(
