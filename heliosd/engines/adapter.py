@@ -86,6 +86,8 @@ class Launch:
         if warmup is not None:
             environment |= warmup.environment
         self.context = ForkContext(zygote, spec.log_file, environment)
+        # In a shell on the host it is settled already that torch compiles nothing.
+        self.may_begin_in_shell = not compiles_on_host(spec)
         self.mark = spec.clock.mark
         self._shares = not spec.engine_args.get("enable_prompt_embeds")  # that adds a token
 
@@ -257,6 +259,16 @@ def start_engine(config: Any, registry: "Registry", pressed: Callable[[Pressure]
     """
     loggers = [_metrics_logger(registry), _pressure_logger(pressed)]
     return AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
+
+
+def one_process(config: Any) -> bool:
+    """Whether the engine's main process forks no others: one that has used OpenMP could not."""
+    parallel = config.parallel_config
+    return bool(
+        parallel.world_size == 1
+        and parallel.data_parallel_size == 1
+        and parallel.distributed_executor_backend == "uni"
+    )
 
 
 def can_swap(llm: AsyncLLM) -> bool:

@@ -55,6 +55,12 @@ def proportional_bytes(pid: int) -> int:
     return _rollup(pid).get("Pss", 0)
 
 
+def own_bytes(pid: int) -> int:
+    """What a process shares with no other, and what is free when it ends; 0 when it is gone."""
+    held = _rollup(pid)
+    return held.get("Private_Clean", 0) + held.get("Private_Dirty", 0)
+
+
 def alone_bytes(pid: int) -> int:
     """What a process would hold, pages shared by n counting 1/n, were it the only one forked; 0 when it is gone.
 

@@ -5,18 +5,20 @@ Kept free of heavy imports, because the zygote reads this file before it preload
 
 import ctypes
 import importlib
+import io
 import os
 import pickle
 import select
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,9 +33,12 @@ _tracker_fds: list[int] = []
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS_BYTES = 32 * 1024
+_MOST_FDS = 256
 
 born_at = 0.0
-"""When this process began, on the system's monotonic clock. Set in every forked engine process."""
+"""When this process began to be an engine, on the system's monotonic clock. Set in every engine process."""
+born_as = "fork"
+"""The phase of the start that ended then: `fork`, or `shell` in a process that was made ahead."""
 
 
 def serve(listener_fd: int, alive_fd: int, ready_fd: int, preload: str, socket_path: str) -> None:
@@ -42,10 +47,10 @@ def serve(listener_fd: int, alive_fd: int, ready_fd: int, preload: str, socket_p
     try:
         with _dies_with(alive_fd, Path(socket_path).parent):
             importlib.import_module(preload)
+        resource_tracker.ensure_running()  # it is a process, too: who hears READY finds all that belongs to a zygote
+        _tracker_fds.append(cast(Any, resource_tracker).getfd())
         os.write(ready_fd, READY)
         os.close(ready_fd)
-        resource_tracker.ensure_running()
-        _tracker_fds.append(cast(Any, resource_tracker).getfd())
         forkserver.main(listener_fd, alive_fd, [])
     except SystemExit:
         code = 0
@@ -136,6 +141,46 @@ class _Heard:
             self.target(*args, **kwargs)
         except Exception:
             raise SystemExit(self.arrival._report(1)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a shell is given instead: it rehearses, says READY, and is told by the socket what it shall be."""
+
+    zygote_pid: int
+    rehearsal: str | None
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        global born_as  # noqa: PLW0603 - there is one process
+        die_with_parent(self.zygote_pid)
+        cast(Any, resource_tracker)._resource_tracker._fd = _tracker_fds[0]
+        (fd,) = forkserver.get_inherited_fds()
+        with socket.socket(fileno=fd) as daemon:
+            try:
+                if self.rehearsal is not None:
+                    importlib.import_module(self.rehearsal).rehearse()
+            except Exception:
+                traceback.print_exc()
+                daemon.sendall(traceback.format_exc().encode(errors="replace")[-_LAST_WORDS_BYTES:])
+                return 1
+            daemon.sendall(READY)
+            told = _hear(daemon)
+        if told is None:
+            return 0  # it is not needed
+        born_as = "shell"
+        spawn.prepare(pickle.load(told))
+        return cast(int, pickle.load(told)._bootstrap(parent_sentinel))
+
+
+def _hear(daemon: socket.socket) -> io.BytesIO | None:
+    """What the daemon says, the descriptors that come with it put where multiprocessing looks; None: it has left."""
+    length, fds, _, _ = socket.recv_fds(daemon, 8, _MOST_FDS, socket.MSG_WAITALL)
+    if len(length) < 8:
+        return None
+    with daemon.makefile("rb") as stream:
+        told = stream.read(int.from_bytes(length, "little"))
+    cast(Any, forkserver)._forkserver._inherited_fds = list(fds)
+    return io.BytesIO(told)
 
 
 def answer_call(function: bytes, answer: Connection) -> None:

@@ -55,7 +55,7 @@ def say(phase: str, at: float) -> None:
 
 def note_phases(clock: StartClock, report: Mapping[str, Any]) -> None:
     """Take in when the phases ended in the engine's process, as `helios_measure` reports it."""
-    clock.note("fork", report["born_at"])
+    clock.note(report.get("born_as", "fork"), report["born_at"])
     note_swap(clock, report)
 
 

@@ -24,6 +24,8 @@ from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
 from heliosd.engines.pressure import Gauge
 from heliosd.engines.progress import Hearing, note_swap
+from heliosd.engines.shell import Shell
+from heliosd.engines.shells import Shells
 from heliosd.engines.surroundings import surroundings, vllm_version
 from heliosd.engines.traced import EngineTracing
 from heliosd.engines.vllm_engine import VllmEngine, hang_up
@@ -35,6 +37,7 @@ from heliosd.errors import EngineFailed, HeliosError
 log = logging.getLogger("heliosd.engines")
 
 PRELOAD = "heliosd.engines.preload"
+REHEARSAL = "heliosd.engines.rehearsal"
 _STARTS_AT_ONCE = 64
 UNCOMPARED_RATIO = 0.02
 """Of swapped weights so much may have no counterpart in the engine by name: tied heads, tables that are calculated."""
@@ -73,6 +76,8 @@ class VllmKind:
         """What `heliosctl doctor --storage` measured here: it decides how weights are loaded on a GPU."""
         self._zygote = Zygote(PRELOAD, surroundings(device, threads, os.environ), log_dir / "zygote.log")
         self._pool = ThreadPoolExecutor(_STARTS_AT_ONCE, thread_name_prefix="vllm")
+        # On a GPU a shell is a bare fork: it must not take a context before it is known on which device.
+        self.shells = Shells(self._zygote, self._pool, REHEARSAL if device is DeviceKind.HOST else None)
         self._warming = asyncio.Lock()
         self._adapter: Any = None
         self._openai: Any = None
@@ -124,10 +129,20 @@ class VllmKind:
         # them after dozens of starts. What was frozen is not looked at, so that it takes 25 ms.
         await self._thread(gc.collect)
         spec.clock.mark("collect")
-        launch = await self._thread(partial(self._launch, spec))
-        hearing = Hearing(launch.progress_address, spec.clock)
-        booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch)
+        launch = await self._launched(spec)
+        shell = self.shells.take() if launch.may_begin_in_shell else None
         try:
+            return await self._started(spec, launch, shell)
+        finally:
+            if shell is not None:
+                self.shells.done_with(shell, spec.replica, spec.served_names[0])
+
+    async def _started(self, spec: LaunchSpec, launch: Any, shell: Shell | None) -> VllmEngine:
+        booting: asyncio.Future[Any] | None = None
+        hearing: Hearing | None = None
+        try:
+            hearing = Hearing(launch.progress_address, spec.clock)
+            booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch, shell)
             llm, registry, gauge = await asyncio.shield(booting)
             swaps = self._adapter.can_swap(llm)
             engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=swaps)
@@ -135,15 +150,17 @@ class VllmKind:
             launch.keep_warmup(self._pool)
         except BaseException as failure:
             launch.call_off()
-            await asyncio.wait([booting])  # it ends at once: its processes are gone
-            if booting.exception() is None:
-                await self._thread(partial(hang_up, booting.result()[0], spec))
+            if booting is not None:
+                await asyncio.wait([booting])  # it ends at once: its processes are gone
+                if booting.exception() is None:
+                    await self._thread(partial(hang_up, booting.result()[0], spec))
             launch.clear_away()
             if not isinstance(failure, Exception):
                 raise
             raise await self._thread(partial(_why_not, spec, launch, failure)) from failure
         finally:
-            hearing.close()
+            if hearing is not None:
+                hearing.close()
         return engine
 
     async def take_over(self, engine: Engine, spec: LaunchSpec) -> VllmEngine:
@@ -193,6 +210,19 @@ class VllmKind:
             launch.mark("tokenizer")
         return face
 
+    async def _launched(self, spec: LaunchSpec) -> Any:
+        """What a start takes up before its first process. Cancelled, it is given back as soon as it is there."""
+        taking = asyncio.get_running_loop().run_in_executor(self._pool, self._launch, spec)
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._clear_away)
+            raise
+
+    def _clear_away(self, taken: "asyncio.Future[Any]") -> None:
+        if not taken.cancelled() and taken.exception() is None:
+            self._pool.submit(taken.result().clear_away)
+
     def _launch(self, spec: LaunchSpec) -> Any:
         folder = spec.log_file.parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,11 +238,13 @@ class VllmKind:
                 warmup.release()
             raise
 
-    def _boot(self, spec: LaunchSpec, launch: Any) -> Any:
+    def _boot(self, spec: LaunchSpec, launch: Any, shell: Shell | None) -> Any:
         launch.mark("launch")
         with self._adapter.started_by(launch):
             config = self._adapter.engine_config(spec, self.speeds, self._tracing)
             launch.mark("configure")
+            if self._adapter.one_process(config):
+                launch.context.shell = shell
             registry, gauge = self._adapter.Registry(), Gauge()
             llm = self._adapter.start_engine(config, registry, gauge.note)
             launch.mark("serving")
@@ -220,6 +252,7 @@ class VllmKind:
 
     async def close(self) -> None:
         """End the zygote, and with it what still runs."""
+        self.shells.close()
         await self._thread(self._zygote.close)
         self._pool.shutdown(wait=False)
 

@@ -37,7 +37,7 @@ def _measured(base: Any) -> Any:
                 _compile_again()
             super().__init__(*args, **kwargs)
             if getattr(self, "rank", 0) == 0:
-                say("fork", forked.born_at)
+                say(forked.born_as, forked.born_at)
             self._helios_mark("engine")
 
         def _helios_mark(self, step: str) -> None:
@@ -115,6 +115,7 @@ def _measured(base: Any) -> Any:
             """Marks of the start, and bytes held; see `heliosd.engines.footprint` for what they mean."""
             return {
                 "born_at": forked.born_at,
+                "born_as": forked.born_as,
                 "marks": self.helios_marks,
                 "parts": self.helios_parts,
                 "weights_bytes": self.helios_weights_bytes,

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from heliosd.core.units import MiB
 from heliosd.engines import forked
+from heliosd.engines.shell import Shell
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
@@ -180,6 +181,8 @@ class ForkContext(ForkServerContext):
         self.environment = dict(environment)
         self.started: list[ForkedProcess] = []
         self.called_off = False
+        self.shell: Shell | None = None
+        """The first process begins in it, if it is there and still lives."""
 
     def call_off(self) -> None:
         """Kill what was started, and what is being started as soon as it has a process id."""
@@ -274,6 +277,12 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(arrival, data)
         finally:
             context.set_spawning_popen(None)
+        shell, origin.shell = origin.shell, None
+        if shell is not None and shell.become(data.getvalue(), cast(Any, self)._fds):
+            self.sentinel, parent_w, self.pid = shell.sentinel, shell.data_w, shell.pid
+            told.close()
+            self.finalizer = util.Finalize(self, cast(Any, util).close_fds, (parent_w, self.sentinel))
+            return
         self.sentinel, data_w = origin.zygote.connect(cast(Any, self)._fds)
         told.close()
         parent_w = os.dup(data_w)
