@@ -229,6 +229,12 @@ class PoolSection(Section):
         2.0, "An idle model that just became ready is not sent away before so long; at most queue.patience_s."
     )
 
+    shells: int = _reloadable(
+        1,
+        "So many processes of each kind of engine are made ahead, for starts to begin in; 0: none.",
+        ge=0,
+        le=16,
+    )
     hot_swap: bool = _reloadable(
         True, "Whether an idle engine may become another model of the same shape: a fraction of a start."
     )

@@ -54,7 +54,7 @@ from heliosd.engines.engine import EngineKind
 from heliosd.engines.pool import Pool
 from heliosd.engines.simulated import SimulatedKind
 from heliosd.engines.traced import EngineTracing
-from heliosd.engines.vllm import VllmKind
+from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
@@ -62,6 +62,7 @@ from heliosd.nearby_files import NearbyFiles, may_give
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
 from heliosd.sharing import BackgroundSharing
+from heliosd.shells import KeptShells
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
@@ -180,6 +181,7 @@ class Daemon:
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
         loading = self._loading(kinds, node)
+        shells = self._shells(node, journal, metrics)
         storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
         app = build_app(
@@ -199,10 +201,11 @@ class Daemon:
                     database_writable(database),
                     disk_space(settings.store.path),
                     devices_readable(node.snapshot),
-                    engines_startable(lambda: node.engine_kinds),
+                    engines_startable(lambda: node.engine_kinds, shells.status),
                     packages_agree(),
                     traces_exported(traces),
                 ),
+                shells=shells.status,
                 measure_storage=storage.measure,
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
@@ -231,6 +234,7 @@ class Daemon:
                 tasks.create_task(self._notifier.beat(), name="watchdog"),
                 tasks.create_task(self._reload_when_asked(node), name="reload"),
             ]
+            work.append(tasks.create_task(shells.run(), name="shells"))
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             if settings.store.share:
@@ -329,6 +333,17 @@ class Daemon:
             return None
         tracing, exporter = self._settings.tracing, self._traces.exporter
         return EngineTracing(exporter.url if exporter else None, tracing.header_map, tracing.service_name)
+
+    def _shells(self, node: Node, journal: Journal, metrics: Metrics) -> KeptShells:
+        kinds = {name: kind for name, kind in node.engine_kinds.items() if isinstance(kind, VllmKind)}
+        return KeptShells(
+            {name: kind.shells for name, kind in kinds.items()},
+            lambda name: kinds[name].state == Warmth.WARM,
+            node,
+            journal,
+            metrics,
+            lambda: self._settings.pool.shells,
+        )
 
     def _recording(self) -> Recording | None:
         settings = self._settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import sqlite_utils
 
 from heliosd.api.parts import Check, Kind
-from heliosd.core.snapshot import Snapshot
+from heliosd.core.snapshot import ShellsStatus, Snapshot
 from heliosd.core.units import GiB, format_bytes
 from heliosd.state.database import Database
 from heliosd.wire import CheckView
@@ -81,15 +81,17 @@ def devices_readable(snapshot: Callable[[], Snapshot]) -> Check:
     return check
 
 
-def engines_startable(kinds: Callable[[], Mapping[str, Kind]]) -> Check:
-    """Whether the engines that are installed can be used."""
+def engines_startable(
+    kinds: Callable[[], Mapping[str, Kind]], shells: Callable[[], Mapping[str, ShellsStatus]] = dict
+) -> Check:
+    """Whether the engines that are installed can be used, and what is ready for their starts."""
 
     async def check() -> Sequence[CheckView]:
         found = [
             CheckView(
                 name=f"engine {name}",
                 ok=kind.state != "failed",
-                message=" ".join(filter(None, [kind.version, kind.state, kind.detail])),
+                message=" ".join(filter(None, [kind.version, kind.state, kind.detail, _shells(shells().get(name))])),
             )
             for name, kind in kinds().items()
         ]
@@ -118,6 +120,12 @@ def traces_exported(traces: "Traces | None") -> Check:
         return [CheckView(name="tracing", ok=False, message=f"{exporter.error}; {text}", advice=advice)]
 
     return check
+
+
+def _shells(shells: ShellsStatus | None) -> str:
+    if shells is None or not (shells.wanted or shells.waiting):
+        return ""
+    return f"({shells.waiting} of {shells.wanted} shells ready{f': {shells.why}' if shells.why else ''})"
 
 
 def packages_agree(version_of: Callable[[str], str | None] | None = None) -> Check:

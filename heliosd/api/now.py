@@ -24,11 +24,12 @@ def snapshot_now(parts: Parts) -> Snapshot:
 
 
 def node_now(parts: Parts, snapshot: CoreSnapshot) -> NodeView:
+    shells = parts.shells()
     return node_view(
         parts.identity,
         snapshot,
         accepting=parts.node.accepting,
-        engines=[engine_kind_view(name, kind) for name, kind in parts.engine_kinds().items()],
+        engines=[engine_kind_view(name, kind, shells.get(name)) for name, kind in parts.engine_kinds().items()],
         warnings=parts.warnings(),
         pid=os.getpid(),
         now=time.time(),

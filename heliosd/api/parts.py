@@ -17,7 +17,7 @@ from heliosd.core.messages import Hold
 from heliosd.core.names import Digest, ModelRef, PeerName, ReplicaId, Ticket
 from heliosd.core.profile import ModelProfile
 from heliosd.core.retention import Move, Plan, Tier
-from heliosd.core.snapshot import Snapshot
+from heliosd.core.snapshot import ShellsStatus, Snapshot
 from heliosd.core.storage_speed import Speed
 from heliosd.engines.engine import Engine, Reply, Request
 from heliosd.engines.warmups import Warmups
@@ -390,6 +390,8 @@ class Parts:
     traces: "Traces | None" = None
     """How requests are traced; None: they are not."""
     checks: tuple[Check, ...] = ()
+    shells: Callable[[], Mapping[str, ShellsStatus]] = dict
+    """The processes made ahead, by kind of engine; kinds that have none are left out."""
     measure_storage: Callable[[], Awaitable[MeasuredStorage]] = _no_storage
     """How fast weights come from the store. Raises HeliosError."""
     warnings: Callable[[], Sequence[str]] = tuple

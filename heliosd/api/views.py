@@ -10,7 +10,7 @@ from heliosd.api.parts import Entry, Identity, Kind, Stored
 from heliosd.cluster.member import Member, ready_of
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Footprint, Priority
-from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, Snapshot, Waiting
+from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, ShellsStatus, Snapshot, Waiting
 from heliosd.engines.engine import Engine
 from heliosd.lease import Judgement
 from heliosd.wire import (
@@ -27,6 +27,7 @@ from heliosd.wire import (
     PriorityWord,
     QueueView,
     ReplicaView,
+    ShellsView,
 )
 
 # Of several replicas of a model, the state worth telling is the first of these.
@@ -102,8 +103,20 @@ def replica_view(
     )
 
 
-def engine_kind_view(name: str, kind: Kind) -> EngineKindView:
-    return EngineKindView(kind=name, version=kind.version, state=kind.state, detail=kind.detail)
+def engine_kind_view(name: str, kind: Kind, shells: ShellsStatus | None) -> EngineKindView:
+    return EngineKindView(
+        kind=name, version=kind.version, state=kind.state, detail=kind.detail, shells=shells and shells_view(shells)
+    )
+
+
+def shells_view(shells: ShellsStatus) -> ShellsView:
+    return ShellsView(
+        wanted=shells.wanted,
+        waiting=shells.waiting,
+        making=shells.making,
+        own_bytes=shells.own_bytes,
+        why=shells.why,
+    )
 
 
 def member_view(member: Member, models: Iterable[str]) -> MemberView:

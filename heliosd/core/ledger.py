@@ -58,6 +58,8 @@ class Ledger:
     """What each sleeper holds of it."""
     tier_bytes: int = 0
     """What models kept ready to load hold of it: sleepers go first, so it counts as free for them."""
+    shell_bytes: int = 0
+    """What processes made ahead of need hold of it: they go before anything else, so it counts as free for all."""
 
     def book(self, replica: ReplicaId, devices: tuple[DeviceId, ...], per_device: Footprint) -> None:
         """Promise bytes to a replica before it starts. Raises ValueError when they are not there: a bug of ours."""
@@ -122,7 +124,7 @@ class Ledger:
         left = self.host_bytes - sum(self.staged.values())
         if self.host is not None:
             reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
-            left = min(left, self.host.available_bytes + self.tier_bytes - reserve)
+            left = min(left, self.host.available_bytes + self.tier_bytes + self.shell_bytes - reserve)
         return left
 
     @property
@@ -132,7 +134,17 @@ class Ledger:
         left = self.host_bytes - sum(self.staged.values())
         if self.host is not None:
             reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
-            left = min(left, self.host.available_bytes + self.tier_bytes - 2 * reserve)
+            left = min(left, self.host.available_bytes + self.tier_bytes + self.shell_bytes - 2 * reserve)
+        return max(0, left)
+
+    @property
+    def shell_room_bytes(self) -> int:
+        """What processes made ahead of need may hold of host memory, all together: what sleepers and models kept ready
+        leave of it, and of what is available all but three times the reserve, so that they go first of all."""
+        left = self.host_bytes - sum(self.staged.values()) - self.tier_bytes
+        if self.host is not None:
+            reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
+            left = min(left, self.host.available_bytes + self.shell_bytes - 3 * reserve)
         return max(0, left)
 
     def read(
@@ -261,4 +273,5 @@ class Ledger:
         )
 
     def host_account(self) -> HostAccount:
-        return HostAccount(self.host_bytes, sum(self.staged.values()), self.host_free_bytes, self.tier_bytes)
+        staged_bytes = sum(self.staged.values())
+        return HostAccount(self.host_bytes, staged_bytes, self.host_free_bytes, self.tier_bytes, self.shell_bytes)

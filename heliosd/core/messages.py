@@ -328,6 +328,14 @@ class ModelsPlaced:
 
 
 @dataclass(frozen=True, slots=True)
+class ShellsHeld:
+    """What processes made ahead of need hold of the machine's RAM, besides what they share."""
+
+    at: float
+    host_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsageSeeded:
     """What another life of the node knew of its models' use, and what time of day it is."""
 
@@ -378,6 +386,7 @@ Event = (
     | ModelsKnown
     | TierHeld
     | ModelsPlaced
+    | ShellsHeld
     | UsageSeeded
     | DemandsKnown
     | Tick

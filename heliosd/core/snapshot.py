@@ -35,6 +35,21 @@ class HostAccount:
     """What another sleeper may take: of the limit, and of what the machine has left."""
     tier_bytes: int = 0
     """Held by models that are kept ready to load; they give way to sleepers."""
+    shell_bytes: int = 0
+    """Held by processes made ahead of need; they give way to all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShellsStatus:
+    """The processes of one kind of engine that were made ahead, for starts to begin in."""
+
+    wanted: int
+    waiting: int
+    making: bool
+    own_bytes: int
+    """What those that wait hold, besides what they share."""
+    why: str = ""
+    """Why there are fewer than wanted, where that is not just for a moment."""
 
 
 @dataclass(frozen=True, slots=True)

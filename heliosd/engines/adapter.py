@@ -265,9 +265,7 @@ def one_process(config: Any) -> bool:
     """Whether the engine's main process forks no others: one that has used OpenMP could not."""
     parallel = config.parallel_config
     return bool(
-        parallel.world_size == 1
-        and parallel.data_parallel_size == 1
-        and parallel.distributed_executor_backend == "uni"
+        parallel.world_size == 1 and parallel.data_parallel_size == 1 and parallel.distributed_executor_backend == "uni"
     )
 
 

@@ -154,7 +154,7 @@ class Waiting:
         global born_as  # noqa: PLW0603 - there is one process
         die_with_parent(self.zygote_pid)
         cast(Any, resource_tracker)._resource_tracker._fd = _tracker_fds[0]
-        (fd,) = forkserver.get_inherited_fds()
+        (fd,) = cast(list[int], forkserver.get_inherited_fds())
         with socket.socket(fileno=fd) as daemon:
             try:
                 if self.rehearsal is not None:

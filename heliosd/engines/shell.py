@@ -57,7 +57,7 @@ class Shell:
                 self._ours.close()
                 raise
         try:
-            with open(self.data_w, "wb", closefd=False) as pipe:  # noqa: PTH123 - a descriptor
+            with open(self.data_w, "wb", closefd=False) as pipe:
                 pipe.write(data.getbuffer())
             self.pid = forkserver.read_signed(self.sentinel)
             self._wait_until_ready()
@@ -117,4 +117,3 @@ class Shell:
         os.close(self.data_w)
         connection.wait([self.sentinel])
         os.close(self.sentinel)
-

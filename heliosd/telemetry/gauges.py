@@ -83,6 +83,7 @@ def _host(snapshot: Snapshot) -> Iterator[Metric]:
     host = snapshot.host
     yield GaugeMetricFamily("helios_host_limit_bytes", "Host memory that sleeping replicas may hold.", host.limit_bytes)
     yield GaugeMetricFamily("helios_host_staged_bytes", "Host memory that sleeping replicas hold.", host.staged_bytes)
+    yield GaugeMetricFamily("helios_host_shell_bytes", "Host memory of processes made ahead.", host.shell_bytes)
 
 
 def _preloads(count: PreloadCount) -> Iterator[Metric]:

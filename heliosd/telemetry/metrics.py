@@ -89,6 +89,19 @@ class Metrics:
         self._swaps = Counter(
             "helios_hot_swaps", "Of those, replicas that began in the engine of another.", ["model"], registry=registry
         )
+        self._shell_starts = Counter(
+            "helios_shell_starts",
+            "Of those, replicas that began in a process made ahead.",
+            ["model"],
+            registry=registry,
+        )
+        self._shells = Gauge("helios_shells", "Processes made ahead of need.", ["state"], registry=registry)
+        self._shell_events = Counter(
+            "helios_shell_events",
+            "What became of processes made ahead: made, used, given_up, died, failed.",
+            ["what"],
+            registry=registry,
+        )
         self._start_s = Counter(
             "helios_replica_start_seconds", "Time spent in each phase of starts.", ["phase"], registry=registry
         )
@@ -151,6 +164,15 @@ class Metrics:
         """Count a move."""
         self._tier_moves.labels(source, target).inc()
 
+    def shells_are(self, *, waiting: int, making: int) -> None:
+        """Take in how many processes made ahead there are."""
+        self._shells.labels("waiting").set(waiting)
+        self._shells.labels("making").set(making)
+
+    def shell(self, what: str, count: int = 1) -> None:
+        """Processes made ahead were made, used or given up, have died, or could not be made (`failed`)."""
+        self._shell_events.labels(what).inc(count)
+
     def collected(self, freed_bytes: int) -> None:
         """Garbage of the store has gone."""
         self._collected.inc(freed_bytes)
@@ -173,6 +195,8 @@ class Metrics:
         self._starts.labels(model).inc()
         if swapped:
             self._swaps.labels(model).inc()
+        if "shell" in phases:
+            self._shell_starts.labels(model).inc()
         for phase, seconds in phases.items():
             (self._swap_s if swapped else self._start_s).labels(phase).inc(seconds)
 

@@ -7,11 +7,22 @@ from heliosd.wire.devices import DeviceView
 from heliosd.wire.replicas import PriorityWord, QueueView, ReplicaView
 
 
+class ShellsView(Wire):
+    """Processes made ahead of need, for starts to begin in."""
+
+    wanted: int
+    waiting: int
+    making: bool
+    own_bytes: int = Field(description="of host memory, besides what they share")
+    why: str = Field("", description="why there are fewer than wanted")
+
+
 class EngineKindView(Wire):
     kind: str
     version: str | None
     state: str = Field(description="cold, warming, warm or failed")
     detail: str | None = None
+    shells: ShellsView | None = Field(None, description="none: this kind of engine has none")
 
 
 class NodeView(Wire):
