@@ -18,12 +18,21 @@ from heliosd.telemetry.metrics import Metrics
 log = logging.getLogger("heliosd.shells")
 
 
+QUIET_S = 30.0
+"""So long after one was used the next is made even though somebody is served."""
+
+
 class Around(Protocol):
     """What the node tells of itself."""
 
     @property
     def calm(self) -> bool:
         """Nobody waits for a start, and none is under way."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Besides, nobody is served."""
         ...
 
     @property
@@ -58,6 +67,7 @@ class KeptShells:
         self._failures = dict.fromkeys(kinds, 0)
         self._retry_at = dict.fromkeys(kinds, 0.0)
         self._made_at = dict.fromkeys(kinds, 0.0)
+        self._used_at = dict.fromkeys(kinds, -QUIET_S)
         self._why = dict.fromkeys(kinds, "")
         self._told_bytes = 0
         for name, shells in self._kinds.items():
@@ -85,9 +95,13 @@ class KeptShells:
             self._look.set()
 
     async def _until_something_happens(self) -> None:
-        pending = [at for name, at in self._retry_at.items() if self._failures[name] and at > self._node.now()]
+        """An event, a shell's end, or a moment put down for the next try."""
+        now = self._node.now()
+        at = min(
+            (at for at in (*self._retry_at.values(), *map(_quiet, self._used_at.values())) if at > now), default=None
+        )
         try:
-            async with asyncio.timeout(min(pending) - self._node.now() if pending else None):
+            async with asyncio.timeout(None if at is None else at - now):
                 await self._look.wait()
         except TimeoutError:
             return
@@ -105,7 +119,11 @@ class KeptShells:
         self._tell()
 
     def _may_make(self, name: str) -> bool:
-        return self._node.calm and self._warm(name) and self._node.now() >= self._retry_at[name]
+        """At once where nobody is served, whose first word would come the later for it; else after a while."""
+        now = self._node.now()
+        if not self._node.calm or not self._warm(name) or now < self._retry_at[name]:
+            return False
+        return self._node.idle or now >= _quiet(self._used_at[name])
 
     def _give_up(self, name: str, shells: Shells, room: Room) -> None:
         count, freed_bytes = 0, 0
@@ -149,6 +167,7 @@ class KeptShells:
         self._metrics.shell(news.what)
         if news.what == "used":
             self._failures[name] = 0
+            self._used_at[name] = self._node.now()
             text = f"{news.replica} begins in a process that was made ahead"
             detail = {"what": "used", "engine": name}
             self._journal.note("shell", text, replica=news.replica, model=news.model, detail=detail)
@@ -170,3 +189,7 @@ class KeptShells:
         if held_bytes != self._told_bytes:
             self._told_bytes = held_bytes
             self._node.post(ShellsHeld(self._node.now(), held_bytes))
+
+
+def _quiet(used_at: float) -> float:
+    return used_at + QUIET_S

@@ -46,6 +46,7 @@ from heliosd.core.messages import (
     ReplicaWoke,
     RequestArrived,
     RequestReleased,
+    ShellsHeld,
     SleepAsked,
     StopAsked,
     Tick,
@@ -187,6 +188,8 @@ class Scheduler:
                 self.pool.sizes = {model: self.pool.sizes.get(model, n_bytes) for model, n_bytes in sizes}
             case TierHeld(host_bytes=host_bytes):
                 self.ledger.tier_bytes = host_bytes
+            case ShellsHeld(host_bytes=host_bytes):
+                self.ledger.shell_bytes = host_bytes
             case ModelsPlaced(placed=placed, speeds=speeds):
                 self.usage.places.told(placed, speeds)
             case UsageSeeded(at=at, epoch_offset_s=offset_s, models=known, starts=starts, swaps=swaps):

@@ -146,6 +146,21 @@ class Node:
         """An engine is on its way up, and somebody may wait for it."""
         return any(replica.state in _ON_THE_WAY_UP for replica in self._scheduler.replicas.values())
 
+    @property
+    def calm(self) -> bool:
+        """Nobody waits, no engine is on its way up, and the node is not on its way down."""
+        return self.accepting and not self.starting and not self._scheduler.queue
+
+    @property
+    def idle(self) -> bool:
+        """Besides, nobody is served."""
+        return self.calm and not any(replica.leases for replica in self._scheduler.replicas.values())
+
+    @property
+    def shell_room_bytes(self) -> int:
+        """Host memory that processes made ahead may hold, all together."""
+        return self._scheduler.ledger.shell_room_bytes
+
     def new_ticket(self) -> Ticket:
         return Ticket(f"t-{secrets.token_hex(8)}")
 
