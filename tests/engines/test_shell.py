@@ -185,7 +185,7 @@ def children(zygote: Zygote) -> list[int]:
 
 def test_a_zygote_that_is_ready_has_started_all_that_belongs_to_it(tmp_path: Path) -> None:
     """Its tracker came a moment later once, and a cancelled start was said to have left it."""
-    zygote = Zygote("decimal", {**os.environ, "PYTHONPATH": HERE}, tmp_path / "zygote.log")
+    zygote = Zygote("tests.engines.slow_tracker", {**os.environ, "PYTHONPATH": HERE}, tmp_path / "zygote.log")
     zygote.ensure()
     try:
         assert len(children(zygote)) == 1
