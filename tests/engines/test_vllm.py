@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,68 @@ async def test_the_phases_cover_the_start(smol: Engine) -> None:
         "kv_cache", "warm_up", "serving", "frontend", "measure",
     ]  # fmt: skip
     assert all(seconds >= 0 for seconds in smol.phases.values())
+
+
+async def test_a_start_in_a_process_made_ahead_is_told_and_answers_alike(
+    vllm_kind: VllmKind, smol: Engine, smol_dir: Path, tmp_path: Path
+) -> None:
+    made = await vllm_kind.shells.make()
+    options = {"kv_cache_bytes": 128 * MiB, "max_model_len": 2048, "dtype": "float32"}
+    engine = await vllm_kind.start(spec(smol_dir, tmp_path, "shell", **options))
+    assert engine.pids == {made.pid}
+    assert vllm_kind.shells.waiting == 0
+    assert "shell" in engine.phases
+    assert "fork" not in engine.phases
+    assert engine.footprint.overhead_bytes < smol.footprint.overhead_bytes + 128 * MiB
+    question = {"max_tokens": 24, "logprobs": True}
+    ours, theirs = [(await chat(each, **question)).json["choices"][0]["logprobs"] for each in (engine, smol)]
+    assert [each["token"] for each in ours["content"]] == [each["token"] for each in theirs["content"]]
+    assert [each["logprob"] for each in ours["content"]] == [each["logprob"] for each in theirs["content"]]
+    fingerprints = {(await chat(each)).json["system_fingerprint"] for each in (engine, smol)}
+    assert len(fingerprints) == 1
+    await engine.stop()
+    await until(lambda: not alive(made.pid), 3)
+
+
+async def test_a_start_that_fails_or_is_cancelled_leaves_no_process_made_ahead_behind(
+    vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path
+) -> None:
+    made = await vllm_kind.shells.make()
+    with pytest.raises(EngineFailed):  # before there is a process
+        await vllm_kind.start(spec(tiny_dir, tmp_path, engine_args={"max_model_len": 10**9}))
+    assert vllm_kind.shells.pids == {made.pid}, "it was not used, and waits again"
+    with pytest.raises(EngineFailed) as failed:  # in it
+        await vllm_kind.start(spec(tiny_dir, tmp_path, kv_cache_bytes=64 * 1024))
+    assert "Traceback" in (failed.value.cause or "")
+    assert vllm_kind.shells.pids == frozenset()
+    await until(lambda: not alive(made.pid), 3)
+    for after_s in (0.0, 0.05, 0.2, 0.4):
+        made = await vllm_kind.shells.make()
+        try:
+            engine = await asyncio.wait_for(vllm_kind.start(spec(tiny_dir, tmp_path)), after_s)
+        except TimeoutError:
+            assert vllm_kind.shells.pids == {made.pid} or not alive(made.pid)
+        else:
+            await engine.stop()
+        vllm_kind.shells.give_up()
+        await until(partial(_ended, made.pid), 3)
+
+
+def _ended(pid: int) -> bool:
+    return not alive(pid)
+
+
+async def test_what_compiles_does_not_begin_in_a_process_made_ahead(
+    vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path
+) -> None:
+    """There torch was told already to compile nothing; and who forks workers must not have used OpenMP."""
+    made = await vllm_kind.shells.make()
+    engine = await vllm_kind.start(spec(tiny_dir, tmp_path, engine_args={"distributed_executor_backend": "mp"}))
+    assert made.pid not in engine.pids
+    assert vllm_kind.shells.pids == {made.pid}
+    assert (await chat(engine)).status == 200
+    await engine.stop()
+    vllm_kind.shells.give_up()
 
 
 async def test_bad_arguments_are_refused_with_the_nearest(vllm_kind: VllmKind, tiny_dir: Path, tmp_path: Path) -> None:
