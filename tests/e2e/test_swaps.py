@@ -21,6 +21,8 @@ CONFIG = """
 host_memory = "700MiB"
 [engines]
 kv_cache = "128MiB"
+[pool]
+shells = 0  # their coming and going is not what is counted here
 [queue]
 patience_s = 0.2
 """

@@ -65,6 +65,21 @@ async def test_the_zygote_does_not_touch_the_gpu(kind: VllmKind, nvml: object) -
     assert not users & {child.pid for child in psutil.Process().children()}
 
 
+async def test_a_process_made_ahead_takes_nothing_of_the_gpu_and_becomes_an_engine(
+    kind: VllmKind, gpu: Device, nvml: object, smol_dir: Path, tmp_path: Path
+) -> None:
+    await kind.warm()
+    before = used_bytes(nvml)
+    made = await kind.shells.make()
+    assert used_bytes(nvml) - before < SLACK_BYTES
+    engine = await kind.start(spec(smol_dir, tmp_path, devices=(gpu,), kv_cache_bytes=CACHE_BYTES))
+    assert engine.pids == {made.pid}
+    assert "shell" in engine.phases
+    assert "Paris" in (await chat(engine)).json["choices"][0]["message"]["content"]
+    await engine.stop()
+    await until(lambda: used_bytes(nvml) - before < SLACK_BYTES, 10)
+
+
 async def test_it_answers_and_holds_exactly_the_cache_it_was_given(
     kind: VllmKind, gpu: Device, nvml: object, smol_dir: Path, tmp_path: Path
 ) -> None:
