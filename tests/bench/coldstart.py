@@ -49,6 +49,9 @@ class Starts:
     helios_s: list[float] = field(default_factory=list)
     """From the request to its first token."""
     phases: list[Mapping[str, float]] = field(default_factory=list)
+    forked_s: list[float] = field(default_factory=list)
+    """The same without a process that was made ahead."""
+    forked_phases: list[Mapping[str, float]] = field(default_factory=list)
     ready_s: list[float] = field(default_factory=list)
     """The same request to the replica, now that it runs."""
     serve_s: list[float] = field(default_factory=list)
@@ -78,7 +81,7 @@ async def measure(arguments: Arguments, starts: int, serves: int, peer_gguf: Pat
             await daemon.add(other, TWIN)
             for number in range(max(starts, serves)):
                 if number < starts:
-                    await _helios(found, session, daemon)
+                    await _starts(found, session, daemon)
                 if number < serves:
                     found.serve_s.append(await _peer(vllm_serve(arguments, folder), "vllm serve"))
                 if (binaries := installed()) is not None and peer_gguf is not None:
@@ -86,6 +89,18 @@ async def measure(arguments: Arguments, starts: int, serves: int, peer_gguf: Pat
                     found.llama_s.append(await _peer(llama_server(binaries, peer_gguf, folder, threads), "llama.cpp"))
             await _swaps(found, session, daemon, starts)
     return found
+
+
+async def _starts(found: Starts, session: aiohttp.ClientSession, daemon: Daemon) -> None:
+    """One in a process made ahead, as the daemon does by itself, and one without, which is told apart."""
+    await daemon.keep_shells(1)
+    await _helios(found, session, daemon)
+    await daemon.keep_shells(0)
+    without = Starts()
+    await _helios(without, session, daemon)
+    found.forked_s += without.helios_s
+    found.forked_phases += without.phases
+    await daemon.keep_shells(1)
 
 
 async def _helios(found: Starts, session: aiohttp.ClientSession, daemon: Daemon) -> None:
@@ -161,6 +176,15 @@ def show(found: Starts, arguments: Arguments) -> None:
         [
             row("heliosd", found.helios_s),
             *parts(found.phases),
+            row("without a process made ahead", found.forked_s),
+            *parts(found.forked_phases),
+            (
+                "with : without, the first pair left out",
+                f"{median(found.helios_s[1:]) / median(found.forked_s[1:]):.3f}",
+                "",
+                "",
+                "",
+            ),
             row("vllm serve", found.serve_s),
             ratio("heliosd : vllm serve", found.serve_s),
             row("llama.cpp's server", found.llama_s),

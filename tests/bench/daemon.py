@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,12 +15,15 @@ import aiohttp
 from tests.bench.arguments import NAME, Arguments
 from tests.bench.process import Server, answering, free_port, server
 
+_SHELLS = re.compile(r"\n\[pool\]\nshells = \d+\n")
+
 
 class Daemon:
     """A running heliosd."""
 
-    def __init__(self, process: Server, url: str, admin: aiohttp.ClientSession) -> None:
+    def __init__(self, process: Server, url: str, admin: aiohttp.ClientSession, config: Path) -> None:
         self.process = process
+        self._config = config
         self.url = url
         self._admin = admin
 
@@ -32,6 +37,18 @@ class Daemon:
                 if failed := [engine["detail"] for engine in engines if engine["state"] == "failed"]:
                     raise RuntimeError(f"heliosd cannot start engines: {failed}")
                 await asyncio.sleep(0.1)
+
+    async def keep_shells(self, count: int, limit_s: float = 60) -> None:
+        """Have so many processes made ahead for each kind of engine, and wait until they are there."""
+        text = _SHELLS.sub("", self._config.read_text())
+        self._config.write_text(f"{text}\n[pool]\nshells = {count}\n")
+        os.kill(self.process.pid, signal.SIGHUP)
+        async with asyncio.timeout(limit_s):
+            while True:
+                engines = (await self.ask("GET", "node"))["engines"]
+                if all(engine["shells"]["waiting"] == count for engine in engines):
+                    return
+                await asyncio.sleep(0.05)
 
     async def add(self, model: Path, ref: str = NAME) -> None:
         """Bring a model into the store."""
@@ -77,7 +94,7 @@ async def configured(toml: str, folder: Path) -> AsyncIterator[Daemon]:
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as admin,
     ):
         await answering(admin, "http://heliosd/readyz", process)
-        yield Daemon(process, f"http://127.0.0.1:{port}", admin)
+        yield Daemon(process, f"http://127.0.0.1:{port}", admin, config)
 
 
 def environment() -> dict[str, str]:
