@@ -180,9 +180,8 @@ class Daemon:
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
-        loading = self._loading(kinds, node)
         shells = self._shells(node, journal, metrics)
-        storage = StorageCheck(store, StorageSpeeds(database), loading, on_cuda=DeviceKind.CUDA in kinds)
+        storage = StorageCheck(store, StorageSpeeds(database), self._loading(kinds, node), on_cuda=DeviceKind.CUDA in kinds)
         await storage.recall()
         app = build_app(
             Parts(
@@ -233,8 +232,8 @@ class Daemon:
                 tasks.create_task(watch_loop(metrics.loop_was_late), name="loop lag"),
                 tasks.create_task(self._notifier.beat(), name="watchdog"),
                 tasks.create_task(self._reload_when_asked(node), name="reload"),
+                tasks.create_task(shells.run(), name="shells"),
             ]
-            work.append(tasks.create_task(shells.run(), name="shells"))
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             if settings.store.share:
