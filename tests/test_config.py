@@ -459,6 +459,7 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "pool.asleep_keep_alive_s",
         "pool.hot_swap",
         "pool.residence_s",
+        "pool.shells",
         "store.keep_revisions",
         "store.share_with_peers",
         "store.let_go",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from heliosd.api import doctor
-from heliosd.core.snapshot import Snapshot
+from heliosd.core.snapshot import ShellsStatus, Snapshot
 from heliosd.state.database import Database
 from tests.api.world import MemoryNode
 
@@ -46,6 +46,20 @@ async def test_engines(state: str, ok: bool) -> None:
     [found] = await doctor.engines_startable(lambda: kinds)()
     assert found.ok is ok
     assert not (await doctor.engines_startable(dict)())[0].ok
+
+
+@pytest.mark.parametrize(
+    ("shells", "said"),
+    [
+        (ShellsStatus(2, 1, True, 65, ""), "0.32.0 warm (1 of 2 shells ready)"),
+        (ShellsStatus(1, 0, False, 0, "no room"), "0.32.0 warm (0 of 1 shells ready: no room)"),
+        (ShellsStatus(0, 0, False, 0), "0.32.0 warm"),
+    ],
+)
+async def test_what_is_ready_for_an_engines_starts(shells: ShellsStatus, said: str) -> None:
+    kinds = {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)}
+    [found] = await doctor.engines_startable(lambda: kinds, lambda: {"vllm": shells})()
+    assert found.message == said
 
 
 @pytest.mark.parametrize(
