@@ -1,7 +1,7 @@
 """What an engine's process on the host does before it knows its model: all of a start, once, with a toy of one layer.
 
 The process group of one, OpenMP's threads, kernels, caches of functions and classes, and the pages that every start
-writes to are then there: 0.12 s less of a start, for 65 MiB. The toy is gone afterwards. Not on a GPU: it would take a
+writes to are then there: 0.1 s less of a start, for 65 MiB. The toy is gone afterwards. Not on a GPU: it would take a
 context on one device, before it is known which.
 """
 
