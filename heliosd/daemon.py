@@ -181,7 +181,9 @@ class Daemon:
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
         shells = self._shells(node, journal, metrics)
-        storage = StorageCheck(store, StorageSpeeds(database), self._loading(kinds, node), on_cuda=DeviceKind.CUDA in kinds)
+        storage = StorageCheck(
+            store, StorageSpeeds(database), self._loading(kinds, node), on_cuda=DeviceKind.CUDA in kinds
+        )
         await storage.recall()
         app = build_app(
             Parts(

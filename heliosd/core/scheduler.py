@@ -136,7 +136,7 @@ class Scheduler:
             commands += self._upkeep.start_ahead(at)
         return [*commands, *self._upkeep.expire(at)]
 
-    def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912 (one case for each event)
+    def _take_in(self, event: Event) -> list[Command]:  # noqa: PLR0912, PLR0915 (one case for each event)
         match event:
             case RequestArrived():
                 return self._door.arrived(event, draining=self.draining)
