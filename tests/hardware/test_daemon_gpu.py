@@ -34,8 +34,8 @@ def capacity_bytes() -> int:
         pynvml.nvmlShutdown()
 
 
-def models(names: list[str], kv_cache_bytes: int) -> str:
-    return "".join(f'[models."{name}"]\nkv_cache = {kv_cache_bytes}\n{LIMITS}' for name in names)
+def models(names: list[str], kv_cache_bytes: int, more: str = "") -> str:
+    return "".join(f'[models."{name}"]\nkv_cache = {kv_cache_bytes}\n{LIMITS}{more}' for name in names)
 
 
 def besides_kv(daemon: Daemon, model: str) -> int:
@@ -80,6 +80,10 @@ async def test_nearly_all_of_it_is_given_out_and_nothing_runs_out(smol_dir: Path
         daemon.start()
         for name in names:
             daemon.load(name)
+        for row in daemon.replicas():
+            timeline = daemon.get(f"replicas/{row['id']}/timeline")
+            spans = {span["phase"]: round(span["ended_s"] - span["began_s"], 2) for span in timeline["spans"]}
+            print(row["id"], row["predicted"], row["measured"], timeline["total_s"], spans)
         shares = account(daemon, "two models")
         assert shares["promised"] > 0.95
         assert shares["used"] > 0.95
@@ -97,7 +101,8 @@ async def test_nearly_all_of_it_is_given_out_and_nothing_runs_out(smol_dir: Path
 def test_models_that_do_not_fit_together_take_turns_asleep(smol_dir: Path, capacity_bytes: int):
     names = ["test/a", "test/b", "test/c"]
     # One fits at a time beside what the sleepers keep.
-    config = models(names, int(0.7 * capacity_bytes)) + "[pool]\nhot_swap = false\n[queue]\npatience_s = 0.2\n"
+    eager = "engine_args = {enforce_eager = true}\n"
+    config = models(names, int(0.7 * capacity_bytes), eager) + "[pool]\nhot_swap = false\n[queue]\npatience_s = 0.2\n"
     with heliosd(config=config) as daemon:
         for name in names:
             daemon.bring(smol_dir, name)
