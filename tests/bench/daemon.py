@@ -83,11 +83,11 @@ async def heliosd(arguments: Arguments, folder: Path) -> AsyncIterator[Daemon]:
 
 
 @asynccontextmanager
-async def configured(toml: str, folder: Path) -> AsyncIterator[Daemon]:
-    """Run heliosd with this configuration and its state in `folder`."""
+async def configured(toml: str, folder: Path, program: str = "heliosd") -> AsyncIterator[Daemon]:
+    """Run heliosd, or the module that stands for it, with this configuration and its state in `folder`."""
     config, socket, port = folder / "helios.toml", folder / "s", free_port()
     config.write_text(toml)
-    command = [sys.executable, "-m", "heliosd", f"--config={config}", f"--state-dir={folder}", f"--socket={socket}"]
+    command = [sys.executable, "-m", program, f"--config={config}", f"--state-dir={folder}", f"--socket={socket}"]
     connector = aiohttp.UnixConnector(str(socket))
     async with (
         server([*command, f"--port={port}"], environment(), folder / "heliosd.log") as process,

@@ -1,0 +1,39 @@
+"""heliosd that counts, writes down and meters nothing: what the same daemon is compared with.
+
+`python -m tests.bench.unwatched FLAGS` takes the flags of heliosd. Only who is told differs: requests go the same way.
+"""
+
+import sys
+from typing import Any
+
+import heliosd.daemon
+from heliosd.__main__ import main
+from heliosd.state.journal import Journal
+from heliosd.telemetry.metrics import Metrics
+
+
+def _nothing(*_told: Any, **_more: Any) -> None:
+    pass
+
+
+class SilentJournal(Journal):
+    note = _nothing
+
+
+class SilentMetrics(Metrics):
+    """Each of its answers to what happened does nothing; `render` stays."""
+
+
+for _name, _told in vars(Metrics).items():
+    if not _name.startswith("_") and callable(_told) and _name != "render":
+        setattr(SilentMetrics, _name, _nothing)
+
+
+def run() -> int:
+    for name, silent in (("Journal", SilentJournal), ("Metrics", SilentMetrics)):
+        setattr(heliosd.daemon, name, silent)
+    return int(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(run())
