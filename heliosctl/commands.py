@@ -20,6 +20,7 @@ MODULES = {
     "replay": ("replay",),
     "journal": ("events", "explain", "logs"),
     "node": ("gpus", "devices", "doctor", "top", "version", "completion"),
+    "alerts": ("alerts",),
     "cluster": ("cluster",),
     "keys": ("keys",),
     "warmups": ("warmups",),

@@ -66,7 +66,7 @@ class Adapters:
             self._note(replica, adapter, self._now() - began)
 
     def _note(self, replica: ReplicaId, adapter: StoredModel, seconds: float) -> None:
-        self._metrics.adapter_loaded(str(adapter.ref), seconds)
+        self._metrics.adapter_loaded(seconds)
         text = f"{replica} read the adapter {adapter.ref} in {seconds:.2f} s"
         detail = {"revision": adapter.revision, "seconds": round(seconds, 4)}
         self._journal.note("adapter", text, model=str(adapter.ref), replica=replica, detail=detail)

@@ -56,6 +56,11 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _secret_url(text: SecretStr) -> SecretStr:
+    _url(text.get_secret_value())
+    return text
+
+
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
@@ -312,6 +317,19 @@ class TracingSection(Section):
         return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+class AlertsSection(Section):
+    """What is worth telling somebody at once; `heliosctl alerts` shows it."""
+
+    webhook: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(
+        None, description="URL that alerts are posted to, as an Alertmanager posts them. Default: none."
+    )
+    webhook_file: AbsolutePath | None = Field(None, description="File with that URL, instead of webhook.")
+    interval_s: SecondsAboveZero = _reloadable(15.0, "How often the conditions of the alerts are looked at.")
+    for_s: SecondsOrAuto = _reloadable(
+        None, 'A condition that has been true for so long fires its alert. "auto": as long as each alert says.'
+    )
+
+
 class ClusterSection(Section):
     """Other nodes that answer as one with this one."""
 
@@ -427,6 +445,7 @@ class Settings(BaseSettings):
     log: LogSection = LogSection()
     recording: RecordingSection = RecordingSection()
     tracing: TracingSection = TracingSection()
+    alerts: AlertsSection = AlertsSection()
     cluster: ClusterSection = ClusterSection()
     models: dict[Annotated[str, AfterValidator(_ref)], ModelSection] = _reloadable(
         {}, "Settings of single models, each under its ref."

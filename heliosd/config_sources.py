@@ -35,7 +35,11 @@ _PREFIX = "HELIOS_"
 _CONFIG_VARIABLE = "HELIOS_CONFIG"
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)$")
 """Variables that Kubernetes adds for each Service: one named `helios-api` yields HELIOS_API_PORT=tcp://10.0.0.1:8484."""
-_SECRET_FILES = ((("store", "hub_token"), ("store", "hub_token_file")), (("cluster", "key"), ("cluster", "key_file")))
+_SECRET_FILES = (
+    (("store", "hub_token"), ("store", "hub_token_file")),
+    (("cluster", "key"), ("cluster", "key_file")),
+    (("alerts", "webhook"), ("alerts", "webhook_file")),
+)
 
 
 @dataclass(frozen=True, slots=True)

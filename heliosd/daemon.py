@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from heliosd import __version__
+from heliosd.api.alerts import alerts_quiet
 from heliosd.api.app import build_app
 from heliosd.api.doctor import (
     database_writable,
@@ -30,6 +31,7 @@ from heliosd.api.doctor import (
 )
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts
+from heliosd.api.scrape import scrape_of
 from heliosd.cluster.alone import Alone
 from heliosd.cluster.identity import derive_key
 from heliosd.cluster.load import load_of
@@ -77,8 +79,11 @@ from heliosd.store.sources.hub import HubAccess
 from heliosd.store.sources.hub_headers import glance, read_hub_headers
 from heliosd.store.store import Store
 from heliosd.store.tiers.tiers import TierLimits
+from heliosd.telemetry.alert_watch import AlertWatch
 from heliosd.telemetry.loop_lag import watch_loop
 from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.survey import Survey
+from heliosd.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
     from heliosd.telemetry.traces import Traces
@@ -114,12 +119,14 @@ class Daemon:
         self._traces: Traces | None = None
         self._store: Store | None = None
         self._warnings: list[str] = []
+        self._metrics = Metrics()
+        self._alerts: AlertWatch | None = None
 
     async def run(self) -> None:
         """Begin, serve, and end in order."""
         settings = self._settings
         async with AsyncExitStack() as ending:
-            database = Database(settings.node.state_dir / "helios.db")
+            database = Database(settings.node.state_dir / "helios.db", self._metrics.database_took)
             await database.open()
             ending.push_async_callback(database.close)
             keys = Keys(database)
@@ -144,7 +151,7 @@ class Daemon:
     async def _serve(self, database: Database, keys: Keys, store: Store, ending: AsyncExitStack) -> None:
         self._catch_signals()
         settings = self._settings
-        journal, metrics = Journal(database), Metrics()
+        journal, metrics = Journal(database), self._metrics
         log_dir = settings.node.state_dir / "logs"
         self._warmups = await self._keep_warmups()
         traces = self._traces = self._trace(metrics)
@@ -185,8 +192,18 @@ class Daemon:
             store, StorageSpeeds(database), self._loading(kinds, node), on_cuda=DeviceKind.CUDA in kinds
         )
         await storage.recall()
+        webhook = self._webhook()
+        alerts = self._alerts = AlertWatch(
+            lambda: scrape_of(parts, engines=False),
+            metrics,
+            journal,
+            webhook,
+            interval_s=settings.alerts.interval_s,
+            for_s=settings.alerts.for_s,
+            now=now,
+        )
         app = build_app(
-            Parts(
+            parts := Parts(
                 identity=self._identity(),
                 node=node,
                 journal=journal,
@@ -196,6 +213,8 @@ class Daemon:
                 keys=keys,
                 metrics=metrics,
                 traces=traces,
+                alerts=alerts,
+                survey=Survey(database, self._places()).take,
                 peers=peers,
                 engine_kinds=lambda: node.engine_kinds,
                 checks=(
@@ -205,6 +224,7 @@ class Daemon:
                     engines_startable(lambda: node.engine_kinds, shells.status),
                     packages_agree(),
                     traces_exported(traces),
+                    alerts_quiet(lambda: alerts.active, alerts.epoch_offset_s),
                 ),
                 shells=shells.status,
                 measure_storage=storage.measure,
@@ -235,7 +255,10 @@ class Daemon:
                 tasks.create_task(self._notifier.beat(), name="watchdog"),
                 tasks.create_task(self._reload_when_asked(node), name="reload"),
                 tasks.create_task(shells.run(), name="shells"),
+                tasks.create_task(alerts.run(), name="alerts"),
             ]
+            if webhook is not None:
+                work.append(tasks.create_task(webhook.run(), name="alert webhook"))
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             if settings.store.share:
@@ -366,6 +389,16 @@ class Daemon:
         placing: list[Loads] = [node.tiering.placing] if node.tiering else []
         return [*placing, *(kind for kind in kinds.values() if isinstance(kind, VllmKind))]
 
+    def _webhook(self) -> Webhook | None:
+        url = self._settings.alerts.webhook
+        return Webhook(url.get_secret_value(), self._settings.node.name, self._metrics) if url else None
+
+    def _places(self) -> dict[str, Path]:
+        """Where the disk may become full."""
+        settings = self._settings
+        places = {"store": settings.store.path, "state": settings.node.state_dir}
+        return places | ({"slow": settings.store.disk_dir} if settings.store.disk_dir else {})
+
     def _peers(self, node: Node) -> Peers:
         cluster = self._settings.cluster
         try:
@@ -483,6 +516,8 @@ class Daemon:
         set_level(self._settings.log.level)
         set_format(self._settings.log.format)
         node.reconfigure(self._settings)
+        if self._alerts is not None:
+            self._alerts.set_pace(self._settings.alerts.interval_s, self._settings.alerts.for_s)
         if self._store is not None:
             self._store.limit_downloads(self._settings.store.max_download_rate)
             self._store.serving.changed()

@@ -6,8 +6,9 @@ from aiohttp import web
 
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
+from heliosd.api.scrape import scrape_of
 from heliosd.errors import Unavailable
-from heliosd.telemetry.metrics import CONTENT_TYPE, Scrape
+from heliosd.telemetry.metrics import CONTENT_TYPE
 
 
 async def alive(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -25,33 +26,9 @@ async def ready(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 
 async def metrics(request: web.Request, parts: Parts) -> web.StreamResponse:
-    snapshot = parts.node.snapshot()
-    found = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas]
-    engines = [(replica, engine) for replica, engine in found if engine is not None]
-    stored = await parts.store.models()
-    logical_bytes, physical_bytes = await parts.store.sizes()
-    written, lost = parts.journal.written, parts.journal.lost
-    recording = parts.recording
-
-    def render() -> bytes:
-        return parts.metrics.render(
-            Scrape(
-                snapshot=snapshot,
-                version=parts.identity.version,
-                models=len(stored),
-                store_logical_bytes=logical_bytes,
-                store_physical_bytes=physical_bytes,
-                fetched=parts.store.fetched,
-                journal_entries=written,
-                journal_lost=lost,
-                recorded_events=recording.events if recording else 0,
-                recorded_lost=recording.lost if recording else 0,
-                engines=[(replica, engine.metrics()) for replica, engine in engines],
-            )
-        )
-
-    # An engine's registry alone has hundreds of series: nothing of this is done while requests wait for the loop.
-    return web.Response(body=await asyncio.to_thread(render), headers={"Content-Type": CONTENT_TYPE})
+    scrape = await scrape_of(parts)
+    body = await asyncio.to_thread(parts.metrics.render, scrape)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 ROUTES = (

@@ -34,7 +34,9 @@ from heliosd.store.sharing import Shared
 from heliosd.store.store import Compared
 from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
 from heliosd.store.usage import Usage
+from heliosd.telemetry.alert_states import Active
 from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.surroundings import Surroundings
 from heliosd.tiering import TierStatus
 from heliosd.wire import CheckView
 
@@ -275,12 +277,25 @@ class ThePeers(Protocol):
 
     @property
     def holds(self) -> Mapping[PeerName, frozenset[str]]: ...
+    @property
+    def heard_at(self) -> float | None: ...
 
     def members(self) -> tuple[Member, ...]: ...
 
     async def forward(self, peer: PeerName, request: Request, reply: Reply) -> None: ...
 
     def verify(self, token: str, method: str, target: str) -> PeerName | None: ...
+
+
+class TheAlerts(Protocol):
+    """What the API asks of `heliosd.telemetry.alert_watch.AlertWatch`."""
+
+    @property
+    def epoch_offset_s(self) -> float: ...
+    @property
+    def active(self) -> Sequence[Active]: ...
+
+    def firing(self) -> dict[str, int]: ...
 
 
 class TheTiers(Protocol):
@@ -381,6 +396,9 @@ class Parts:
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
+    alerts: TheAlerts
+    survey: Callable[[], Surroundings] = Surroundings
+    """Looks at the disks and the database; called in a thread."""
     tiers: TheTiers | None = None
     """None: models stay where they are."""
     recording: TheRecording | None = None

@@ -2,6 +2,7 @@
 
 from heliosd.api import (
     admin,
+    alerts,
     aliases,
     blobs,
     cache,
@@ -43,6 +44,7 @@ ROUTES: tuple[Route, ...] = (
     *warmups.ROUTES,
     *log_lines.ROUTES,
     *traces.ROUTES,
+    *alerts.ROUTES,
     *admin.ROUTES,
     *health.ROUTES,
 )

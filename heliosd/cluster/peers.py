@@ -54,6 +54,8 @@ class Peers:
         self.joined = asyncio.Event()
         """Set once this node is a member, at an address that `members` then tells."""
         self._in_flight: dict[asyncio.Timeout, Member] = {}
+        self.heard_at: float | None = None
+        """When gossip last told anything of another node, on the event loop's clock; None: not yet."""
 
     @property
     def holds(self) -> Holds:
@@ -153,6 +155,7 @@ class Peers:
                 self.joined.set()
                 async with asyncio.TaskGroup() as fetches:
                     async for member in self._membership.events():
+                        self.heard_at = asyncio.get_running_loop().time()
                         self._cut_dead(member)
                         self._catalogues.note(member, fetches)
                 return

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from heliosd.core.causes import wait_cause
 from heliosd.core.messages import Forward, Grant, Hold, Refuse
 from heliosd.core.names import ReplicaId, Ticket
 from heliosd.engines.engine import Engine
@@ -25,6 +26,8 @@ class Answers:
         self.models: dict[str, str] = {}
         """What is asked for, by ticket."""
         self._told: dict[Ticket, Callable[[Hold], None]] = {}
+        self._held: dict[Ticket, tuple[str, float]] = {}
+        """What each waits for, as a word of `causes.WAITS`, and since when."""
 
     @contextmanager
     def expected(
@@ -41,6 +44,7 @@ class Answers:
         finally:
             del self._waiting[ticket], self.models[ticket]
             self._told.pop(ticket, None)
+            self._count(ticket)
 
     async def wait(self, answer: asyncio.Future[Lease], since: float) -> Lease:
         """The answer; the wait since then is counted under what became of it."""
@@ -58,6 +62,7 @@ class Answers:
     def give(self, command: Grant | Forward | Refuse | Hold) -> None:
         """Tell who waits what the scheduler decided. Harmless when nobody waits any more."""
         ticket = command.ticket
+        self._count(ticket)
         match command:
             case Grant(replica=replica):
                 self._answer(ticket, self._lease(ticket, replica))
@@ -65,9 +70,16 @@ class Answers:
                 self._answer(ticket, PeerLease(ticket, self.models.get(ticket, ""), peer))
             case Refuse():
                 self._answer(ticket, refusal_error(command))
-            case Hold():
+            case Hold(reason=reason):
+                if ticket in self._waiting:
+                    self._held[ticket] = wait_cause(reason), self._now()
                 if tell := self._told.get(ticket):
                     tell(command)
+
+    def _count(self, ticket: Ticket) -> None:
+        """What it was last told to wait for is over."""
+        if held := self._held.pop(ticket, None):
+            self._metrics.reasons.waited(held[0], self._now() - held[1])
 
     def _lease(self, ticket: Ticket, replica: ReplicaId) -> LocalLease | EngineFailed:
         engine = self._engine(replica)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from heliosd.core.lifecycle import State
 from heliosd.core.messages import Event, Footprint, ReplicaBecameReady, ReplicaExited
 from heliosd.core.scheduler import Scheduler
 from heliosd.demands import Demands
@@ -9,6 +10,8 @@ from heliosd.engines.pool import Pool
 from heliosd.node.starts import Starts
 from heliosd.state.records import Measurement, Records
 from heliosd.telemetry.metrics import Metrics
+
+_PHASES = {State.STARTING: "starting", State.SLEEPING: "sleeping", State.ASLEEP: "sleeping", State.WAKING: "waking"}
 
 
 class Measurements:
@@ -38,6 +41,9 @@ class Measurements:
             self._metrics.replica_started(replica.demand.model, phases, swapped=replica.swapped)
         elif isinstance(event, ReplicaExited) and event.cause is not None:
             self._metrics.replica_failed(replica.demand.model)
+            was = replica.died_while or replica.state
+            if was is not State.STOPPING:
+                self._metrics.reasons.failed(_PHASES.get(was, "serving"), event.cause)
 
     async def keep(self, event: ReplicaBecameReady) -> None:
         """What a start took, beside what was predicted, so that the next estimates are better."""

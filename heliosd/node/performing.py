@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import assert_never
 
+from heliosd.core.causes import eviction_cause
 from heliosd.core.messages import (
     Command,
     DrainReplica,
@@ -36,6 +37,8 @@ class Performing:
         """Returns at once; starts live in `tasks`."""
         name = type(command).__name__.removesuffix("Replica").lower()
         self._metrics.decided(name, command.code if isinstance(command, Refuse) else "")
+        if isinstance(command, DrainReplica | StopReplica | SleepReplica) and (cause := eviction_cause(command.reason)):
+            self._metrics.reasons.evicted(name, cause)
         match command:
             case Grant() | Forward() | Refuse() | Hold():
                 self._answers.give(command)

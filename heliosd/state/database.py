@@ -1,6 +1,7 @@
 """SQLite in one thread. Whoever needs a table asks `Database.run` with a function of the connection."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +24,12 @@ class Database:
     back when it raises.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, took: Callable[[str, float], None] | None = None) -> None:
+        """`took` is told, in the database thread, of each transaction: `write` or `read`, and its seconds."""
         self.path = path
+        self.backlog = 0
+        """Transactions that run or wait for their turn."""
+        self._took = took
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._db: sqlite_utils.Database | None = None
 
@@ -45,13 +50,27 @@ class Database:
 
     async def run(self, work: Work[T]) -> T:
         """Run `work` in the database thread as one transaction, and return what it returns."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        self.backlog += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        finally:
+            self.backlog -= 1
 
     def _transact(self, work: Work[T]) -> T:
         if self._db is None:
             raise HeliosError("cannot use the state database: it is not open")
-        with self._db.atomic():
-            return work(self._db)
+        began, changes = time.perf_counter(), self._db.conn.total_changes
+        try:
+            with self._db.atomic():
+                return work(self._db)
+        finally:
+            if self._took is not None:
+                kind = "read" if self._db.conn.total_changes == changes else "write"
+                self._took(kind, time.perf_counter() - began)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its write-ahead log. Asks the disk: call it in a thread."""
+        return _size_bytes(self.path), _size_bytes(self.path.with_name(f"{self.path.name}-wal"))
 
     async def close(self) -> None:
         """Write everything back into the main file and close it."""
@@ -63,3 +82,10 @@ class Database:
             self._db.execute("pragma wal_checkpoint(truncate)")
             self._db.conn.close()
             self._db = None
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

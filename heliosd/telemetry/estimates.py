@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from heliosd.estimation.accuracy import error_ratio, is_under
 
+TERMS = ("weights", "kv_cache", "overhead", "total")
 _RATIOS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -30,6 +31,14 @@ class EstimateErrors:
             ["term"],
             registry=registry,
         )
+        self._bytes = Gauge(
+            "helios_estimate_bytes",
+            "Of the last load, on each device: what was predicted, what was set aside (booked), what was measured.",
+            ["term", "kind"],
+            registry=registry,
+        )
+        for term in TERMS:
+            self._under.labels(term)
 
     def checked(
         self, term: str, predicted_bytes: int, measured_bytes: int, booked_bytes: int | None = None
@@ -42,7 +51,10 @@ class EstimateErrors:
         if ratio is None:
             return None
         self._last.labels(term).set(ratio)
+        booked = predicted_bytes if booked_bytes is None else booked_bytes
+        for kind, n_bytes in (("predicted", predicted_bytes), ("booked", booked), ("measured", measured_bytes)):
+            self._bytes.labels(term, kind).set(n_bytes)
         self._sizes.labels(term).observe(abs(ratio))
-        under = is_under(predicted_bytes if booked_bytes is None else booked_bytes, measured_bytes)
+        under = is_under(booked, measured_bytes)
         self._under.labels(term).inc(int(under))
         return ratio

@@ -1,16 +1,20 @@
 """What Helios counts and measures, as Prometheus reads it. Is told what happened; looks nothing up."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from heliosd.core.snapshot import Snapshot
+from heliosd.telemetry.accounts import accounts
 from heliosd.telemetry.estimates import EstimateErrors
 from heliosd.telemetry.gauges import gauges
 from heliosd.telemetry.merge import merge_texts
+from heliosd.telemetry.reasons import Reasons
+from heliosd.telemetry.registry import Registry
+from heliosd.telemetry.surroundings import Surroundings, firing, surroundings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -40,13 +44,16 @@ class Scrape:
     recorded_lost: int
     engines: Sequence[tuple[str, str]]
     """`(replica, its own metrics as text)`."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    firing: Mapping[str, int] = field(default_factory=dict)
+    """How many alerts fire, by name."""
 
 
 class Metrics:
     """Counters and histograms of one daemon, in a registry of their own: engines keep theirs."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+        registry = self._registry = Registry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
             "helios_requests", "Requests answered.", ["route", "status", "code"], registry=registry
@@ -87,7 +94,7 @@ class Metrics:
         )
         self._starts = Counter("helios_replica_starts", "Replicas that became ready.", ["model"], registry=registry)
         self._swaps = Counter(
-            "helios_hot_swaps", "Of those, replicas that began in the engine of another.", ["model"], registry=registry
+            "helios_hot_swaps", "Starts of replicas that began in the engine of another.", ["model"], registry=registry
         )
         self._shell_starts = Counter(
             "helios_shell_starts",
@@ -114,7 +121,6 @@ class Metrics:
         self._adapters_s = Histogram(
             "helios_adapter_load_seconds",
             "From a request for an adapter that its engine has not read yet to the moment it has.",
-            ["model"],
             buckets=_FAST,
             registry=registry,
         )
@@ -144,7 +150,21 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )  # fmt: skip
+        self._database_s = Histogram(
+            "helios_database_seconds",
+            "Transactions of the state database, without their wait for its thread.",
+            ["kind"],
+            buckets=_LAG,
+            registry=registry,
+        )
+        self._posts = Counter(
+            "helios_alert_posts",
+            "Posts to the alert webhook: sent, tried again (retried), or given up (lost).",
+            ["outcome"],
+            registry=registry,
+        )
         self._estimates = EstimateErrors(registry)
+        self.reasons = Reasons(registry)
 
     def request_answered(
         self, route: str, status: int, code: str, *, seconds: float, first_byte_s: float | None = None
@@ -215,9 +235,9 @@ class Metrics:
     def replica_failed(self, model: str) -> None:
         self._failures.labels(model).inc()
 
-    def adapter_loaded(self, model: str, seconds: float) -> None:
-        """An engine read the adapter `model`."""
-        self._adapters_s.labels(model).observe(seconds)
+    def adapter_loaded(self, seconds: float) -> None:
+        """An engine read an adapter."""
+        self._adapters_s.observe(seconds)
 
     def estimate_checked(
         self, term: str, predicted_bytes: int, measured_bytes: int, booked_bytes: int | None = None
@@ -235,6 +255,22 @@ class Metrics:
 
     def loop_was_late(self, lag_s: float) -> None:
         self._lag_s.observe(lag_s)
+
+    def database_took(self, kind: str, seconds: float) -> None:
+        """A transaction of the state database, `read` or `write`, is over. May be called in any thread."""
+        self._database_s.labels(kind).observe(seconds)
+
+    def alert_posted(self, outcome: str) -> None:
+        """What became of a post to the alert webhook: `sent`, `retried` or `lost`."""
+        self._posts.labels(outcome).inc()
+
+    def families(self, scrape: Scrape) -> Iterator[Metric]:
+        """All families of Helios itself, with their samples. Takes milliseconds with many replicas."""
+        yield from _AllOf(self._registry, scrape).collect()
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """By the name of each family that is counted here, its labels."""
+        return self._registry.labels
 
     def render(self, scrape: Scrape) -> bytes:
         """Everything as Prometheus text. Takes milliseconds with many engines: call it in a thread."""
@@ -266,3 +302,6 @@ class _AllOf(Collector):
             recorded_events=scrape.recorded_events,
             recorded_lost=scrape.recorded_lost,
         )
+        yield from accounts(scrape.snapshot)
+        yield from surroundings(scrape.surroundings)
+        yield firing(scrape.firing)

@@ -1,5 +1,6 @@
 """What crosses the admin API. The one daemon module that heliosctl and the TUI may import."""
 
+from heliosd.wire.alerts import AlertList, AlertRuleView, AlertView
 from heliosd.wire.base import Asked, ErrorBody, ErrorDetail, Wire
 from heliosd.wire.cache import CachedModel, CacheView, SharedView
 from heliosd.wire.devices import DeviceList, DeviceView, FootprintView, HostView
@@ -103,6 +104,9 @@ __all__ = [
     "AccuracyView",
     "AddKey",
     "AddModel",
+    "AlertList",
+    "AlertRuleView",
+    "AlertView",
     "AliasView",
     "AppetiteView",
     "Asked",

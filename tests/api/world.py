@@ -13,9 +13,11 @@ from typing import Any
 
 import aiohttp
 
+from heliosd.api.alerts import alerts_quiet
 from heliosd.api.app import build_app
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import Identity, Parts, Progress
+from heliosd.api.scrape import scrape_of
 from heliosd.cluster.member import Member, MemberState
 from heliosd.core.claim import Claim
 from heliosd.core.hardware import Device, DeviceKind, DeviceReading
@@ -40,8 +42,10 @@ from heliosd.store.sources.hub_headers import Glance
 from heliosd.store.store import Store
 from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
 from heliosd.store.usage import Holdings, Usage, usage_of
+from heliosd.telemetry.alert_watch import AlertWatch
 from heliosd.telemetry.metrics import Metrics
 from heliosd.telemetry.traces import Traces
+from heliosd.telemetry.survey import Survey
 
 MIB = 1024**2
 FOOTPRINT = Footprint(256 * MIB, 1024 * MIB, 300 * MIB)
@@ -383,6 +387,7 @@ class MemoryPeers:
         self.answer: Answer = say_hello
         self.passed: list[tuple[PeerName, Request]] = []
         self.verified: list[tuple[str, str]] = []
+        self.heard_at: float | None = None
 
     def members(self) -> tuple[Member, ...]:
         return (
@@ -407,6 +412,7 @@ class World:
     peers: MemoryPeers
     journal: Journal
     keys: Keys
+    alerts: AlertWatch
     listening: Listening
     hub: MemoryHub
     starts: dict[str, Accuracy]
@@ -453,13 +459,21 @@ async def world(
 
         node.logs = place
         journal, store = Journal(database), MemoryStore(stored("tiny", "smol"), stored("org/other"))
+        metrics = Metrics()
+        alerts = AlertWatch(
+            lambda: scrape_of(parts, engines=False), metrics, journal, None,
+            interval_s=15.0, for_s=0.0, now=asyncio.get_running_loop().time,
+        )  # fmt: skip
         parts = Parts(
             identity=Identity("west", "0.1.0", 1_700_000_000.0, place),
             node=node,
             journal=journal,
             store=real or store,
             keys=keys,
-            metrics=Metrics(),
+            metrics=metrics,
+            alerts=alerts,
+            checks=(alerts_quiet(lambda: alerts.active, alerts.epoch_offset_s),),
+            survey=Survey(database, {"state": place}).take,
             peers=peers,
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},
@@ -483,7 +497,7 @@ async def world(
             aiohttp.ClientSession("http://unix", connector=aiohttp.UnixConnector(str(socket_path))) as local,
         ):
             writing = tasks.create_task(journal.run())
-            yield World(parts, node, store, peers, journal, keys, listening, hub, starts, http, local)
+            yield World(parts, node, store, peers, journal, keys, alerts, listening, hub, starts, http, local)
             await listening.close()
             writing.cancel()
         await database.close()
