@@ -1,15 +1,15 @@
 """What Helios counts and measures, as Prometheus reads it. Is told what happened; looks nothing up."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import Metric
-from prometheus_client.registry import Collector, CollectorRegistry
 
 from heliosd.core.snapshot import Snapshot
 from heliosd.telemetry.accounts import accounts
 from heliosd.telemetry.estimates import EstimateErrors
+from heliosd.telemetry.exposition import text_of
 from heliosd.telemetry.gauges import gauges
 from heliosd.telemetry.merge import merge_texts
 from heliosd.telemetry.reasons import Reasons
@@ -266,30 +266,9 @@ class Metrics:
 
     def families(self, scrape: Scrape) -> Iterator[Metric]:
         """All families of Helios itself, with their samples. Takes milliseconds with many replicas."""
-        yield from _AllOf(self._registry, scrape).collect()
-
-    def labels(self) -> dict[str, tuple[str, ...]]:
-        """By the name of each family that is counted here, its labels."""
-        return self._registry.labels
-
-    def render(self, scrape: Scrape) -> bytes:
-        """Everything as Prometheus text. Takes milliseconds with many engines: call it in a thread."""
-        ours = generate_latest(_AllOf(self._registry, scrape))
-        return ours + merge_texts(scrape.engines).encode()
-
-
-class _AllOf(Collector):
-    """The registry's families without their creation times, and what is read off the scrape."""
-
-    def __init__(self, registry: CollectorRegistry, scrape: Scrape) -> None:
-        self._registry = registry
-        self._scrape = scrape
-
-    def collect(self) -> Iterable[Metric]:
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
-        scrape = self._scrape
         yield from gauges(
             scrape.snapshot,
             version=scrape.version,
@@ -305,3 +284,11 @@ class _AllOf(Collector):
         yield from accounts(scrape.snapshot)
         yield from surroundings(scrape.surroundings)
         yield firing(scrape.firing)
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """By the name of each family that is counted here, its labels."""
+        return self._registry.labels
+
+    def render(self, scrape: Scrape) -> bytes:
+        """Everything as Prometheus text. Takes milliseconds with many engines: call it in a thread."""
+        return (text_of(self.families(scrape)) + merge_texts(scrape.engines)).encode()
