@@ -192,12 +192,11 @@ class Daemon:
             store, StorageSpeeds(database), self._loading(kinds, node), on_cuda=DeviceKind.CUDA in kinds
         )
         await storage.recall()
-        webhook = self._webhook()
         alerts = self._alerts = AlertWatch(
             lambda: scrape_of(parts, engines=False),
             metrics,
             journal,
-            webhook,
+            self._webhook(),
             interval_s=settings.alerts.interval_s,
             for_s=settings.alerts.for_s,
             now=now,
@@ -257,8 +256,6 @@ class Daemon:
                 tasks.create_task(shells.run(), name="shells"),
                 tasks.create_task(alerts.run(), name="alerts"),
             ]
-            if webhook is not None:
-                work.append(tasks.create_task(webhook.run(), name="alert webhook"))
             if settings.engines.preload:
                 work.append(tasks.create_task(self._warm(pool, node), name="warm engines"))
             if settings.store.share:

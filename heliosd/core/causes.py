@@ -30,6 +30,9 @@ WAITS = {
     "turn": "an older request waits for the same memory",
     "foreign": "processes that are not ours hold the memory, or soon will",
     "pinned": "pinned models hold the memory",
+    "pause": "its starts failed, and it is tried again soon",
+    "fault": "the devices that could hold it do not work now",
+    "arriving": "its model is still on its way into the store",
     "other": "anything else",
 }
 """What a request waits for."""
@@ -49,6 +52,7 @@ _EVICTIONS = (
     ("host memory is nearly", "host_memory"),
 )
 _WAITS = (
+    (" and is tried again after a pause", "pause"),
     ("making room", "making_room"),
     (" is starting", "starting"),
     (" is planned", "starting"),
@@ -60,7 +64,13 @@ _WAITS = (
     ("of foreign memory", "foreign"),
     ("foreign processes hold", "foreign"),
     ("are pinned there", "pinned"),
+    ("is out for now", "fault"),
     ("the rest is held by", "held"),
+    (" is being fetched", "arriving"),
+    (" is being converted", "arriving"),
+    (" is being verified", "arriving"),
+    (" is looked for", "arriving"),
+    (" is here", "arriving"),
 )
 AGAIN = "no lease is left"
 """A replica that was drained goes on: why it had to was told when it began to drain."""

@@ -79,7 +79,11 @@ class Answers:
     def _count(self, ticket: Ticket) -> None:
         """What it was last told to wait for is over."""
         if held := self._held.pop(ticket, None):
-            self._metrics.reasons.waited(held[0], self._now() - held[1])
+            self.spent(held[0], self._now() - held[1])
+
+    def spent(self, reason: str, seconds: float) -> None:
+        """A request waited so long for this, a word of `causes.WAITS`."""
+        self._metrics.reasons.waited(reason, seconds)
 
     def _lease(self, ticket: Ticket, replica: ReplicaId) -> LocalLease | EngineFailed:
         engine = self._engine(replica)

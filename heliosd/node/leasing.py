@@ -66,7 +66,11 @@ class Leasing:
         if appraisal is None and self._arrivals.coming(ref) and (forwarded or not self._at_peers(str(ref))):
             if self._spans:
                 self._spans.stage("arrival")
-            await self._arrivals.until_there(ref, ticket, deadline_at, told)
+            began = self._now()
+            try:
+                await self._arrivals.until_there(ref, ticket, deadline_at, told)
+            finally:
+                self._answers.spent("arriving", self._now() - began)
             appraisal = await self._demands.of(ref)
         model = str(appraisal.stored.ref) if appraisal else str(ref)
         with self._answers.expected(ticket, model, told) as answer:

@@ -3,7 +3,6 @@
 One series for each replica that is there, never for each model of the store.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,7 +22,7 @@ def accounts(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _replicas(snapshot.replicas)
     yield from _host(snapshot.host)
     yield from _breakers(snapshot.breakers)
-    yield _waits(snapshot.waiting)
+    yield from _waits(snapshot.waiting, snapshot.at)
 
 
 def _by_device(snapshot: Snapshot) -> Iterator[Metric]:
@@ -120,13 +119,23 @@ def _breakers(breakers: Sequence[BreakerStatus]) -> Iterator[Metric]:
     )
 
 
-def _waits(waiting: Sequence[Waiting]) -> Metric:
-    reasons = Counter(wait_cause(each.reason) for each in waiting)
-    return labelled(
+def _waits(waiting: Sequence[Waiting], at: float) -> Iterator[Metric]:
+    counts, oldest = dict.fromkeys(WAITS, 0), dict.fromkeys(WAITS, 0.0)
+    for each in waiting:
+        reason = wait_cause(each.reason)
+        counts[reason] += 1
+        oldest[reason] = max(oldest[reason], at - each.since)
+    yield labelled(
         "helios_queue_reason_requests",
         "Requests that wait for a replica, by what they wait for.",
         ["reason"],
-        (([reason], reasons[reason]) for reason in WAITS),
+        (([reason], count) for reason, count in counts.items()),
+    )
+    yield labelled(
+        "helios_queue_reason_oldest_seconds",
+        "How long the oldest of them waits, by what it waits for.",
+        ["reason"],
+        (([reason], seconds) for reason, seconds in oldest.items()),
     )
 
 

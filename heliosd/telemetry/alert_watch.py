@@ -21,7 +21,7 @@ log = logging.getLogger("heliosd.alerts")
 
 
 class AlertWatch:
-    """Of one daemon. `scrape` tells what the metrics are made of; `now` is a monotonic clock."""
+    """Of one daemon. `scrape` tells what the metrics are made of, `now` is a monotonic clock; `webhook` is run here."""
 
     def __init__(
         self,
@@ -57,13 +57,16 @@ class AlertWatch:
         return self._states.firing()
 
     async def run(self) -> None:
-        """Judge until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except (HeliosError, OSError, sqlite3.Error) as error:
-                log.error("alerts not judged", extra={"cause": str(error)})
-            await asyncio.sleep(self._interval_s)
+        """Judge, and post what changes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._webhook is not None:
+                tasks.create_task(self._webhook.run(), name="alert webhook")
+            while True:
+                try:
+                    await self.look()
+                except (HeliosError, OSError, sqlite3.Error) as error:
+                    log.error("alerts not judged", extra={"cause": str(error)})
+                await asyncio.sleep(self._interval_s)
 
     async def look(self) -> None:
         """Judge once."""

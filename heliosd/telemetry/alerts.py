@@ -88,7 +88,7 @@ ALERTS = (
     ),
     Alert(
         "HeliosEstimateTooSmall",
-        Condition(Increase("helios_estimate_under_predictions_total", 3600, {"term": "total"}), ">", 0),
+        Condition(Increase("helios_estimate_under_predictions_total", 3600, (("term", "total"),)), ">", 0),
         0,
         "warning",
         "within an hour {value} loads took over 1 % more memory than was set aside",
@@ -112,7 +112,7 @@ ALERTS = (
     ),
     Alert(
         "HeliosStartsFailing",
-        Condition(Increase("helios_engine_failures_total", 900, {"phase": "starting"}), ">", 2),
+        Condition(Increase("helios_engine_failures_total", 900, (("phase", "starting"),)), ">", 2),
         0,
         "warning",
         "within a quarter of an hour {value} engines would not start",
@@ -120,10 +120,10 @@ ALERTS = (
     ),
     Alert(
         "HeliosQueueOld",
-        Condition(Now("helios_queue_oldest_seconds"), ">", 120),
+        Condition(Now("helios_queue_reason_oldest_seconds", without=(("reason", "arriving"),)), ">", 120),
         60,
         "warning",
-        "a request has waited for a replica for {value}",
+        "a request has waited for a replica for {value} ({reason})",
         "see what it waits for with `heliosctl queue`",
         "seconds",
     ),
@@ -162,7 +162,7 @@ ALERTS = (
     ),
     Alert(
         "HeliosPeerDead",
-        Condition(Now("helios_cluster_members", {"state": "dead"}), ">", 0),
+        Condition(Now("helios_cluster_members", (("state", "dead"),)), ">", 0),
         60,
         "warning",
         "{value} nodes of the cluster have stopped answering",

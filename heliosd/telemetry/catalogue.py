@@ -22,11 +22,14 @@ WHEN = {
     "helios_device_temperature_celsius": "for devices that tell it",
     "helios_device_utilization_ratio": "for devices that tell it",
     "helios_alert_posts": "once there was something to post to `alerts.webhook`",
+    "helios_hot_swap_seconds": "after the first hot swap",
     "helios_hot_swaps": "after the first",
+    "helios_peer_fetch_failures": "after the first",
     "helios_retries": "after the first",
     "helios_replica_failures": "after the first",
     "helios_tier_bytes": "once the tiers were planned",
     "helios_tier_moves": "after the first",
+    "helios_trace_spans": "while requests are traced and sent to a collector",
 }
 """Families without a sample in a daemon that merely serves, and when they get one."""
 
@@ -44,7 +47,9 @@ LABELS = {
     "of the store",
     "name": "of devices: as the driver calls them",
     "outcome": "a fixed list, in the family's text",
+    "lied": "`true`, `false`",
     "part": "`weights`, `kv_cache`, `overhead`",
+    "peer": "nodes of the cluster that did not deliver a file",
     "phase": "phases of a start, or what an engine was at: fixed lists",
     "place": "`store`, `state`, `slow`",
     "priority": "`low`, `normal`, `high`",
@@ -52,6 +57,7 @@ LABELS = {
     "replica": "replicas that are there now; gone with them",
     "revision": "one for each replica",
     "route": "the API's routes as they are declared, never a path that was asked for",
+    "source": "`hub`, `peer`",
     "state": "a fixed list",
     "status": "HTTP statuses that were answered",
     "step": "`sleep`, `stop`, `drain`",
@@ -110,7 +116,7 @@ class Family:
 def catalogue() -> list[Family]:
     """All families of Helios itself, by name."""
     metrics = Metrics()
-    nothing = Scrape(Snapshot(0.0, (), (), (), False), "", 0, 0, 0, 0, 0, 0, 0, 0, ())
+    nothing = Scrape(Snapshot(0.0, (), (), (), False), "", 0, 0, 0, {}, 0, 0, 0, 0, ())
     found = [_family(each, metrics.labels()) for each in metrics.families(nothing)]
     return sorted((each for each in found if each.name.startswith("helios_")), key=lambda each: each.name)
 

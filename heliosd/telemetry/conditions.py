@@ -5,7 +5,7 @@ the same samples that a scrape shows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from prometheus_client.core import Metric
@@ -21,10 +21,11 @@ class Reading:
     at: float
     samples: Mapping[str, Mapping[Labels, float]]
 
-    def of(self, name: str, where: Mapping[str, str]) -> dict[Labels, float]:
-        """The samples of a name whose labels are as wanted."""
+    def of(self, name: str, where: Labels = (), without: Labels = ()) -> dict[Labels, float]:
+        """The samples of a name that have all labels of `where`, and none of `without`."""
         found = self.samples.get(name, {})
-        return {labels: value for labels, value in found.items() if where.items() <= dict(labels).items()}
+        wanted, refused = set(where), set(without)
+        return {labels: value for labels, value in found.items() if wanted <= set(labels) and not refused & set(labels)}
 
 
 def reading_of(at: float, families: Iterable[Metric], names: frozenset[str]) -> Reading:
@@ -62,14 +63,15 @@ class Now:
     """A sample as it is."""
 
     name: str
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Labels = ()
+    without: Labels = ()
     window_s: float = 0.0
 
     def promql(self) -> str:
-        return _selector(self.name, self.where)
+        return _selector(self.name, self.where, self.without)
 
     def values(self, readings: Sequence[Reading]) -> Mapping[Labels, float]:
-        return readings[-1].of(self.name, self.where)
+        return readings[-1].of(self.name, self.where, self.without)
 
     @property
     def names(self) -> frozenset[str]:
@@ -82,7 +84,7 @@ class Increase:
 
     name: str
     window_s: float
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Labels = ()
 
     def promql(self) -> str:
         return f"increase({_selector(self.name, self.where)}[{span(self.window_s)}])"
@@ -116,7 +118,7 @@ class Highest:
         since, found = readings[-1].at - self.window_s, dict[Labels, float]()
         for reading in readings:
             if reading.at >= since:
-                for labels, value in reading.of(self.name, {}).items():
+                for labels, value in reading.of(self.name).items():
                     found[labels] = max(value, found.get(labels, value))
         return found
 
@@ -222,6 +224,6 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f}s"
 
 
-def _selector(name: str, where: Mapping[str, str]) -> str:
-    wanted = ",".join(f'{label}="{value}"' for label, value in where.items())
-    return f"{name}{{{wanted}}}" if wanted else name
+def _selector(name: str, where: Labels, without: Labels = ()) -> str:
+    wanted = [f'{label}="{value}"' for label, value in where] + [f'{label}!="{value}"' for label, value in without]
+    return f"{name}{{{','.join(wanted)}}}" if wanted else name

@@ -18,9 +18,13 @@ def text_of(families: Iterable[Metric]) -> str:
         lines += (f"# HELP {name} {told}", f"# TYPE {name} {family.type}")
         for sample in family.samples:
             labels = _labels(sample.labels) if sample.labels else ""
-            lines.append(f"{sample.name}{labels} {floatToGoString(sample.value)}")
+            lines.append(f"{sample.name}{labels} {_number(sample.value)}")
     lines.append("")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -44,8 +44,8 @@ from heliosd.store.stored import Adapter, Addition, PastRevision, StoredModel
 from heliosd.store.usage import Holdings, Usage, usage_of
 from heliosd.telemetry.alert_watch import AlertWatch
 from heliosd.telemetry.metrics import Metrics
-from heliosd.telemetry.traces import Traces
 from heliosd.telemetry.survey import Survey
+from heliosd.telemetry.traces import Traces
 
 MIB = 1024**2
 FOOTPRINT = Footprint(256 * MIB, 1024 * MIB, 300 * MIB)

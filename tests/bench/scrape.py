@@ -112,7 +112,7 @@ def _render_all(models: int) -> tuple[tuple[float, ...], int]:
         metrics.replica_failed(replica.model)
         metrics.retried(replica.model)
     snapshot = Snapshot(0.0, accounts, replicas, (), False)
-    scrape = Scrape(snapshot, "", models, 0, 0, 0, 0, 0, 0, 0, ())
+    scrape = Scrape(snapshot, "", models, 0, 0, {}, 0, 0, 0, 0, ())
     found, text = [], b""
     for _ in range(SCRAPES):
         began = time.perf_counter()

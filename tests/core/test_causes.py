@@ -73,6 +73,9 @@ def test_why_a_replica_went(sentence: str, kind: str | None) -> None:
         ("needs 5.0 GiB, 1.0 GiB free on g0; foreign processes hold the rest", "foreign"),
         ("needs 5.0 GiB; g0 will soon be full of foreign memory", "foreign"),
         ("needs 5.0 GiB, 1.0 GiB free on g0; r1 (org/b) are pinned there", "pinned"),
+        ("org/a failed on g0 (1 in a row, the last: no kernel), and is tried again after a pause", "pause"),
+        ("org/a is being fetched, 3.0 GiB of 7.0 GiB", "arriving"),
+        ("org/a is here", "arriving"),
         ("the moon is full", "other"),
     ],
 )

@@ -64,7 +64,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
         async def scrape() -> Scrape:
             disks = Surroundings((Disk("store", 100 * GiB, around.disk_bytes),))
-            return Scrape(here.node.snapshot(), "1", 0, 0, 0, 0, 0, 0, 0, 0, (), disks)
+            return Scrape(here.node.snapshot(), "1", 0, 0, 0, {}, 0, 0, 0, 0, (), disks)
 
         watch = AlertWatch(scrape, metrics, here.journal, webhook, interval_s=15.0, for_s=None, now=lambda: around.at)
         it = Stage(here, watch, there, around)

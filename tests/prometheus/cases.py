@@ -95,7 +95,14 @@ CASES = (
         600,
         (240, 1500),
     ),
-    Case("HeliosQueueOld", _gauge("helios_queue_oldest_seconds", 3, 300), {}, 480, (240, 330, 990)),
+    Case(
+        "HeliosQueueOld",
+        _gauge("helios_queue_reason_oldest_seconds", 3, 300, reason="held")
+        | _gauge("helios_queue_reason_oldest_seconds", 3, 900, reason="arriving"),
+        {"reason": "held"},
+        480,
+        (240, 330, 990),
+    ),
     Case(
         "HeliosDiskFull",
         _gauge("helios_disk_free_bytes", 50 * GiB, GiB, place="store"),

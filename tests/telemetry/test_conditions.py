@@ -26,7 +26,8 @@ def test_each_set_of_labels_is_judged_by_itself() -> None:
     now = reading(0, x={A: 5.0, B: 1.0})
     assert Condition(Now("x"), ">", 3).met([now]) == {A: 5.0}
     assert Condition(Now("x"), "<", 3).met([now]) == {B: 1.0}
-    assert Condition(Now("x", {"device": "b"}), ">", 3).met([now]) == {}
+    assert Condition(Now("x", B), ">", 3).met([now]) == {}
+    assert Condition(Now("x", without=A), ">", 0).met([now]) == {B: 1.0}
     assert Condition(Now("nothing"), ">", 3).met([now]) == {}
 
 
@@ -56,8 +57,8 @@ def test_shares_sums_and_magnitudes_match_labels() -> None:
 @pytest.mark.parametrize(
     ("quantity", "promql"),
     [
-        (Now("x", {"a": "b"}), 'x{a="b"}'),
-        (Increase("n_total", 900, {"a": "b"}), 'increase(n_total{a="b"}[15m])'),
+        (Now("x", (("a", "b"),), (("c", "d"),)), 'x{a="b",c!="d"}'),
+        (Increase("n_total", 900, (("a", "b"),)), 'increase(n_total{a="b"}[15m])'),
         (Highest("x", 90), "max_over_time(x[90s])"),
         (Magnitude(Share(Now("p"), Now("w"))), "abs(p / w)"),
         (Sum(Now("p"), Now("w")), "p + w"),
