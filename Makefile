@@ -56,10 +56,11 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.fetch
 	$(PY) -m tests.bench.kills
 
-docs: setup ## write what is generated: docs/api.md, docs/metrics.md, the alert rules
+docs: setup ## write what is generated: docs/api.md, docs/metrics.md, alert rules, dashboards
 	$(PY) -m heliosd.api.openapi > docs/api.md
 	$(PY) -m heliosd.telemetry.catalogue > docs/metrics.md
 	$(PY) -m heliosd.telemetry.alerts > systemd/prometheus/helios.rules.yml
+	$(PY) -m heliosd.telemetry.dashboards systemd/grafana
 
 install: ## heliosd as a systemd service (PREFIX=/opt/helios, ENGINE=cpu or cuda)
 	@PREFIX="$(or $(PREFIX),/opt/helios)" DESTDIR="$(DESTDIR)" $(if $(filter command% environment%,$(origin ENGINE)),ENGINE="$(ENGINE)") systemd/install.sh
