@@ -164,7 +164,6 @@ class Daemon:
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
         records = Records(database)
-        host_total_bytes = await asyncio.to_thread(ram.total_bytes)
         recording = self._recording()
         demands = Demands(store, records, settings, _engine_name)
         node = self._node = Node(
@@ -179,7 +178,7 @@ class Daemon:
             log_dir,
             inbox,
             Pins(database),
-            host_total_bytes=host_total_bytes,
+            host_total_bytes=await asyncio.to_thread(ram.total_bytes),
             recording=recording,
             usage=UsageTable(database),
             tier_wishes=TierWishes(database),

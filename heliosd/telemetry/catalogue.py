@@ -27,45 +27,53 @@ WHEN = {
     "helios_peer_fetch_failures": "after the first",
     "helios_retries": "after the first",
     "helios_replica_failures": "after the first",
+    "helios_shell_events": "once one was made",
+    "helios_shell_starts": "after the first",
+    "helios_shells": "once one was made",
     "helios_tier_bytes": "once the tiers were planned",
     "helios_tier_moves": "after the first",
     "helios_trace_spans": "while requests are traced and sent to a collector",
 }
 """Families without a sample in a daemon that merely serves, and when they get one."""
 
-LABELS = {
-    "alert": "the alerts there are: a fixed list",
-    "code": "the API's error codes: a fixed list, in docs/api.md",
-    "decision": "kinds of the scheduler's commands: a fixed list",
-    "device": "the devices of this machine",
-    "devices": "sets of devices that a replica runs on, or failed on",
-    "file": "`main`, `wal`",
-    "from": "tiers: a fixed list",
-    "kind": "a fixed list, in the family's text",
-    "memory": "`device`, `host`",
-    "model": "with `replica`: that replica's; in counters: models that were started since the daemon began, never all "
-    "of the store",
-    "name": "of devices: as the driver calls them",
-    "outcome": "a fixed list, in the family's text",
-    "lied": "`true`, `false`",
-    "part": "`weights`, `kv_cache`, `overhead`",
-    "peer": "nodes of the cluster that did not deliver a file",
-    "phase": "phases of a start, or what an engine was at: fixed lists",
-    "place": "`store`, `state`, `slow`",
-    "priority": "`low`, `normal`, `high`",
-    "reason": "fixed lists: `EVICTIONS` and `WAITS` in `heliosd/core/causes.py`",
-    "replica": "replicas that are there now; gone with them",
-    "revision": "one for each replica",
-    "route": "the API's routes as they are declared, never a path that was asked for",
-    "source": "`hub`, `peer`",
-    "state": "a fixed list",
-    "status": "HTTP statuses that were answered",
-    "step": "`sleep`, `stop`, `drain`",
-    "term": "`weights`, `kv_cache`, `overhead`, `total`",
-    "tier": "tiers: a fixed list",
-    "to": "tiers: a fixed list",
-    "version": "one",
-}
+_BOUNDS = (
+    ("alert", "the alerts there are: a fixed list"),
+    ("code", "the API's error codes: a fixed list, in docs/api.md"),
+    ("decision", "kinds of the scheduler's commands: a fixed list"),
+    ("device", "the devices of this machine"),
+    ("devices", "sets of devices that a replica runs on, or failed on"),
+    ("file", "`main`, `wal`"),
+    ("from", "tiers: a fixed list"),
+    ("kind", "a fixed list, in the family's text"),
+    ("memory", "`device`, `host`"),
+    (
+        "model",
+        "with `replica`: that replica's; in counters: models that were started since the daemon began, never all of "
+        "the store",
+    ),
+    ("name", "of devices: as the driver calls them"),
+    ("outcome", "a fixed list, in the family's text"),
+    ("lied", "`true`, `false`"),
+    ("part", "`weights`, `kv_cache`, `overhead`"),
+    ("peer", "nodes of the cluster that did not deliver a file"),
+    ("phase", "phases of a start, or what an engine was at: fixed lists"),
+    ("place", "`store`, `state`, `slow`"),
+    ("priority", "`low`, `normal`, `high`"),
+    ("reason", "fixed lists: `EVICTIONS` and `WAITS` in `heliosd/core/causes.py`"),
+    ("replica", "replicas that are there now; gone with them"),
+    ("revision", "one for each replica"),
+    ("route", "the API's routes as they are declared, never a path that was asked for"),
+    ("source", "`hub`, `peer`"),
+    ("state", "a fixed list"),
+    ("status", "HTTP statuses that were answered"),
+    ("step", "`sleep`, `stop`, `drain`"),
+    ("term", "`weights`, `kv_cache`, `overhead`, `total`"),
+    ("tier", "tiers: a fixed list"),
+    ("to", "tiers: a fixed list"),
+    ("version", "one"),
+    ("what", "a fixed list, in the family's text"),
+)
+LABELS = dict(_BOUNDS)
 """What bounds the number of series of each label."""
 
 _HEAD = """# Metrics
@@ -141,7 +149,7 @@ def _page() -> Iterator[str]:
         yield f"| `{each.name}` | {each.kind} | {labels} | {_cell(each.text)}{when} |\n"
     yield _TAIL
     for label in sorted({label for each in families for label in each.labels}):
-        yield f"| `{label}` | {LABELS[label]} |\n"
+        yield f"| `{label}` | {LABELS.get(label, '?')} |\n"
 
 
 def _cell(text: str) -> str:

@@ -98,7 +98,7 @@ class Metrics:
         )
         self._shell_starts = Counter(
             "helios_shell_starts",
-            "Of those, replicas that began in a process made ahead.",
+            "Starts of replicas that began in a process made ahead.",
             ["model"],
             registry=registry,
         )
