@@ -484,3 +484,17 @@ def test_a_closed_file_is_told(places: Places) -> None:
     file.chmod(0)
     (line,) = refusal(places)
     assert line == f"{file}: cannot be read: Permission denied"
+
+
+def test_the_webhook_is_a_secret(places: Places, tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("https://hooks.example/T0/secret\n")
+    write(places, f"[alerts]\nwebhook_file = '{tmp_path}/hook'")
+    loaded = load(places)
+    webhook = loaded.settings.alerts.webhook
+    assert webhook is not None
+    assert webhook.get_secret_value() == "https://hooks.example/T0/secret"
+    assert "T0" not in show(loaded)
+    write(places, "[alerts]\nwebhook = 'hooks.example/T0'")
+    with pytest.raises(ConfigError, match=r"alerts\.webhook: must be a URL") as caught:
+        load(places)
+    assert "T0" not in str(caught.value)

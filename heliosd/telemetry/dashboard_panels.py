@@ -209,6 +209,50 @@ MODELS = Dashboard(
     ),
 )  # fmt: skip
 
+ENGINES = Dashboard(
+    "engines",
+    "engines (vLLM)",
+    (
+        Panel(
+            "Tokens", "Read (prompt) and written (generation) a second, by model.",
+            (
+                (f"sum by (model_name) (rate(vllm:generation_tokens_total[[]][{R}]))", "{{model_name}} written"),
+                (f"sum by (model_name) (rate(vllm:prompt_tokens_total[[]][{R}]))", "{{model_name}} read"),
+            ),
+        ),
+        Panel(
+            "First token", "From the engine's having a request to its first token.",
+            _quantiles("vllm:time_to_first_token_seconds", "model_name"), "s",
+        ),
+        Panel(
+            "Between tokens", "From one token to the next.",
+            _quantiles("vllm:inter_token_latency_seconds", "model_name"), "s",
+        ),
+        Panel(
+            "Sequences", "What each engine works on, and what waits in it.",
+            (
+                ("sum by (model_name) (vllm:num_requests_running[[]])", "{{model_name}} running"),
+                ("sum by (model_name) (vllm:num_requests_waiting[[]])", "{{model_name}} waiting"),
+            ),
+        ),
+        Panel(
+            "Put back", "Sequences put back for want of KV cache, a second.",
+            ((f"sum by (model_name) (rate(vllm:num_preemptions_total[[]][{R}]))", "{{model_name}}"),),
+        ),
+        Panel(
+            "Prompts known", "Share of prompt tokens that were in the prefix cache, within an hour.",
+            (
+                (
+                    "sum by (model_name) (increase(vllm:prefix_cache_hits_total[[]][1h])) / "
+                    "sum by (model_name) (increase(vllm:prefix_cache_queries_total[[]][1h]))",
+                    "{{model_name}}",
+                ),
+            ),
+            "percentunit",
+        ),
+    ),
+)  # fmt: skip
+
 KEYS = Dashboard(
     "keys",
     "keys and cost",
@@ -251,4 +295,4 @@ CLUSTER = Dashboard(
     ),
 )  # fmt: skip
 
-DASHBOARDS = (OVERVIEW, MEMORY, CAPACITY, MODELS, KEYS, CLUSTER)
+DASHBOARDS = (OVERVIEW, MEMORY, CAPACITY, MODELS, ENGINES, KEYS, CLUSTER)

@@ -119,3 +119,12 @@ async def test_a_disk_that_fills_fires_and_one_that_is_tidied_clears(tmp_path: P
         it.around.disk_bytes = 50 * GiB
         assert await it.pass_time(15) == []
         assert [await it.post(), await it.post()] == [("firing", "HeliosDiskFull"), ("resolved", "HeliosDiskFull")]
+
+
+async def test_the_pace_may_be_changed_while_it_runs(tmp_path: Path) -> None:
+    async with stage(tmp_path) as it:
+        it.around.disk_bytes = GiB
+        assert await it.pass_time(30) == []
+        it.watch.set_pace(15.0, 30.0)
+        assert await it.pass_time(15) == ["HeliosDiskFull"]
+        assert [each.summary for each in it.watch.active] == ["1.0 GiB are free where the store is kept"]

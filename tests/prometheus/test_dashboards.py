@@ -42,10 +42,11 @@ def filled(expression: str) -> str:
 
 
 def known(expression: str) -> bool:
-    """Whether its families are of this daemon, and not of a part that is not there."""
+    """Whether its families are of this daemon: not of a part that is not there, nor vLLM's, whose engines only real
+    daemons have (tests/e2e/test_engine_metrics.py)."""
     names = {family.name for family in catalogue()}
     asked = {re.sub("_bucket$", "", name) for name in re.findall(r"\bhelios_\w+", expression)}
-    return asked <= names
+    return asked <= names and "vllm:" not in expression
 
 
 def answered(prometheus: Prometheus, expression: str) -> bool:
