@@ -55,6 +55,7 @@ bench: setup ## the benchmarks, each a table
 	$(PY) -m tests.bench.retention
 	$(PY) -m tests.bench.fetch
 	$(PY) -m tests.bench.kills
+	$(PY) -m tests.bench.overhead
 
 docs: setup ## write what is generated: docs/api.md, docs/metrics.md, alert rules, dashboards
 	$(PY) -m heliosd.api.openapi > docs/api.md

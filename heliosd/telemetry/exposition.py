@@ -1,4 +1,4 @@
-"""Writes families as Prometheus text (format 0.0.4): what the client library writes, in half of its time.
+"""Writes families as Prometheus text (format 0.0.4): byte for byte what the client library writes, in half of its time.
 
 A scrape with many replicas has thousands of series, and most of its time goes into writing them.
 """
@@ -23,9 +23,10 @@ def text_of(families: Iterable[Metric]) -> str:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    text = ",".join([f'{name}="{value}"' for name, value in labels.items()])
+    pairs = sorted(labels.items())
+    text = ",".join([f'{name}="{value}"' for name, value in pairs])
     if "\\" in text or "\n" in text or text.count('"') > 2 * len(labels):
-        text = ",".join([f'{name}="{_escaped(value)}"' for name, value in labels.items()])
+        text = ",".join([f'{name}="{_escaped(value)}"' for name, value in pairs])
     return f"{{{text}}}"
 
 
