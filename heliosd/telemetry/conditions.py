@@ -29,12 +29,13 @@ class Reading:
 
 
 def reading_of(at: float, families: Iterable[Metric], names: frozenset[str]) -> Reading:
-    """What families say, of these names only."""
+    """What families say, of these names only. A label without a value is none, as for Prometheus."""
     samples: dict[str, dict[Labels, float]] = {}
     for family in families:
         for sample in family.samples:
             if sample.name in names:
-                samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+                labels = tuple(sorted((label, value) for label, value in sample.labels.items() if value))
+                samples.setdefault(sample.name, {})[labels] = sample.value
     return Reading(at, samples)
 
 

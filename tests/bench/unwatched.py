@@ -7,9 +7,11 @@ import sys
 from typing import Any
 
 import heliosd.daemon
+import heliosd.telemetry.metrics
 from heliosd.__main__ import main
 from heliosd.state.journal import Journal
 from heliosd.telemetry.metrics import Metrics
+from heliosd.telemetry.reasons import Reasons
 
 
 def _nothing(*_told: Any, **_more: Any) -> None:
@@ -21,17 +23,23 @@ class SilentJournal(Journal):
 
 
 class SilentMetrics(Metrics):
-    """Each of its answers to what happened does nothing; `render` stays."""
+    """Each of its answers to what happened does nothing; what shows it stays."""
 
 
-for _name, _told in vars(Metrics).items():
-    if not _name.startswith("_") and callable(_told) and _name != "render":
-        setattr(SilentMetrics, _name, _nothing)
+class SilentReasons(Reasons):
+    pass
+
+
+for _loud, _silent in ((Metrics, SilentMetrics), (Reasons, SilentReasons)):
+    for _name, _told in vars(_loud).items():
+        if not _name.startswith("_") and callable(_told) and _name not in ("render", "families", "labels"):
+            setattr(_silent, _name, _nothing)
 
 
 def run() -> int:
     for name, silent in (("Journal", SilentJournal), ("Metrics", SilentMetrics)):
         setattr(heliosd.daemon, name, silent)
+    heliosd.telemetry.metrics.Reasons = SilentReasons
     return int(main(sys.argv[1:]))
 
 

@@ -1,6 +1,7 @@
 """Quantities and conditions over readings, and how they read in PromQL."""
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 
 from heliosd.telemetry.conditions import (
     Condition,
@@ -12,6 +13,7 @@ from heliosd.telemetry.conditions import (
     Reading,
     Share,
     Sum,
+    reading_of,
     span,
 )
 
@@ -73,3 +75,10 @@ def test_what_a_quantity_needs() -> None:
     assert quantity.names == {"n", "p", "w"}
     assert quantity.window_s == 900
     assert [span(seconds) for seconds in (15, 90, 60, 3600, 5400)] == ["15s", "90s", "1m", "1h", "90m"]
+
+
+def test_a_reading_has_the_samples_that_are_wanted_and_no_empty_labels() -> None:
+    family = GaugeMetricFamily("x", "", labels=["tier", "device"])
+    family.add_metric(["", "a"], 3)
+    found = reading_of(1.0, [family, GaugeMetricFamily("y", "", 4)], frozenset({"x"}))
+    assert found == Reading(1.0, {"x": {A: 3.0}})
