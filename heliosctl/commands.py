@@ -23,6 +23,7 @@ MODULES = {
     "alerts": ("alerts",),
     "cluster": ("cluster",),
     "keys": ("keys",),
+    "usage": ("usage",),
     "warmups": ("warmups",),
 }
 """In the order of `heliosctl --help`."""

@@ -1,6 +1,6 @@
 """Commands about API keys: keys add, set, ls, rm."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
 from heliosctl.arguments import number
@@ -16,9 +16,13 @@ _COLUMNS = (
     Column("ADMIN"),
     Column("PRIORITY"),
     Column("SHARE", right=True),
+    Column("BUDGET", right=True),
+    Column("TOKENS/DAY", right=True),
     Column("CREATED"),
     Column("ID", wide=True),
 )
+_PERIODS = ("day", "month")
+_MOST_TOKENS = 10**15
 _PRIORITIES = ("low", "normal", "high")
 
 
@@ -40,8 +44,13 @@ def add(commands: "Commands") -> None:
     command = below.add(
         "set",
         change,
-        "change the class or the share of a key's requests",
-        ["heliosctl keys set batch --priority low", "heliosctl keys set laptop --share 2"],
+        "change the class, the share or the budget of a key's requests",
+        [
+            "heliosctl keys set batch --priority low",
+            "heliosctl keys set laptop --share 2",
+            "heliosctl keys set laptop --budget 100/month --tokens-per-day 1e6",
+            "heliosctl keys set laptop --budget none",
+        ],
         about="Requests that wait already keep their place.",
         listing=True,
     )
@@ -60,9 +69,45 @@ def _add_terms(command: ArgumentParser) -> None:
         "--share", type=number, metavar="N", help="of the fair share, beside other keys that wait (1 at first)"
     )
 
+    command.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="N/PERIOD",
+        help="what it may spend in a day or month (UTC) by the prices configured, such as 100/month; none: no limit",
+    )
+    command.add_argument(
+        "--tokens-per-day",
+        type=_tokens,
+        metavar="N",
+        help="of prompts and answers together, such as 1e6; none: no limit",
+    )
+
+
+def _budget(text: str) -> tuple[float, str]:
+    amount, _, period = text.partition("/")
+    if text == "none":
+        return 0.0, "month"
+    if period not in _PERIODS:
+        raise ArgumentTypeError(f"cannot read {text!r}: an amount and day or month are expected, such as 100/month")
+    return number(amount), period
+
+
+def _tokens(text: str) -> int:
+    if text == "none":
+        return 0
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= _MOST_TOKENS or found != int(found):
+        raise ArgumentTypeError(f"cannot read {text!r}: a whole number of tokens is expected, such as 1e6, or none")
+    return int(found)
+
 
 def _terms(args: Namespace) -> dict[str, Any]:
-    given = {"priority": args.priority, "share": args.share}
+    given = {"priority": args.priority, "share": args.share, "tokens_per_day": args.tokens_per_day}
+    if args.budget is not None:
+        given["budget"], given["budget_period"] = args.budget
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -79,7 +124,7 @@ def create(args: Namespace) -> Exit:
 def change(args: Namespace) -> Exit:
     terms = _terms(args)
     if not terms:
-        raise Failure("cannot change the key: say --priority, --share or both", Exit.USAGE)
+        raise Failure("cannot change the key: say --priority, --share, --budget or --tokens-per-day", Exit.USAGE)
     body = connect(args).call("PATCH", f"/helios/v1/keys/{quoted(args.name)}", terms)
     show(args.output, body, lambda wide: _table([body], wide))
     return Exit.OK
@@ -97,7 +142,16 @@ def _table(bodies: list[Any], wide: bool) -> str:
 
     keys = [KeyView.model_validate(body) for body in bodies]
     rows = [
-        (key.name, "yes" if key.admin else "no", key.priority, f"{key.share:g}", ago(key.created_at), key.id)
+        (
+            key.name,
+            "yes" if key.admin else "no",
+            key.priority,
+            f"{key.share:g}",
+            f"{key.budget:g}/{key.budget_period}" if key.budget else "-",
+            f"{key.tokens_per_day:,}" if key.tokens_per_day else "-",
+            ago(key.created_at),
+            key.id,
+        )
         for key in keys
     ]
     return table(_COLUMNS, rows, wide=wide)

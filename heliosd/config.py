@@ -3,6 +3,7 @@
 Where values come from is `config_sources`; how they are shown is `config_show`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -33,6 +34,7 @@ from heliosd.config_values import (
 from heliosd.core.booked_arguments import refusal
 from heliosd.core.messages import Priority
 from heliosd.core.names import parse_ref
+from heliosd.core.prices import Prices
 from heliosd.core.units import MiB
 
 _LONGEST_SOCKET_PATH_BYTES = 107
@@ -74,6 +76,13 @@ def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _ref(text: str) -> str:
     return str(parse_ref(text))
+
+
+def _prices(given: dict[str, float]) -> dict[str, float]:
+    for name, price in given.items():
+        if not name or not 0 <= price < math.inf:
+            raise ValueError(f"must be prices of zero or more by device, not {name!r} = {price}")
+    return given
 
 
 def _engine_args(given: dict[str, Any]) -> dict[str, Any]:
@@ -330,6 +339,36 @@ class AlertsSection(Section):
     )
 
 
+class PricesSection(Section):
+    """What memory and tokens cost: for `heliosctl usage` and the budgets of keys. Nothing is priced at first."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = _reloadable(
+        "USD", "Code of the currency of all prices and budgets, by ISO 4217."
+    )
+    gpu_hour: Annotated[dict[str, float], AfterValidator(_prices)] = _reloadable(
+        {}, 'Of a whole device for an hour, by a part of its name: {H100 = 2.5, "*" = 1.0}. Memory costs its part.'
+    )
+    gib_hour: Annotated[dict[str, float], AfterValidator(_prices)] = _reloadable(
+        {}, "Of one GiB of a device's memory for an hour, likewise; goes before gpu_hour."
+    )
+    prompt_million: float = _reloadable(0.0, "Of a million tokens of prompts.", ge=0)
+    cached_million: float | None = _reloadable(
+        None, "Of a million tokens of prompts that were in the KV cache. Default: prompt_million.", ge=0
+    )
+    completion_million: float = _reloadable(0.0, "Of a million tokens of answers.", ge=0)
+
+    def prices(self) -> Prices:
+        """As the core knows them."""
+        return Prices(
+            self.currency,
+            self.gpu_hour,
+            self.gib_hour,
+            self.prompt_million,
+            self.cached_million,
+            self.completion_million,
+        )
+
+
 class ClusterSection(Section):
     """Other nodes that answer as one with this one."""
 
@@ -446,6 +485,7 @@ class Settings(BaseSettings):
     recording: RecordingSection = RecordingSection()
     tracing: TracingSection = TracingSection()
     alerts: AlertsSection = AlertsSection()
+    prices: PricesSection = PricesSection()
     cluster: ClusterSection = ClusterSection()
     models: dict[Annotated[str, AfterValidator(_ref)], ModelSection] = _reloadable(
         {}, "Settings of single models, each under its ref."

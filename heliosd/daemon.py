@@ -43,6 +43,7 @@ from heliosd.config_sources import Loaded
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import Event
 from heliosd.core.names import ModelRef
+from heliosd.core.prices import Prices
 from heliosd.demands import Demands
 from heliosd.device_families import families
 from heliosd.devices import nvml, ram
@@ -60,6 +61,7 @@ from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
+from heliosd.metering import Metering
 from heliosd.nearby_files import NearbyFiles, may_give
 from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
@@ -68,6 +70,7 @@ from heliosd.shells import KeptShells
 from heliosd.state.database import Database
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
+from heliosd.state.metered import MeteredTable
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
 from heliosd.state.records import Records
@@ -157,14 +160,14 @@ class Daemon:
         traces = self._traces = self._trace(metrics)
         if traces is not None:
             journal.trace_of = traces.node.trace_of
+        metering = await self._meter(database, keys, journal, metrics)
         probe, kinds = await self._choose_devices(log_dir)
         ending.push_async_callback(probe.close)
         inbox: asyncio.Queue[Event] = asyncio.Queue()
         now = asyncio.get_running_loop().time
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
-        records = Records(database)
-        recording = self._recording()
+        records, recording = Records(database), self._recording()
         demands = Demands(store, records, settings, _engine_name)
         node = self._node = Node(
             store,
@@ -183,6 +186,7 @@ class Daemon:
             usage=UsageTable(database),
             tier_wishes=TierWishes(database),
             traces=traces,
+            metering=metering,
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
@@ -213,6 +217,7 @@ class Daemon:
                 traces=traces,
                 alerts=alerts,
                 survey=Survey(database, self._places()).take,
+                metering=metering,
                 peers=peers,
                 engine_kinds=lambda: node.engine_kinds,
                 checks=(
@@ -240,7 +245,10 @@ class Daemon:
             )
         )
         async with asyncio.TaskGroup() as tasks:
-            writing = [tasks.create_task(journal.run(), name="journal")]
+            writing = [
+                tasks.create_task(journal.run(), name="journal"),
+                tasks.create_task(metering.run(), name="usage"),
+            ]
             if recording is not None:
                 writing.append(tasks.create_task(recording.run(), name="recording"))
             if traces is not None:
@@ -364,6 +372,15 @@ class Daemon:
             metrics,
             lambda: self._settings.pool.shells,
         )
+
+    async def _meter(self, database: Database, keys: Keys, journal: Journal, metrics: Metrics) -> Metering:
+        def prices() -> Prices:
+            return self._settings.prices.prices()
+
+        now = asyncio.get_running_loop().time
+        metering = Metering(MeteredTable(database), keys, journal, metrics, prices, now, time.time)
+        await metering.load()
+        return metering
 
     def _recording(self) -> Recording | None:
         settings = self._settings

@@ -79,6 +79,17 @@ class Unavailable(HeliosError):
         self.retry_after_s = retry_after_s
 
 
+class OverBudget(HeliosError):
+    """The key has used up what it may; the caller may try again after `retry_after_s`."""
+
+    code = "insufficient_quota"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
 class EngineFailed(HeliosError):
     """An engine died or would not start; `cause` is what it said itself."""
 

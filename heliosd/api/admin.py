@@ -10,7 +10,9 @@ from heliosd.api.parts import Check, Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.views import member_view, priority_word
 from heliosd.cluster.member import MemberState
+from heliosd.core.budgets import Budget
 from heliosd.core.messages import Priority
+from heliosd.core.metering import IDLE
 from heliosd.core.units import format_bytes
 from heliosd.errors import BadRequest, HeliosError
 from heliosd.state.keys import Key
@@ -98,8 +100,17 @@ async def list_keys(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def add_key(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, AddKey)
+    if asked.name.startswith(IDLE[0]) or "/" in asked.name:
+        raise BadRequest(
+            f"cannot make a key named {asked.name!r}: names must not begin with {IDLE[0]!r} nor have a slash, as the "
+            "accounts that belong to no key do; choose another name",
+            param="name",
+        )
     priority = Priority[asked.priority.upper()]
-    key, secret = await parts.keys.add(asked.name, admin=asked.admin, priority=priority, share=asked.share)
+    budget = Budget(asked.budget, asked.budget_period, asked.tokens_per_day)
+    key, secret = await parts.keys.add(
+        asked.name, admin=asked.admin, priority=priority, share=asked.share, budget=budget
+    )
     kind = "an admin" if key.admin else "a"
     parts.journal.note("key", f"{kind} key named {key.name} was made: {_terms(key)}")
     return json_of(_key_view(key, secret), status=201)
@@ -107,10 +118,15 @@ async def add_key(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def change_key(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, ChangeKey)
-    if asked.priority is None and asked.share is None:
-        raise BadRequest("cannot change the key: say what is to change, `priority` or `share`", param="priority")
+    if not asked.model_dump(exclude_none=True):
+        raise BadRequest(
+            "cannot change the key: say what is to change, `priority`, `share`, `budget` or `tokens_per_day`",
+            param="priority",
+        )
+    name = request.match_info["name"]
     priority = Priority[asked.priority.upper()] if asked.priority else None
-    key = await parts.keys.change(request.match_info["name"], priority=priority, share=asked.share)
+    budget = _budget(parts.keys.named(name), asked)
+    key = await parts.keys.change(name, priority=priority, share=asked.share, budget=budget)
     parts.journal.note("key", f"the key named {key.name} was changed: {_terms(key)}")
     return json_of(_key_view(key))
 
@@ -129,12 +145,33 @@ def _key_view(key: Key, secret: str | None = None) -> KeyView:
         created_at=key.created_at,
         priority=priority_word(key.priority),
         share=key.share,
+        budget=key.budget.amount,
+        budget_period=key.budget.period,
+        tokens_per_day=key.budget.tokens_per_day,
         secret=secret,
     )
 
 
+def _budget(key: Key | None, asked: ChangeKey) -> Budget | None:
+    """None: it stays as it is, or nobody has it."""
+    given = (asked.budget, asked.budget_period, asked.tokens_per_day)
+    if key is None or given == (None, None, None):
+        return None
+    before = key.budget
+    return Budget(
+        before.amount if asked.budget is None else asked.budget,
+        asked.budget_period or before.period,
+        before.tokens_per_day if asked.tokens_per_day is None else asked.tokens_per_day,
+    )
+
+
 def _terms(key: Key) -> str:
-    return f"{priority_word(key.priority)} priority, {key.share:g} of a fair share"
+    terms = f"{priority_word(key.priority)} priority, {key.share:g} of a fair share"
+    if key.budget.amount:
+        terms += f", a budget of {key.budget.amount:g} a {key.budget.period}"
+    if key.budget.tokens_per_day:
+        terms += f", {key.budget.tokens_per_day:,} tokens a day"
+    return terms
 
 
 ROUTES = (
@@ -197,7 +234,7 @@ ROUTES = (
         "/helios/v1/keys/{name:.+}",
         change_key,
         Scope.ADMIN,
-        "Change the class or the share of an API key.",
+        "Change the class, the share, the budget or the tokens of an API key.",
         Answer("the key as it is now", KeyView),
         body=ChangeKey,
         detail="Holds for requests from now on; those that wait keep their place.",

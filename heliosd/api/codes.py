@@ -46,6 +46,7 @@ CODES = (
     ("adapter_refused", 502, "the base's engine lives, and does not take the adapter; `cause` has its words"),
     ("engine_error", 500, "the engine lives, and failed at this request"),
     ("overloaded", 429, "the engine has too much to do; try again"),
+    ("insufficient_quota", 429, "the key has used up its budget or its tokens; the message says until when"),
     ("repository_not_found", 404, "the hub has no such repository, or shows it only to others"),
     ("revision_not_found", 404, "the repository has no such branch, tag or commit"),
     ("file_not_found", 404, "the repository does not have the file"),

@@ -6,7 +6,8 @@ Of what is in a request it knows `model` and, roughly, how much work it is; engi
 import asyncio
 import logging
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -25,6 +26,7 @@ from heliosd.cluster.identity import PEER_HEADER
 from heliosd.core.lifecycle import State
 from heliosd.core.names import Ticket
 from heliosd.engines.engine import Engine, Request
+from heliosd.engines.meter import Meter
 from heliosd.errors import EngineFailed, HeliosError, NotFound
 from heliosd.lease import Lease, LocalLease, PeerLease
 
@@ -72,6 +74,8 @@ _ENGINE_PATHS = {f"/v1/{name}": f"/{name}" for name in ("pooling", "classify", "
 async def infer(request: web.Request, parts: Parts) -> web.StreamResponse:
     """Answer one inference request."""
     stage(request, "receive", from_start=True)
+    if parts.metering:
+        parts.metering.check(request[TRACE].key, request[TRACE].ticket)
     content_type = request.headers.get("Content-Type", "")
     check_content_type(content_type)
     body = await request.read()
@@ -129,7 +133,9 @@ async def _serve(
                 case LocalLease():
                     trace.replica = lease.replica
                     context = context_for(request, {"helios.replica": lease.replica})
-                    await _by_engine(request, lease.engine, named, reply, context)
+                    key = claim_of(request.headers, question.work, key=trace.key, peer=trace.peer).key
+                    with parts.metering.request(key, lease) if parts.metering else nullcontext() as meter:
+                        await _by_engine(request, lease.engine, named, reply, context, meter)
                     if trace.first_byte_s is not None:
                         parts.node.answered(lease.replica, trace.started, trace.started + trace.first_byte_s)
                 case PeerLease():
@@ -194,9 +200,11 @@ async def _by_engine(
     body: bytes,
     reply: ClientReply,
     added: tuple[tuple[str, str], ...] = (),
+    meter: Meter | None = None,
 ) -> None:
     path = _ENGINE_PATHS.get(request.path, request.rel_url.raw_path)
-    await engine.frontend.handle(_passed(request, request[TRACE].ticket, path, body, added), reply)
+    passed = _passed(request, request[TRACE].ticket, path, body, added)
+    await engine.frontend.handle(replace(passed, meter=meter), reply)
 
 
 async def _answered(request: web.Request, reply: ClientReply, answering: Awaitable[None]) -> HeliosError | None:

@@ -41,6 +41,7 @@ from heliosd.tiering import TierStatus
 from heliosd.wire import CheckView
 
 if TYPE_CHECKING:
+    from heliosd.metering import Metering
     from heliosd.telemetry.traces import Traces
 
 
@@ -407,6 +408,8 @@ class Parts:
     """What engines compiled; None: nothing is kept."""
     traces: "Traces | None" = None
     """How requests are traced; None: they are not."""
+    metering: "Metering | None" = None
+    """What keys use; None: nobody's use is metered."""
     checks: tuple[Check, ...] = ()
     shells: Callable[[], Mapping[str, ShellsStatus]] = dict
     """The processes made ahead, by kind of engine; kinds that have none are left out."""

@@ -21,6 +21,7 @@ from heliosd.api import (
     revisions,
     tiers,
     traces,
+    usage,
     warmups,
 )
 from heliosd.api.routes import Route
@@ -45,6 +46,7 @@ ROUTES: tuple[Route, ...] = (
     *log_lines.ROUTES,
     *traces.ROUTES,
     *alerts.ROUTES,
+    *usage.ROUTES,
     *admin.ROUTES,
     *health.ROUTES,
 )

@@ -40,10 +40,12 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from heliosd.core.booked_arguments import refusal
 from heliosd.core.hardware import DeviceKind
+from heliosd.core.metering import Tokens
 from heliosd.core.storage_speed import Speed
 from heliosd.engines.changed import changed
 from heliosd.engines.engine import LaunchSpec, Pressure
 from heliosd.engines.loader_formats import STREAMERS, load_format
+from heliosd.engines.meter import METER
 from heliosd.engines.progress import ADDRESS
 from heliosd.engines.start_clock import StartClock
 from heliosd.engines.surroundings import installed
@@ -258,7 +260,9 @@ def start_engine(config: Any, registry: "Registry", pressed: Callable[[Pressure]
     `pressed` is called on the event loop after each of its steps.
     """
     loggers = [_metrics_logger(registry), _pressure_logger(pressed)]
-    return AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
+    llm = AsyncLLM.from_vllm_config(config, stat_loggers=loggers, disable_log_stats=True)
+    meter(llm)
+    return llm
 
 
 def one_process(config: Any) -> bool:
@@ -267,6 +271,32 @@ def one_process(config: Any) -> bool:
     return bool(
         parallel.world_size == 1 and parallel.data_parallel_size == 1 and parallel.distributed_executor_backend == "uni"
     )
+
+
+def meter(llm: AsyncLLM) -> None:
+    """Let each request's meter read what vLLM counts for its sequences: the numbers that its counters add up.
+
+    Sequences that vLLM drops (aborted, failed) keep what was counted until then.
+    """
+    processor = llm.output_processor
+    add = processor.add_request
+
+    def added(request: Any, *args: Any, **options: Any) -> None:
+        add(request, *args, **options)
+        ours, state = METER.get(), processor.request_states.get(request.request_id)
+        if ours is None or state is None:
+            return
+        if state.stats is None:
+            raise changed("RequestState.stats")
+
+        def count() -> tuple[Tokens, bool]:
+            prompt, cached = (0, 0) if state.is_prefilling else (state.prompt_len, state.num_cached_tokens)
+            going = processor.request_states.get(request.request_id) is state and not llm.errored
+            return Tokens(prompt, cached, state.stats.num_generation_tokens), going
+
+        ours.add(count)
+
+    processor.add_request = added
 
 
 def can_swap(llm: AsyncLLM) -> bool:
@@ -320,6 +350,10 @@ def unknown_arguments(names: Mapping[str, Any], more_known: frozenset[str]) -> s
     return None
 
 
+_COUNTERS = ("vllm:prompt_tokens_total", "vllm:prompt_tokens_cached_total", "vllm:generation_tokens_total")
+"""In the order of `Tokens`."""
+
+
 class Registry(prometheus_client.CollectorRegistry):
     """One engine's own metrics.
 
@@ -330,6 +364,15 @@ class Registry(prometheus_client.CollectorRegistry):
     def text(self, **labels: str) -> str:
         """In Prometheus text format, each series with `labels` added: two engines may serve one model."""
         return prometheus_client.generate_latest(_Labelled(self, labels)).decode()
+
+    def tokens(self) -> Tokens:
+        """All that the engine's counters have counted."""
+        values = dict.fromkeys(_COUNTERS, 0.0)
+        for family in self.restricted_registry(_COUNTERS).collect():
+            for sample in family.samples:
+                if sample.name in values:  # there is one for each engine of a data-parallel group
+                    values[sample.name] += sample.value
+        return Tokens(*(int(value) for value in values.values()))
 
 
 class _Labelled:

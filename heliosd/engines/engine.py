@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from heliosd.core.hardware import Device
 from heliosd.core.messages import Footprint
+from heliosd.core.metering import Tokens
 from heliosd.core.names import ReplicaId, Ticket
+from heliosd.engines.meter import Meter
 from heliosd.engines.start_clock import StartClock
 
 
@@ -81,6 +83,8 @@ class Request:
     query: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    meter: Meter | None = field(default=None, compare=False)
+    """Where the engine tells what it counts for this request; None: nobody wants to know."""
 
 
 class Reply(Protocol):
@@ -179,6 +183,10 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """End it and all its processes; returns when its memory is free."""
+        ...
+
+    def counted(self) -> Tokens:
+        """All tokens since it started, by its own counters, also once it has ended. Cheap."""
         ...
 
     def metrics(self) -> str:

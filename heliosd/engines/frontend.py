@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from heliosd.core.gist import gist
 from heliosd.engines import asgi
 from heliosd.engines.engine import Reply, Request
+from heliosd.engines.meter import METER
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
@@ -35,6 +36,7 @@ class VllmFrontend:
         if self._asleep():  # vLLM would take it and not answer
             raise EngineFailed(f"cannot answer: {self._name} sleeps; wake it first")
         watched = _Watched(self, reply)
+        metered = METER.set(request.meter)
         try:
             await asgi.call(self._application, self._served, request, watched, watched.look)
         except EngineFailed:
@@ -48,6 +50,8 @@ class VllmFrontend:
             if not watched.started:
                 raise
             log.exception("request failed inside vLLM", extra={"ticket": request.ticket, "model": self._name})
+        finally:
+            METER.reset(metered)
 
     async def failure(self) -> EngineFailed:
         """The error that names what the engine died of."""

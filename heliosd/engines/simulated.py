@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from heliosd.core.messages import Footprint
+from heliosd.core.metering import Tokens
 from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.units import KiB, MiB
 from heliosd.engines.engine import Engine, LaunchSpec, Pressure, Reply, Request, Slept
 from heliosd.engines.pressure import Gauge
 from heliosd.engines.simulated_answers import Question, Shape, Watched, error, event, read_question, words
 from heliosd.engines.simulated_cache import SimulatedCache
+from heliosd.engines.simulated_counters import Counters
 from heliosd.errors import EngineFailed
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -162,6 +164,7 @@ class SimulatedEngine:
         self._cause: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopped = False
         self._asleep_at: int | None = None
+        self._counters = Counters(spec.served_names[0], spec.replica)
         self._gauge = Gauge()
         capacity = max(self.max_model_len, spec.kv_cache_bytes // behaviour.kv_bytes_per_token)
         self._cache = SimulatedCache(capacity, spec.max_num_seqs, self._gauge.note)
@@ -281,8 +284,11 @@ class SimulatedEngine:
         self._gauge.close()
         self._memory.give(self.spec.replica)
 
+    def counted(self) -> Tokens:
+        return self._counters.total
+
     def metrics(self) -> str:
-        return ""
+        return self._counters.text()
 
     async def handle(self, request: Request, reply: Reply) -> None:
         task = asyncio.current_task()
@@ -330,13 +336,14 @@ class SimulatedEngine:
         shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", model)
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
         if not question.stream:
-            async with aclosing(self._words(question, n_tokens)) as spoken:
+            async with aclosing(self._words(request, question, n_tokens)) as spoken:
                 said = [word async for word in spoken]
             await reply.start(200, [("content-type", "application/json")])
             await reply.write(json.dumps(shape.whole(said, len(question.words))).encode())
             return None
         await reply.start(200, [("content-type", "text/event-stream; charset=utf-8")])
-        async with aclosing(self._words(question, n_tokens)) as spoken:  # a client that leaves frees its room at once
+        # A client that leaves frees its room at once.
+        async with aclosing(self._words(request, question, n_tokens)) as spoken:
             async for word in spoken:
                 await reply.write(event(shape.piece(word)))
         await reply.write(event(shape.piece(None)))
@@ -345,12 +352,14 @@ class SimulatedEngine:
         await reply.write(b"data: [DONE]\n\n")
         return None
 
-    async def _words(self, question: Question, n_tokens: int) -> AsyncGenerator[str, None]:
+    async def _words(self, request: Request, question: Question, n_tokens: int) -> AsyncGenerator[str, None]:
         async with self._cache.sequence(len(question.words)) as sequence:
-            for word in words(question, n_tokens):
-                await self._sleep(1 / self._behaviour.tokens_per_s)
-                await self._cache.grow(sequence)
-                yield word
+            with self._counters.sequence(len(question.words), request.meter) as count:
+                for word in words(question, n_tokens):
+                    await self._sleep(1 / self._behaviour.tokens_per_s)
+                    await self._cache.grow(sequence)
+                    count()
+                    yield word
 
 
 def _weights_bytes(behaviour: Behaviour, spec: LaunchSpec) -> int:

@@ -12,6 +12,7 @@ import psutil
 
 from heliosd.core.gist import gist
 from heliosd.core.messages import Footprint
+from heliosd.core.metering import Tokens
 from heliosd.engines.engine import LaunchSpec, Pressure, Slept
 from heliosd.engines.footprint import footprint, host_bytes, proportional_bytes, residue
 from heliosd.engines.frontend import VllmFrontend
@@ -238,6 +239,10 @@ class VllmEngine:
                 self._gauge.close()
                 self._unwatch()
                 await asyncio.shield(self._thread(self._shut_down))
+
+    def counted(self) -> Tokens:
+        found: Tokens = self._registry.tokens()
+        return found
 
     def metrics(self) -> str:
         return str(self._registry.text(replica=self._spec.replica))

@@ -15,6 +15,7 @@ from heliosd.state.journal import Journal
 from heliosd.state.recording import Recording
 
 if TYPE_CHECKING:
+    from heliosd.metering import Metering
     from heliosd.telemetry.tracing_node import NodeSpans
 
 
@@ -33,8 +34,10 @@ class Loop:
         performing: Performing,
         now: Callable[[], float],
         spans: "NodeSpans | None" = None,
+        metering: "Metering | None" = None,
     ) -> None:
         self._spans = spans
+        self._metering = metering
         self._scheduler = scheduler
         self._inbox = inbox
         self._journal = journal
@@ -66,6 +69,8 @@ class Loop:
         if self._spans:
             self._spans.happened(event, timeline)
         commands = self._decide(event)
+        if self._metering:
+            self._metering.happened(event, commands, self._scheduler)
         if self._spans:
             self._spans.decided(event, commands, self._scheduler)
         for command in commands:

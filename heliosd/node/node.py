@@ -67,6 +67,7 @@ from heliosd.tiering import Tiering
 from heliosd.wanted import WantedModels
 
 if TYPE_CHECKING:
+    from heliosd.metering import Metering
     from heliosd.telemetry.traces import Traces
 
 _ON_THE_WAY_UP = (State.FETCHING, State.STARTING, State.WAKING)
@@ -93,10 +94,12 @@ class Node:
         usage: UsageTable | None = None,
         tier_wishes: TierWishes | None = None,
         traces: "Traces | None" = None,
+        metering: "Metering | None" = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
         RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
-        models stay in the tier where they are; without `traces` requests are not traced."""
+        models stay in the tier where they are; without `traces` requests are not traced;
+        without `metering` nobody's use is metered."""
         spans = traces.node if traces else None
         self._store = store
         self._probe = probe
@@ -128,7 +131,9 @@ class Node:
         self._launching = Launching(scheduler, pool, store, adapters, starts, current, log_dir, tier_of, spans)
         measurements = Measurements(scheduler, pool, records, demands, metrics, starts)
         performing = Performing(pool, answers, self._launching, metrics)
-        self._loop = Loop(scheduler, inbox, journal, recording, answers, starts, measurements, performing, now, spans)
+        self._loop = Loop(
+            scheduler, inbox, journal, recording, answers, starts, measurements, performing, now, spans, metering
+        )
         self._judging = Judging(scheduler, demands, store, now)
         self._stopping = Stopping(scheduler, store, self._changes, inbox, now)
         self._devices = DeviceWatch(scheduler, pool, probe, journal, host_total_bytes, current, post, now)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import sqlite_utils
 
+from heliosd.core.budgets import NO_LIMIT, Budget
 from heliosd.core.messages import Priority
 from heliosd.errors import Conflict, HeliosError, NotFound
 from heliosd.state.database import Database
@@ -30,6 +31,7 @@ class Key:
     """The class of its requests."""
     share: float = 1.0
     """How much of a fair share it has beside other keys that wait."""
+    budget: Budget = NO_LIMIT
 
 
 class Keys:
@@ -51,6 +53,10 @@ class Keys:
         """All keys, oldest first."""
         return tuple(sorted(self._by_hash.values(), key=lambda key: (key.created_at, key.name)))
 
+    def named(self, name: str) -> Key | None:
+        """The key of this name or id."""
+        return next((key for key in self._by_hash.values() if name in (key.name, key.id)), None)
+
     def find(self, secret: str) -> Key | None:
         """The key this secret belongs to.
 
@@ -60,7 +66,13 @@ class Keys:
         return self._by_hash.get(_digest(secret))
 
     async def add(
-        self, name: str, *, admin: bool, priority: Priority = Priority.NORMAL, share: float = 1.0
+        self,
+        name: str,
+        *,
+        admin: bool,
+        priority: Priority = Priority.NORMAL,
+        share: float = 1.0,
+        budget: Budget | None = None,
     ) -> tuple[Key, str]:
         """Make a key; the second value is its secret, which nobody can show again.
 
@@ -68,7 +80,8 @@ class Keys:
         """
         secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         digest = _digest(secret)
-        key = Key(f"key_{secrets.token_hex(4)}", name, admin, time.time(), priority, share)
+        budget = budget or NO_LIMIT
+        key = Key(f"key_{secrets.token_hex(4)}", name, admin, time.time(), priority, share, budget)
 
         def insert(db: sqlite_utils.Database) -> None:
             if db.execute("select 1 from keys where name = ?", [name]).fetchone():
@@ -77,8 +90,12 @@ class Keys:
                     code="key_exists",
                 )
             db.execute(
-                "insert into keys (id, name, hash, admin, created_at, priority, share) values (?, ?, ?, ?, ?, ?, ?)",
-                [key.id, key.name, digest, int(key.admin), key.created_at, _word(key.priority), key.share],
+                "insert into keys (id, name, hash, admin, created_at, priority, share, budget, budget_period,"
+                " tokens_per_day) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    *(key.id, key.name, digest, int(key.admin), key.created_at, _word(key.priority), key.share),
+                    *(budget.amount, budget.period, budget.tokens_per_day),
+                ],
             )
 
         async def keep() -> None:
@@ -88,7 +105,9 @@ class Keys:
         await asyncio.shield(keep())  # who stops waiting must not leave a key that is on disk and not in memory
         return key, secret
 
-    async def change(self, name: str, *, priority: Priority | None = None, share: float | None = None) -> Key:
+    async def change(
+        self, name: str, *, priority: Priority | None = None, share: float | None = None, budget: Budget | None = None
+    ) -> Key:
         """Give the key of this name or id other terms; None leaves one as it is. Requests that wait keep theirs.
 
         Raises NotFound when there is no such key, HeliosError when it cannot be written: then nothing has changed.
@@ -101,6 +120,11 @@ class Keys:
                 "update keys set priority = coalesce(?, priority), share = coalesce(?, share) where hash = ?",
                 [words, share, digest],
             )
+            if budget is not None:
+                db.execute(
+                    "update keys set budget = ?, budget_period = ?, tokens_per_day = ? where hash = ?",
+                    [budget.amount, budget.period, budget.tokens_per_day, digest],
+                )
 
         async def keep() -> Key:
             try:
@@ -115,7 +139,8 @@ class Keys:
             if key is None:
                 raise NotFound(f"cannot change the key {name!r}: it was removed meanwhile", code="key_not_found")
             terms = (key.priority if priority is None else priority, key.share if share is None else share)
-            key = self._by_hash[digest] = replace(key, priority=terms[0], share=terms[1])
+            key = replace(key, priority=terms[0], share=terms[1], budget=budget or key.budget)
+            self._by_hash[digest] = key
             return key
 
         return await asyncio.shield(keep())
@@ -158,5 +183,9 @@ def _word(priority: Priority) -> str:
 
 
 def _read(db: sqlite_utils.Database) -> dict[str, Key]:
-    rows = db.execute("select hash, id, name, admin, created_at, priority, share from keys").fetchall()
-    return {row[0]: Key(row[1], row[2], bool(row[3]), row[4], Priority[row[5].upper()], row[6]) for row in rows}
+    names = "hash, id, name, admin, created_at, priority, share, budget, budget_period, tokens_per_day"
+    rows = db.execute(f"select {names} from keys").fetchall()
+    return {
+        row[0]: Key(row[1], row[2], bool(row[3]), row[4], Priority[row[5].upper()], row[6], Budget(*row[7:10]))
+        for row in rows
+    }

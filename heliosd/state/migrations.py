@@ -193,6 +193,33 @@ def tiers_and_swaps_of_starts(db: Database) -> None:
     db.table("measurements").add_column("swapped", int)  # 1: it began in the engine of another
 
 
+@steps()
+def metered_usage(db: Database) -> None:
+    rest = {"requests": int, "prompt_tokens": int, "cached_tokens": int, "completion_tokens": int, "byte_s": int}
+    costs = {"memory_cost": float, "prompt_cost": float, "completion_cost": float}
+    db.table("metered").create(
+        {"day": str, "account": str, "model": str, "device": str, "currency": str, **rest, **costs},
+        pk=("day", "account", "model", "device", "currency"),
+        not_null={*rest, *costs},
+    )
+    # What the engines' own counters said of the same time, to compare.
+    db.table("metered_engines").create(
+        {"day": str, "model": str, "prompt_tokens": int, "cached_tokens": int, "completion_tokens": int},
+        pk=("day", "model"),
+        not_null={"prompt_tokens", "cached_tokens", "completion_tokens"},
+    )
+    # One for each time the daemon ran. Seconds since the epoch; `ended` is 1 once it had written everything.
+    db.table("metered_lives").create(
+        {"id": int, "began_at": float, "written_at": float, "ended": int},
+        pk="id",
+        not_null={"began_at", "written_at", "ended"},
+    )
+    table = db.table("keys")
+    table.add_column("budget", float, not_null_default=0.0)
+    table.add_column("budget_period", str, not_null_default="month")
+    table.add_column("tokens_per_day", int, not_null_default=0)
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -11,6 +11,7 @@ from heliosd.telemetry.accounts import accounts
 from heliosd.telemetry.estimates import EstimateErrors
 from heliosd.telemetry.exposition import text_of
 from heliosd.telemetry.gauges import gauges
+from heliosd.telemetry.key_usage import KeyUsage
 from heliosd.telemetry.merge import merge_texts
 from heliosd.telemetry.reasons import Reasons
 from heliosd.telemetry.registry import Registry
@@ -163,6 +164,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self._key_usage = KeyUsage(registry)
         self._estimates = EstimateErrors(registry)
         self.reasons = Reasons(registry)
 
@@ -244,6 +246,18 @@ class Metrics:
     ) -> None:
         """A load's term against what was thought likeliest; `booked_bytes` when more than that was set aside."""
         self._estimates.checked(term, predicted_bytes, measured_bytes, booked_bytes)
+
+    def key_tokens(self, key: str, prompt: int, cached: int, completion: int) -> None:
+        """An account used so many more tokens; `cached` are of the prompt's."""
+        self._key_usage.tokens(key, prompt, cached, completion)
+
+    def key_memory(self, key: str, byte_s: int) -> None:
+        """An account held device memory: bytes times seconds."""
+        self._key_usage.memory(key, byte_s)
+
+    def over_budget(self, key: str) -> None:
+        """A request was refused because its key has used up what it may."""
+        self._key_usage.refused(key)
 
     def spans_sent(self, count: int) -> None:
         """The collector took so many."""

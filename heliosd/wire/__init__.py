@@ -96,6 +96,7 @@ from heliosd.wire.revisions import (
 from heliosd.wire.tiers import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 from heliosd.wire.timeline import SpanView, TimelineView
 from heliosd.wire.trace import TraceEvent, TraceSpan, TraceView
+from heliosd.wire.usage import UsageList, UsageRow
 from heliosd.wire.warmups import WarmupList, WarmupView
 
 __all__ = [
@@ -205,6 +206,8 @@ __all__ = [
     "TraceView",
     "TrainRequest",
     "TrainingView",
+    "UsageList",
+    "UsageRow",
     "WarmupList",
     "WarmupView",
     "WeightsHeader",

@@ -1,5 +1,7 @@
 """The node itself, its peers, its keys and its checks."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from heliosd.wire.base import Asked, Wire
@@ -15,6 +17,9 @@ class ShellsView(Wire):
     making: bool
     own_bytes: int = Field(description="of host memory, besides what they share")
     why: str = Field("", description="why there are fewer than wanted")
+
+
+PeriodWord = Literal["day", "month"]
 
 
 class EngineKindView(Wire):
@@ -64,6 +69,9 @@ class AddKey(Asked):
     admin: bool = False
     priority: PriorityWord = Field("normal", description="class of its requests; normal leaves it to the model")
     share: float = Field(1.0, ge=0.001, le=1000, description="of the fair share, beside other keys that wait")
+    budget: float = Field(0.0, ge=0, le=1e12, description="what it may spend in a period, by `prices`; 0: no limit")
+    budget_period: PeriodWord = Field("month", description="day or month, of UTC")
+    tokens_per_day: int = Field(0, ge=0, le=10**15, description="of prompts and answers together; 0: no limit")
 
 
 class ChangeKey(Asked):
@@ -71,6 +79,9 @@ class ChangeKey(Asked):
 
     priority: PriorityWord | None = None
     share: float | None = Field(None, ge=0.001, le=1000)
+    budget: float | None = Field(None, ge=0, le=1e12, description="0: no limit any more")
+    budget_period: PeriodWord | None = None
+    tokens_per_day: int | None = Field(None, ge=0, le=10**15, description="0: no limit any more")
 
 
 class KeyView(Wire):
@@ -80,6 +91,9 @@ class KeyView(Wire):
     created_at: float
     priority: PriorityWord = "normal"
     share: float = 1.0
+    budget: float = Field(0.0, description="what it may spend in a period; 0: no limit")
+    budget_period: PeriodWord = "month"
+    tokens_per_day: int = Field(0, description="0: no limit")
     secret: str | None = Field(None, description="shown once, when the key is made")
 
 
