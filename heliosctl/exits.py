@@ -36,8 +36,8 @@ _CODES = {
     "warmup_not_found",
     Exit.NOT_ALLOWED: "admin_key_needed gated_model host_not_allowed invalid_api_key invalid_peer_token "
     "missing_api_key not_allowed not_shared pickle_refused repository_disabled",
-    Exit.UNAVAILABLE: "disk_full draining gpus_unreadable memory_full overloaded peer_refused peer_unreachable "
-    "queue_full queue_timeout starting too_many_transfers unavailable",
+    Exit.UNAVAILABLE: "disk_full draining gpus_unreadable insufficient_quota memory_full overloaded peer_refused "
+    "peer_unreachable queue_full queue_timeout starting too_many_transfers unavailable",
 }
 _BY_CODE = {code: exit_code for exit_code, codes in _CODES.items() for code in codes.split()}
 _BY_STATUS = {

@@ -30,8 +30,8 @@ from heliosd.telemetry.metrics import Metrics
 
 log = logging.getLogger("heliosd.metering")
 
-WRITE_S = 1.0
-"""What a crash may lose of what is served."""
+WRITE_S = 0.1
+"""What a crash of the daemon may lose of what is served."""
 IDLE_WRITE_S = 60.0
 """What it may lose of the account of idle memory while nothing is served."""
 

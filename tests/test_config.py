@@ -471,6 +471,12 @@ def test_what_can_be_reloaded(places: Places) -> None:
         "log.format",
         "alerts.interval_s",
         "alerts.for_s",
+        "prices.currency",
+        "prices.gpu_hour",
+        "prices.gib_hour",
+        "prices.prompt_million",
+        "prices.cached_million",
+        "prices.completion_million",
     }
 
 

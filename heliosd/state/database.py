@@ -48,22 +48,30 @@ class Database:
             raise HeliosError(f"cannot open the state database {self.path}: {error}") from error
         self._db = db
 
-    async def run(self, work: Work[T]) -> T:
-        """Run `work` in the database thread as one transaction, and return what it returns."""
+    async def run(self, work: Work[T], *, synced: bool = True) -> T:
+        """Run `work` in the database thread as one transaction, and return what it returns.
+
+        Not `synced`, it outlives the process at once, and a failure of power only from the next commit that is: for
+        what is written many times a second.
+        """
         self.backlog += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work, synced)
         finally:
             self.backlog -= 1
 
-    def _transact(self, work: Work[T]) -> T:
+    def _transact(self, work: Work[T], synced: bool) -> T:
         if self._db is None:
             raise HeliosError("cannot use the state database: it is not open")
         began, changes = time.perf_counter(), self._db.conn.total_changes
+        if not synced:
+            self._db.execute("pragma synchronous=normal")
         try:
             with self._db.atomic():
                 return work(self._db)
         finally:
+            if not synced:
+                self._db.execute("pragma synchronous=full")
             if self._took is not None:
                 kind = "read" if self._db.conn.total_changes == changes else "write"
                 self._took(kind, time.perf_counter() - began)

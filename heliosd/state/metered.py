@@ -76,14 +76,14 @@ class MeteredTable:
         *,
         ended: bool = False,
     ) -> None:
-        """Add to what is there, all or nothing; `engines` by day and model."""
+        """Add to what is there, all or nothing; `engines` by day and model. Synced only when `ended`."""
 
         def work(db: sqlite_utils.Database) -> None:
             _add(db, "metered", UsageOf._fields, _AMOUNTS, ((*of, *_values(amount)) for of, amount in rows.items()))
             _add(db, "metered_engines", ("day", "model"), _TOKENS, ((*of, *counted) for of, counted in engines.items()))
             db.execute("update metered_lives set written_at = ?, ended = ? where id = ?", [at, int(ended), life])
 
-        await self._database.run(work)
+        await self._database.run(work, synced=ended)
 
     async def read(self, since: str, until: str) -> list[tuple[UsageOf, Amount]]:
         """All rows of these days, both included."""

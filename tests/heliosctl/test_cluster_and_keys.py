@@ -36,12 +36,28 @@ def test_a_key_gets_a_class_and_a_share_and_other_ones_later(daemon, ctl):
     lines = ctl("keys", "set", "batch", "--share", "2").out.splitlines()
     assert daemon.asked[-1][:2] == ("PATCH", "/helios/v1/keys/batch")
     assert daemon.asked[-1][3] == {"share": 2.0}
-    assert lines[0].split() == ["NAME", "ADMIN", "PRIORITY", "SHARE", "CREATED"]
+    assert lines[0].split() == ["NAME", "ADMIN", "PRIORITY", "SHARE", "BUDGET", "TOKENS/DAY", "CREATED"]
     assert lines[1].split()[:4] == ["batch", "no", "low", "2"]
     assert ctl("keys", "set", "stranger", "--share", "2").code == 4
 
 
-@pytest.mark.parametrize("words", [[], ["--share", "0"], ["--share", "lots"], ["--priority", "urgent"]])
+def test_a_key_gets_a_budget_and_loses_it(daemon, ctl):
+    ctl("keys", "add", "batch")
+    lines = ctl("keys", "set", "batch", "--budget", "100/month", "--tokens-per-day", "1e6").out.splitlines()
+    assert daemon.asked[-1][3] == {"budget": 100.0, "budget_period": "month", "tokens_per_day": 1_000_000}
+    assert lines[1].split()[4:6] == ["100/month", "1,000,000"]
+    lines = ctl("keys", "set", "batch", "--budget", "none", "--tokens-per-day", "none").out.splitlines()
+    assert lines[1].split()[4:6] == ["-", "-"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["--share", "0"], ["--share", "lots"], ["--priority", "urgent"]),
+        *(["--budget", "100"], ["--budget", "x/day"], ["--budget", "5/week"]),
+        *(["--tokens-per-day", "0"], ["--tokens-per-day", "1.5"], ["--tokens-per-day", "many"]),
+    ],
+)
 def test_terms_that_make_no_sense_are_a_usage_error(daemon, ctl, words):
     ctl("keys", "add", "laptop")
     ended = ctl("keys", "set", "laptop", *words)
