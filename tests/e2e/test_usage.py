@@ -86,33 +86,32 @@ def heliosctl(node: Daemon, *words: str) -> str:
 
 def test_keys_add_up_to_what_engines_counted_through_a_storm_with_crashes(node: Daemon):
     keys = {name: make_key(node, name) for name in ("ann", "bob", "cid")}
-    dice = random.Random(11)
-    came = 0
-    for life in range(3):
-        node.expected += ["engine"]
+    dice, came, killed = random.Random(11), 0, 2
+    for life in range(killed + 1):
         wishes = [
             (
                 dice.choice([*keys.values()]), dice.choice(MODELS), dice.randint(5, 400),
-                dice.choice([None, None, None, 3]), "boom" if dice.random() < 0.02 else "one two three",
+                dice.choice([None, None, None, 3]), "boom" if dice.random() < 0.01 else "one two three",
             )
-            for _ in range(300)
+            for _ in range(200)
         ]  # fmt: skip
         with ThreadPoolExecutor(16) as threads:
-            came += sum(threads.map(lambda w: ask(node, w[0], w[1], n_tokens=w[2], take=w[3], words=w[4]), wishes))
-            if life < 2:  # in the middle of long answers
-                threads.submit(ask, node, keys["ann"], MODELS[0], n_tokens=4000)
-                node.until(lambda: not quiet(node), 10, "nothing was served")
+            asked = [threads.submit(ask, node, w[0], w[1], n_tokens=w[2], take=w[3], words=w[4]) for w in wishes]
+            if life < killed:
+                node.until(lambda some=asked: sum(each.done() for each in some) > 150, 60, "the storm got stuck")
                 node.kill()
-        if life < 2:
+        came += sum(each.result() for each in asked)
+        if life < killed:
             node.start()
-            assert any("did not end well" in event["message"] for event in node.events(kind="usage") or node.events())
     node.until(lambda: quiet(node), 10, "requests never ended")
     found = usage(node, by="key,model,day")
     prompt, completion = sums(found)
-    assert completion > came * (1 - TOLERANCE) > 50_000
+    assert completion > came * 0.95 > 30_000, "a crash may lose a tenth of a second: at the speed of this engine a lot"
     assert prompt == pytest.approx(found["engine_prompt_tokens"], rel=TOLERANCE)
     assert completion == pytest.approx(found["engine_completion_tokens"], rel=TOLERANCE)
     assert {row["key"] for row in found["usage"]} == {*keys, "(idle)"}
+    told = [event["message"] for event in node.events(limit=10_000) if event["kind"] == "usage"]
+    assert len(told) == killed and all("did not end well" in message for message in told)
     assert sums(usage(node)) == sums(usage(node, by="model")) == (prompt, completion)
 
 
