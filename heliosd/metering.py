@@ -41,6 +41,7 @@ class _Open:
     """A request that an engine works on."""
 
     meter: Meter
+    replica: ReplicaId
     account: str
     model: str
     device: str
@@ -55,6 +56,8 @@ class _Followed:
     engine: Engine
     model: str
     seen: Tokens = NO_TOKENS
+    quiet: bool = False
+    """It works on nothing, and has said all that it counted."""
 
 
 class Metering:
@@ -121,10 +124,9 @@ class Metering:
     def request(self, key: str, lease: LocalLease) -> Iterator[Meter]:
         """While an engine answers a request with a key of this id; to be given to the engine with it."""
         device = self._device_name(self._memory.device_of(lease.replica))
-        open_ = _Open(Meter(), self.account(key), lease.model, device)
+        open_ = _Open(Meter(), lease.replica, self.account(key), lease.model, device)
         self._open.add(open_)
-        if lease.replica not in self._followed:
-            self._followed[lease.replica] = _Followed(lease.engine, lease.model)
+        self._followed.setdefault(lease.replica, _Followed(lease.engine, lease.model)).quiet = False
         self._begun.set()
         requests = 1
         try:
@@ -191,15 +193,20 @@ class Metering:
         self._memory_day = self.day()
 
     def _take_counters(self) -> None:
-        """What engines say themselves; one that has ended and says nothing new is forgotten."""
+        """What engines say themselves. One that has said all is not asked again before it has something to do."""
+        busy = {each.replica for each in self._open}
         for replica, followed in list(self._followed.items()):
+            if followed.quiet and self._memory.device_of(replica) is None:
+                del self._followed[replica]
+            if followed.quiet:
+                continue
             said = followed.engine.counted()
             if any(more := said.minus(followed.seen)):
                 of = (self.day(), followed.model)
                 self._counted[of] = self._counted.get(of, NO_TOKENS).plus(more)
                 followed.seen = said
-            elif self._memory.device_of(replica) is None:
-                del self._followed[replica]
+            else:
+                followed.quiet = replica not in busy
 
     def _book(self, day: str, account: str, model: str, device: str, amount: Amount) -> None:
         of = UsageOf(day, account, model, device, self.prices().currency)
@@ -238,7 +245,7 @@ class Metering:
         """Keep what is used until cancelled; what is left then is still written."""
         try:
             while True:
-                if not self._open and not self._pending:
+                if not self._open and not self._pending and all(each.quiet for each in self._followed.values()):
                     with suppress(TimeoutError):
                         async with asyncio.timeout(min(IDLE_WRITE_S, self._day_left_s())):
                             await self._begun.wait()

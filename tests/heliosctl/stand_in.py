@@ -31,6 +31,7 @@ from heliosd.wire import (
     Snapshot,
     SpeedView,
     StorageView,
+    UsageList,
     WarmupView,
 )
 from tests.heliosctl.samples import ESTIMATE, NODE, TIMELINE, TRACE, device, model, replica
@@ -63,6 +64,10 @@ class StandIn(Answering):
         )
         self.checks = [CheckView(name="store", ok=True, message="1 model, 270.0 MiB")]
         self.keys: dict[str, KeyView] = {}
+        self.usage = UsageList(
+            since="2026-11-01", until="2026-11-26", usage=[], engine_prompt_tokens=0, engine_completion_tokens=0,
+            uncertain_s=0.1,
+        )  # fmt: skip
         self.estimate = ESTIMATE
         self.timeline = TIMELINE
         self.trace = TRACE
@@ -139,6 +144,7 @@ class StandIn(Answering):
         add("POST", "/helios/v1/keys", self._key)
         add("PATCH", "/helios/v1/keys/{name}", self._change_key)
         add("DELETE", "/helios/v1/keys/{name}", self._no_key)
+        add("GET", "/helios/v1/usage", self._usage)
         add("GET", "/helios/v1/traces/{id}", self._give(lambda: self.trace))
         add("GET", "/helios/v1/warmups", self._give(lambda: {"warmups": _dump(self.warmups)}))
         add("GET", "/helios/v1/warmups/{key}", self._pack)
@@ -283,6 +289,11 @@ class StandIn(Answering):
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         whose = request.query.get("replica") or request.query.get("model") or "daemon"
         return web.Response(text="".join(f"{whose} line {n}\n" for n in range(int(request.query["lines"]))))
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        if (wanted := request.query.get("format")) is not None:
+            return web.Response(text=f"a file\nas {wanted}\n", content_type="text/csv")
+        return web.json_response(_json(self.usage))
 
     async def _key(self, request: web.Request) -> web.Response:
         body = await request.json()
