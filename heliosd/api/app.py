@@ -162,6 +162,7 @@ def _route_of(request: web.Request) -> str:
 
 
 def _fields(request: web.Request, trace: Trace, status: int, seconds: float) -> dict[str, object]:
+    tokens = trace.meter.read() if trace.meter else None
     fields = {
         "method": request.method,
         "path": request.path,
@@ -175,5 +176,7 @@ def _fields(request: web.Request, trace: Trace, status: int, seconds: float) -> 
         "key": trace.key.name if trace.key else None,
         "peer_ticket": request.headers.get("X-Request-Id") if trace.peer else None,
         "code": trace.code or None,
+        "prompt_tokens": tokens.prompt if tokens else None,
+        "completion_tokens": tokens.completion if tokens else None,
     }
     return {name: value for name, value in fields.items() if value is not None}

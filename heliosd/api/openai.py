@@ -135,6 +135,7 @@ async def _serve(
                     context = context_for(request, {"helios.replica": lease.replica})
                     key = claim_of(request.headers, question.work, key=trace.key, peer=trace.peer).key
                     with parts.metering.request(key, lease) if parts.metering else nullcontext() as meter:
+                        trace.meter = meter
                         await _by_engine(request, lease.engine, named, reply, context, meter)
                     if trace.first_byte_s is not None:
                         parts.node.answered(lease.replica, trace.started, trace.started + trace.first_byte_s)

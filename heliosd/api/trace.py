@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from heliosd.core.names import PeerName, Ticket
+from heliosd.engines.meter import Meter
 from heliosd.state.keys import Key
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Trace:
     code: str = ""
     """Of the error, if it became one."""
     first_byte_s: float | None = None
+    meter: Meter | None = None
+    """What the engine that answered counts; None: it was not metered here."""
     response: web.StreamResponse | None = None
     """Set once its head was written: from then on no other answer can be given."""
     spans: "RequestTrace | None" = None
