@@ -13,10 +13,11 @@ import pytest_asyncio
 
 from heliosd.core.hardware import DeviceKind
 from heliosd.engines.engine import Engine, EngineKind, LaunchSpec, Pressure
+from heliosd.engines.meter import Meter
 from heliosd.engines.simulated import Behaviour, SimulatedEngine, SimulatedKind
 from heliosd.errors import EngineFailed
 from tests.engines.account import Account
-from tests.engines.answers import HOST, Answer, alive, ask, chat, request, spec, until
+from tests.engines.answers import HOST, QUESTION, Answer, alive, ask, chat, request, spec, until
 
 
 @dataclass
@@ -100,6 +101,23 @@ async def test_it_streams_a_chat(engine: Engine) -> None:
 async def test_it_counts_tokens_of_a_stream_when_asked(engine: Engine) -> None:
     answer = await chat(engine, stream=True, ignore_eos=True, stream_options={"include_usage": True})
     assert answer.events[-1]["usage"]["completion_tokens"] == 16
+
+
+async def test_what_requests_are_metered_at_adds_up_to_its_own_counters(engine: Engine) -> None:
+    body = {"model": "m", "messages": QUESTION, "max_tokens": 40, "stream": True, "ignore_eos": True}
+    meters, broken_off = [Meter(), Meter()], Answer()
+    await engine.frontend.handle(replace(request("/v1/chat/completions", body), meter=meters[0]), Answer())
+    async with asyncio.TaskGroup() as group:
+        asked = replace(request("/v1/chat/completions", {**body, "max_tokens": 400}), meter=meters[1])
+        task = group.create_task(engine.frontend.handle(asked, broken_off))
+        await broken_off.begun.wait()
+        task.cancel()
+    await engine.frontend.handle(replace(request("/v1/no/such/path", body), meter=Meter()), Answer())
+    whole, part = (meter.read() for meter in meters)
+    assert whole.completion == 40 and whole.prompt == part.prompt > 0
+    assert 1 <= part.completion < 400, "what was broken off counts as far as it came"
+    assert all(meter.over for meter in meters)
+    await until(lambda: engine.counted() == whole.plus(part), 2)
 
 
 async def test_it_completes_a_text(engine: Engine) -> None:

@@ -17,9 +17,10 @@ import pytest_asyncio
 
 from heliosd.core.units import KiB, MiB
 from heliosd.engines.engine import Engine, Pressure
+from heliosd.engines.meter import Meter
 from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.errors import EngineFailed
-from tests.engines.answers import QUESTION, alive, ask, chat, spec, until, zygote_of
+from tests.engines.answers import QUESTION, Answer, alive, ask, chat, request, spec, until, zygote_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -197,6 +198,25 @@ async def test_embeddings_of_texts(embedder: Engine) -> None:
     scores = await ask(embedder, "/v1/score", {"model": "m", "queries": "a cat", "documents": ["a cat", "a tax law"]})
     same, other = (row["score"] for row in scores.json["data"])
     assert same > other
+
+
+async def test_embeddings_and_several_answers_are_metered_as_vllm_counts_them(smol: Engine, embedder: Engine) -> None:
+    asks = (
+        (embedder, "/v1/embeddings", {"model": "m", "input": ["a cat", "a dog that barks"]}),
+        (embedder, "/v1/score", {"model": "m", "queries": "a cat", "documents": ["a cat", "a tax law"]}),
+        (smol, "/v1/chat/completions", {"model": "m", "messages": QUESTION, "n": 3, "max_tokens": 8}),
+        (smol, "/v1/completions", {"model": "m", "prompt": ["a b", "c d e"], "max_tokens": 4}),
+        (smol, "/v1/messages", {"model": "m", "messages": QUESTION, "max_tokens": 8}),
+        (smol, "/v1/responses", {"model": "m", "input": "hello", "max_output_tokens": 8}),
+        (smol, "/tokenize", {"model": "m", "prompt": "nothing of this counts"}),
+    )
+    for engine, path, body in asks:
+        before, meter = engine.counted(), Meter()
+        await engine.frontend.handle(replace(request(path, body), meter=meter), Answer())
+        read = meter.read()
+        assert meter.over
+        await until(lambda e=engine, b=before, r=read: e.counted().minus(b) == r, 2)
+        assert (sum(read) > 0) == (path != "/tokenize")
 
 
 async def test_many_at_once_share_the_engine(smol: Engine) -> None:
