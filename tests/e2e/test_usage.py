@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import TINY
-from tests.e2e.daemon import Daemon, heliosd, prepared
+from tests.e2e.daemon import Daemon, hard_kill, heliosd, prepared
 from tests.store.models import model_files, write_folder
 
 pytestmark = pytest.mark.slow
@@ -213,3 +213,13 @@ def test_a_real_engine_is_metered_by_its_own_counters(stock: Path):
         assert row["requests"] == 13
         found = usage(node)
         assert (found["engine_prompt_tokens"], found["engine_completion_tokens"]) == scraped(node)
+
+        (engine,) = node.replicas()[0]["pids"]
+        with ThreadPoolExecutor(1) as threads:
+            cut_short = threads.submit(ask, node, key, TINY, n_tokens=400)
+            node.until(lambda: sums(usage(node))[1] > sums(found)[1] + 5, 20, "the answer did not begin")
+            hard_kill(engine)
+            assert cut_short.result() > 5
+        node.until(lambda: quiet(node), 10, "the request never ended")
+        after = usage(node)
+        assert sums(after) == (after["engine_prompt_tokens"], after["engine_completion_tokens"])
