@@ -44,6 +44,11 @@ _BOUNDS = (
     ("devices", "sets of devices that a replica runs on, or failed on"),
     ("file", "`main`, `wal`"),
     ("from", "tiers: a fixed list"),
+    (
+        "key",
+        "names of API keys that were used since the daemon began, ids of those of peers' clients, `(none)`, `(idle)`; "
+        "never a secret",
+    ),
     ("kind", "a fixed list, in the family's text"),
     ("memory", "`device`, `host`"),
     (
