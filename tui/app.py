@@ -1,106 +1,322 @@
-"""The one screen: gives each panel its part of the news, and opens what lies over it."""
+"""The program: gives the screen that is looked at its part of the news, and has done what is confirmed."""
 
-from typing import ClassVar, assert_never
+import asyncio
+import time
+from typing import Any, ClassVar, assert_never
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
+from textual.widgets import ContentSwitcher, Footer
 
 from heliosctl.exits import Exit, Failure
 from heliosd.core.units import format_seconds
-from heliosd.wire import EventView, Snapshot
-from tui.events import EventLog
+from heliosd.wire import EventView
+from tui.ask import Ask
+from tui.capacity import CapacityView
+from tui.commands import SCREENS, Do, Go, Help, Leave, SortBy, parse
+from tui.deeds import Verb, deed, question
+from tui.devices import DevicesView
+from tui.dialogs import Confirm, Overlay, help_text
+from tui.effects import effects
+from tui.events import EventsView, Log
 from tui.feed import Connected, Feed, Lost, News
-from tui.gpus import DevicesPanel
-from tui.replicas import QueueTable, ReplicaTable
-from tui.screens import KeysScreen, ReplicaScreen
-from tui.status import StatusLine
+from tui.history import History, figures
+from tui.keys import KeysView
+from tui.members import ClusterView
+from tui.models import ModelsView
+from tui.now import Now
+from tui.prompt import Prompt, Remark
+from tui.replicas import ReplicasView
+from tui.status import StatusLine, Tabs
+from tui.top import TopView
+from tui.view import View
+from tui.waiting import QueueScreen, explained
+
+FETCH_S = 5.0
+"""What no feed tells is asked for again so often, while it is looked at."""
 
 
 class HeliosTop(App[Failure | None]):
     """Ends with None, or with the Failure that makes going on useless."""
 
     TITLE = "Helios"
-    CSS = ".stale { opacity: 50%; }"
+    CSS = """
+    ContentSwitcher { height: 1fr; }
+    .stale { opacity: 60%; }
+    """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(number), f"go('{name}')", name, show=False) for number, name in enumerate(SCREENS, 1)),
+        Binding("slash", "prompt('/')", "filter", key_display="/"),
+        Binding("colon", "prompt(':')", "command", key_display=":"),
+        Binding("r", "fetch", "ask again", show=False),
+        Binding("escape", "clear", "all", show=False),
+        Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "quit", "quit"),
-        Binding("question_mark", "keys", "keys", key_display="?"),
     ]
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, screen: str = "top", read_only: bool = False) -> None:
         super().__init__()
-        self._feed = feed
-        self._snapshot: Snapshot | None = None
-        self._status = StatusLine(str(feed.place))
-        self._devices = DevicesPanel()
-        self._replicas = ReplicaTable()
-        self._queue = QueueTable()
-        self._events = EventLog()
+        self.read_only = read_only
+        self.feed, self._ask = feed, Ask(feed.place)
+        self._now: Now | None = None
+        self._events, self._history = Log(), History()
+        self._lost: Lost | None = None
+        self._status, self._tabs = StatusLine(str(feed.place)), Tabs()
+        self._prompt, self._remark = Prompt(), Remark()
+        self._wanted_words: dict[str, str] = {}
+        self._stale_fetch = asyncio.Event()
+        """Set when the screen looked at should ask again."""
+        views = [
+            TopView(self._events), DevicesView(), ReplicasView(), ModelsView(), QueueScreen(), EventsView(self._events),
+            KeysView(), ClusterView(), CapacityView(),
+        ]  # fmt: skip
+        self._views: dict[str, View] = dict(zip(SCREENS, views, strict=True))
+        self._first = screen
+        self._switch = ContentSwitcher(*views, initial=screen)
 
     def compose(self) -> ComposeResult:
         yield self._status
-        yield self._devices
-        yield self._replicas
-        yield self._queue
-        yield self._events
-        yield Footer(show_command_palette=False)
+        yield self._tabs
+        yield self._switch
+        yield self._remark
+        yield self._prompt
+        yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        self._replicas.focus()
-        self.run_worker(self._follow(), exclusive=True)
+        self.theme = "textual-dark"
+        self.action_go(self._first)
+        self.begin()
+
+    def begin(self) -> None:
+        """Listen, for as long as the program runs."""
+        self.run_worker(self._follow(), group="feed")
+        self.run_worker(self._keep_fetched(), group="fetch")
+        self.set_interval(1.0, self._tick)
+
+    @property
+    def view(self) -> View:
+        """The screen that is looked at."""
+        return self._views[self._switch.current or "top"]
+
+    # ---- news --------------------------------------------------------------------------
 
     async def _follow(self) -> None:
         try:
-            async for news in self._feed.news():
-                self._take(news)
+            async for news in self.feed.news():
+                self.take(news)
         except Failure as failure:
             self.exit(failure, return_code=int(failure.exit_code))
 
-    def _take(self, news: News) -> None:
+    def take(self, news: News) -> None:
         match news:
-            case Snapshot():
+            case Now():
                 self._show(news)
             case EventView():
                 self._events.tell(news)
+                if news.kind in self.view.ABOUT:
+                    self._stale_fetch.set()
+                self._draw()
             case Connected(away_s):
-                self._set_stale(False)
+                self._set_stale(None)
                 if away_s is not None:
-                    self._events.remark(f"connected again after {format_seconds(away_s)}")
+                    self._events.remark(f"connected again after {format_seconds(away_s)}", time.time())
+                self._stale_fetch.set()
             case Lost():
-                self._status.lost(news)
-                self._set_stale(True)
+                self._set_stale(news)
             case _:
                 assert_never(news)
 
-    def _show(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._status.show(snapshot.node)
-        self._devices.show(snapshot.devices)
-        self._replicas.show(snapshot.replicas)
-        self._queue.show(snapshot.queue)
-        if isinstance(self.screen, ReplicaScreen):
-            shown = self.screen.replica
-            self.screen.show(next((replica for replica in snapshot.replicas if replica.id == shown), None))
+    def _show(self, now: Now) -> None:
+        first, self._now = self._now is None, now
+        if first:
+            self._history.add(figures(now))
+        self._status.show(now)
+        self._draw()
+        screen = self.screen
+        if isinstance(screen, Overlay) and screen.key is not None:
+            screen.show(self.view.detail(screen.key))
 
-    def _set_stale(self, stale: bool) -> None:
+    def _draw(self) -> None:
+        if self._now is not None and self.is_running:
+            self.view.show(self._now, self._history)
+            self._entitle()
+
+    def _tick(self) -> None:
+        if self._lost is not None or self._now is None:
+            return
+        self._history.add(figures(self._now))
+        self._status.tick()
+        self.view.tick(self._history)
+
+    def _set_stale(self, lost: Lost | None) -> None:
         """What is shown was true when the connection broke; it stays, but pale."""
-        for panel in (self._devices, self._replicas, self._queue):
-            panel.set_class(stale, "stale")
+        if (lost is None) != (self._lost is None):
+            self._switch.set_class(lost is not None, "stale")
+        self._lost = lost
+        if lost is not None:
+            self._status.lost(lost)
 
-    def on_replica_table_chosen(self, message: ReplicaTable.Chosen) -> None:
-        replicas = self._snapshot.replicas if self._snapshot else []
-        for replica in replicas:
-            if replica.id == message.replica:
-                self.push_screen(ReplicaScreen(replica))
+    # ---- what no feed tells --------------------------------------------------------------
 
-    def action_keys(self) -> None:
-        self.push_screen(KeysScreen())
+    async def _keep_fetched(self) -> None:
+        while True:
+            self._stale_fetch.clear()
+            await self.fetch()
+            try:
+                async with asyncio.timeout(FETCH_S):
+                    await self._stale_fetch.wait()
+            except TimeoutError:
+                pass
+
+    async def fetch(self) -> None:
+        """Ask for what the screen looked at shows besides the feed's news."""
+        view = self.view
+        if self._lost is not None:
+            return
+        try:
+            await view.fetch(self._ask)
+        except Failure as failure:
+            if self._lost is None and failure.exit_code is not Exit.UNREACHABLE:
+                self._remark.say(failure.message, wrong=True)
+        self._entitle()
+
+    def action_fetch(self) -> None:
+        self._stale_fetch.set()
+
+    # ---- going about -----------------------------------------------------------------------
+
+    def action_go(self, name: str) -> None:
+        self._switch.current = name
+        self._tabs.show(name, self.read_only)
+        self._remark.say("")
+        self.view.table.focus()
+        self._draw()
+        self._stale_fetch.set()
+        self.refresh_bindings()
+
+    def on_tabs_clicked(self, message: Tabs.Clicked) -> None:
+        self.action_go(message.screen_name)
+
+    def _entitle(self) -> None:
+        filtered = self._wanted_words.get(self.view.id or "", "")
+        self.sub_title = self.view.title + (f" · /{filtered}" if filtered else "")
+
+    def action_help(self) -> None:
+        self.push_screen(Overlay("help", help_text(self.view.id or "", self.view.HELP)))
+
+    def action_prompt(self, mode: str) -> None:
+        self._prompt.open(
+            "/" if mode == "/" else ":", self._wanted_words.get(self.view.id or "", "") if mode == "/" else ""
+        )
+
+    def action_clear(self) -> None:
+        self._remark.say("")
+        self._filter("")
+
+    def on_prompt_typed(self, message: Prompt.Typed) -> None:
+        self._filter(message.text)
+
+    def _filter(self, text: str) -> None:
+        if self._wanted_words.get(self.view.id or "", "") != text:
+            self._wanted_words[self.view.id or ""] = text
+            self.view.table.look_for(text)
+            shown, total = len(self.view.table.rows), self.view.table.total
+            self._remark.say(f"/{text}: {shown} of {total}, Escape shows all" if text else "")
+
+    def on_prompt_left(self, message: Prompt.Left) -> None:
+        self.view.table.focus()
+
+    def on_prompt_said(self, message: Prompt.Said) -> None:
+        try:
+            command = parse(message.text)
+            match command:
+                case Go(screen):
+                    self.action_go(screen)
+                case Do(verb, subject):
+                    self._wanted(verb, self._subjects(verb, subject), subject)
+                case SortBy(column):
+                    self.view.table.sort_named(column)
+                case Help():
+                    self.action_help()
+                case Leave():
+                    self.exit()
+                case _:
+                    assert_never(command)
+        except ValueError as error:
+            self._remark.say(str(error), wrong=True)
+
+    # ---- details ---------------------------------------------------------------------------
+
+    def on_view_opened(self, message: View.Opened) -> None:
+        overlay = Overlay(message.title, message.text, message.key)
+        self.push_screen(overlay)
+        if message.explain is not None:
+            self.run_worker(self._explain(overlay, message.explain), group="explain", exclusive=True)
+
+    async def _explain(self, overlay: Overlay, subject: str) -> None:
+        from rich.text import Text
+
+        try:
+            overlay.add(await explained(self._ask, subject))
+        except Failure as failure:
+            overlay.add(Text(f"! {failure.message}"))
+
+    # ---- deeds -------------------------------------------------------------------------------
+
+    def _subjects(self, verb: Verb, subject: str) -> list[str]:
+        """Of a device that is drained, its replicas. Raises ValueError."""
+        if verb != "drain":
+            return [subject]
+        if self._now is None or subject not in {device.id for device in self._now.devices}:
+            raise ValueError(f"cannot drain {subject}: there is no such device; `:devices` shows them")
+        return [row["id"] for row in self._now.replicas if subject in row["devices"]]
+
+    def on_view_wanted(self, message: View.Wanted) -> None:
+        self._wanted(message.verb, list(message.subjects), message.about)
+
+    def _wanted(self, verb: Verb, subjects: list[str], about: str) -> None:
+        if self.read_only:
+            self._remark.say(
+                f"cannot {verb} {about}: this screen is read-only; start it without --read-only", wrong=True
+            )
+        elif not subjects:
+            self._remark.say(f"cannot {verb} {about}: nothing runs there", wrong=True)
+        else:
+            self.run_worker(self._confirm(verb, subjects, about), group="confirm", exclusive=True)
+
+    async def _confirm(self, verb: Verb, subjects: list[str], about: str) -> None:
+        dialog = Confirm(question(verb, about))
+        answer = self.push_screen(dialog, wait_for_dismiss=True)
+        self.run_worker(self._tell_effects(dialog, verb, subjects), group="effects", exclusive=True)
+        if await answer:
+            self.run_worker(self._do(verb, subjects), group="deeds")
+
+    async def _tell_effects(self, dialog: Confirm, verb: Verb, subjects: list[str]) -> None:
+        dialog.told(await effects(self._ask, verb, subjects))
+
+    async def _do(self, verb: Verb, subjects: list[str]) -> None:
+        """Together, where there are several; each says how it went."""
+        async with asyncio.TaskGroup() as tasks:
+            for subject in subjects:
+                tasks.create_task(self._do_one(verb, subject))
+
+    async def _do_one(self, verb: Verb, subject: str) -> None:
+        it = deed(verb, subject)
+        self._remark.say(it.doing)
+        try:
+            await self._ask.call(it.method, it.path, it.body)
+        except Failure as failure:
+            cause = f" ({failure.cause.strip().splitlines()[-1]})" if failure.cause else ""
+            self._remark.say(failure.message + cause, wrong=True)
+        else:
+            self._remark.say(it.done)
+        self._stale_fetch.set()
 
 
-async def watch(feed: Feed) -> Exit:
+async def watch(feed: Feed, *, screen: str = "top", read_only: bool = False) -> Exit:
     """Show the screen until the person leaves. Raises Failure when the daemon refuses this client."""
-    failure = await HeliosTop(feed).run_async()
+    failure: Any = await HeliosTop(feed, screen=screen, read_only=read_only).run_async()
     if failure is not None:
         raise failure
     return Exit.OK

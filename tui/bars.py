@@ -1,39 +1,23 @@
 """A device's memory as a bar and figures. Pure: views in, text out, no widget and no clock."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.text import Text
 
 from heliosd.core.units import format_bytes
 from heliosd.wire import DeviceView
-
-LABEL_WIDTH = 12
-_FIGURES_WIDTH = 28
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A part of memory. The glyphs differ, so that nobody needs the colours."""
-
-    name: str
-    glyph: str
-    style: str
+from tui.now import Held
+from tui.palette import FOREIGN, FREE, KINDS, KV_RESERVED, KV_USED, OVERHEAD, SAFETY, SLEEPERS, WEIGHTS
 
 
-WEIGHTS = Kind("weights", "█", "green")
-KV_CACHE = Kind("KV cache", "▓", "cyan")
-OVERHEAD = Kind("overhead", "▒", "yellow")
-FOREIGN = Kind("foreign", "x", "red")
-SAFETY = Kind("safety", "-", "magenta")
-FREE = Kind("free", "·", "bright_black")
-KINDS = (WEIGHTS, KV_CACHE, OVERHEAD, FOREIGN, SAFETY, FREE)
-
-
-def parts(device: DeviceView) -> tuple[int, ...]:
+def parts(device: DeviceView, held: Held) -> tuple[int, ...]:
     """Bytes of each of KINDS, in their order; together the capacity, or more when others took what was promised."""
-    overhead = max(0, device.promised_bytes - device.weights_bytes - device.kv_cache_bytes)
-    taken = (device.weights_bytes, device.kv_cache_bytes, overhead, device.foreign_bytes, device.safety_bytes)
+    used = min(held.kv_used_bytes, device.kv_cache_bytes)
+    reserved = device.kv_cache_bytes - used
+    rest = max(0, device.promised_bytes - device.weights_bytes - device.kv_cache_bytes)
+    sleepers = min(held.sleepers_bytes, rest)
+    ours = (device.weights_bytes, used, reserved, rest - sleepers, sleepers)
+    taken = (*ours, device.foreign_bytes, device.safety_bytes)
     return (*taken, max(0, device.capacity_bytes - sum(taken)))
 
 
@@ -53,47 +37,34 @@ def apportion(amounts: Sequence[int], width: int) -> list[int]:
     return cells
 
 
-def bar(device: DeviceView, width: int) -> Text:
+def bar(device: DeviceView, held: Held, width: int) -> Text:
     text = Text(no_wrap=True)
-    for kind, cells in zip(KINDS, apportion(parts(device), width), strict=True):
-        text.append(kind.glyph * cells, kind.style)
+    for kind, cells in zip(KINDS, apportion(parts(device, held), width), strict=True):
+        if cells:
+            text.append(kind.glyph * cells, kind.style)
     return text
 
 
 def legend() -> Text:
+    """What the glyphs mean, in 79 cells."""
     text = Text(no_wrap=True, overflow="ellipsis")
-    for kind in KINDS:
+    text.append(WEIGHTS.glyph, WEIGHTS.style).append(" weights ", "not bold")
+    text.append(KV_USED.glyph, KV_USED.style).append(KV_RESERVED.glyph, KV_RESERVED.style)
+    text.append(" KV used/reserved ")
+    for kind, name in ((OVERHEAD, "act+graphs"), (SLEEPERS, None), (FOREIGN, None), (SAFETY, None), (FREE, None)):
+        text.append(kind.glyph, kind.style).append(f" {name or kind.name} ", "not bold")
+    text.rstrip()
+    return text
+
+
+def accounted(device: DeviceView, held: Held, width: int) -> Text:
+    """The bytes of each part with its name, in as many columns as there is room for."""
+    each = 34
+    across = max(1, width // each)
+    text = Text()
+    for place, (kind, amount) in enumerate(zip(KINDS, parts(device, held), strict=True)):
         text.append(f"{kind.glyph * 2} ", kind.style)
-        text.append(f"{kind.name}  ")
+        text.append(f"{kind.name:<19}{format_bytes(amount):>9}")
+        last = place == len(KINDS) - 1
+        text.append("" if last else "\n" if place % across == across - 1 else "   ")
     return text
-
-
-def device_lines(device: DeviceView, width: int, *, detailed: bool) -> Text:
-    """The bar with what the device says of itself; `detailed` adds a line with the bytes of each part."""
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"{device.id[:LABEL_WIDTH]:<{LABEL_WIDTH}} ", "bold")
-    text.append_text(bar(device, max(8, width - LABEL_WIDTH - 2 - _FIGURES_WIDTH)))
-    text.append(f" {_figures(device):>{_FIGURES_WIDTH}}")
-    if device.fault:
-        text.append(f"\nFAULT {device.fault}", "bold reverse red")
-    elif detailed:
-        text.append("\n")
-        for kind, amount in zip(KINDS, parts(device), strict=True):
-            text.append(f"{kind.glyph} ", kind.style)
-            text.append(f"{format_bytes(amount)}  ")
-    return text
-
-
-def _figures(device: DeviceView) -> str:
-    used = f"{format_bytes(device.used_bytes)}/{format_bytes(device.capacity_bytes)}"
-    busy = "" if device.utilization_ratio is None else f"{device.utilization_ratio:4.0%}"
-    warm = "" if device.temperature_c is None else f"{device.temperature_c:3.0f}°"
-    return " ".join(filter(None, [used, busy, warm]))
-
-
-def devices_text(devices: Sequence[DeviceView], width: int, *, detailed: bool) -> Text:
-    """All devices and, below, what the glyphs mean."""
-    if not devices:
-        return Text("no devices", "italic")
-    lines = [device_lines(device, width, detailed=detailed) for device in devices]
-    return Text("\n", no_wrap=True, overflow="ellipsis").join([*lines, legend()])

@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 
 from heliosctl.client import failure_from, unreachable
 from heliosctl.exits import Exit, Failure
-from heliosctl.place import Place, TcpPlace, UnixPlace
+from heliosctl.place import Place
 from heliosctl.sse import SseEvent, SseParser
-from heliosd.wire import EventView, Snapshot
+from heliosd.wire import EventView
+from tui.ask import base_of, session_to, words_of
+from tui.now import Now, read_now
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 4.0
@@ -31,9 +32,11 @@ class Connected:
 class Lost:
     reason: str
     retry_s: float
+    since: float
+    """When the connection broke, in seconds since the epoch."""
 
 
-News = Snapshot | EventView | Connected | Lost
+News = Now | EventView | Connected | Lost
 
 
 class Feed:
@@ -41,8 +44,7 @@ class Feed:
 
     def __init__(self, place: Place, *, first_retry_s: float = FIRST_RETRY_S) -> None:
         self.place = place
-        base = place.url if isinstance(place, TcpPlace) else "http://localhost"
-        self._events_url = f"{base}/helios/v1/events"
+        self._events_url = f"{base_of(place)}/helios/v1/events"
         self._first_retry_s = first_retry_s
         self._last_id = 0
 
@@ -61,30 +63,28 @@ class Feed:
                 if failure.exit_code is Exit.NOT_ALLOWED:
                     raise
                 reason = failure.message
-            except (OSError, aiohttp.ClientError, TimeoutError) as error:
-                reason = _words(error)
+            except (OSError, ValueError, aiohttp.ClientError, TimeoutError) as error:
+                reason = words_of(error)
             lost_at = lost_at or time.monotonic()
-            yield Lost(reason, retry_s)
+            yield Lost(reason, retry_s, time.time() - (time.monotonic() - lost_at))
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
-    async def once(self) -> tuple[Snapshot, list[EventView]]:
-        """The snapshot of now and the latest journal lines. Raises Failure."""
+    async def once(self) -> AsyncIterator[News]:
+        """The same up to the first snapshot. Raises Failure when that does not come."""
         try:
-            async with self._session() as session:
-                past = await self._past(session)
-                async with aclosing(self._stream(session)) as stream:
-                    async for event in stream:
-                        if event.kind == "snapshot":
-                            return Snapshot.model_validate_json(event.data), past
+            async for news in self._connection(None):
+                yield news
+                if isinstance(news, Now):
+                    return
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.place, error.os_error) from error
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            raise Failure(f"cannot read from heliosd at {self.place}: {_words(error)}", Exit.UNREACHABLE) from error
+        except (OSError, ValueError, aiohttp.ClientError, TimeoutError) as error:
+            raise Failure(f"cannot read from heliosd at {self.place}: {words_of(error)}", Exit.UNREACHABLE) from error
         raise Failure(f"cannot show {self.place}: heliosd ended the stream without a snapshot")
 
     async def _connection(self, lost_at: float | None) -> AsyncIterator[News]:
-        async with self._session() as session:
+        async with session_to(self.place, None, SILENCE_S) as session:
             past = await self._past(session)
             yield Connected(None if lost_at is None else time.monotonic() - lost_at)
             for event in past:
@@ -92,7 +92,7 @@ class Feed:
                     yield event
             async for news in self._stream(session):
                 if news.kind == "snapshot":
-                    yield Snapshot.model_validate_json(news.data)
+                    yield read_now(news.data, time.monotonic())
                 elif news.kind == "journal":
                     event = EventView.model_validate_json(news.data)
                     if self._fresh(event):
@@ -106,19 +106,6 @@ class Feed:
             return False
         self._last_id = event.id
         return True
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_S)
-        match self.place:
-            case UnixPlace(path):
-                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(str(path))
-                headers = {}
-            case TcpPlace(_, key):
-                connector = aiohttp.TCPConnector()
-                headers = {"authorization": f"Bearer {key}"} if key else {}
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-            yield session
 
     async def _past(self, session: aiohttp.ClientSession) -> list[EventView]:
         query = {"limit": PAST_EVENTS, "after": self._last_id}
@@ -139,11 +126,3 @@ class Feed:
 async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status >= 400:
         raise failure_from(await response.read(), response.status)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        error = error.os_error
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__

@@ -1,42 +1,76 @@
-"""One frame as text, for `--once`, scripts and bug reports. Pure but for the final print."""
+"""One frame of a screen as text, for `--once`, scripts and bug reports."""
 
+import asyncio
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.segment import Segment
+from textual.app import App
+from textual.strip import Strip
+from textual.widgets._footer import FooterKey
 
-from heliosd.wire import EventView, Snapshot
-from tui.bars import devices_text
-from tui.rows import QUEUE_COLUMNS, REPLICA_COLUMNS, event_line, node_line, queue_row, replica_row
+from heliosctl.exits import Failure
+from tui.app import HeliosTop
+from tui.feed import Feed
 
-EVENTS_SHOWN = 10
-
-
-def frame(snapshot: Snapshot, events: Sequence[EventView], place: str, width: int) -> Group:
-    """The same parts as the screen has, one below the other."""
-    parts: list[RenderableType] = [
-        node_line(snapshot.node, place, 0.0),
-        Text(),
-        devices_text(snapshot.devices, width, detailed=True),
-        Text(),
-        _table(REPLICA_COLUMNS, [replica_row(replica, 0.0) for replica in snapshot.replicas]),
-    ]
-    if snapshot.queue:
-        parts += [Text(), _table(QUEUE_COLUMNS, [queue_row(entry, 0.0) for entry in snapshot.queue])]
-    if events:
-        parts += [Text(), *(event_line(event) for event in events[-EVENTS_SHOWN:])]
-    return Group(*parts)
+_QUIET_S = 0.05
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+class OneFrame(HeliosTop):
+    """The same screen without a terminal: it ends when everything that it shows has come and is drawn."""
+
+    def __init__(self, feed: Feed, *, screen: str, read_only: bool) -> None:
+        super().__init__(feed, screen=screen, read_only=read_only)
+        self.strips: list[Strip] = []
+
+    def begin(self) -> None:
+        self.animation_level = "none"
+        self.run_worker(self._shoot())
+
+    async def _shoot(self) -> None:
+        try:
+            async for news in self.feed.once():
+                self.take(news)
+            await self.fetch()
+        except Failure as failure:
+            self.exit(failure, return_code=int(failure.exit_code))
+            return
+        before: list[Strip] = []
+        while not self.query(FooterKey) or before != self.strips:  # until nothing moves any more
+            await asyncio.sleep(_QUIET_S)
+            before, self.strips = self.strips, drawn(self)
+        self.exit()
 
 
-def print_frame(snapshot: Snapshot, events: Sequence[EventView], place: str) -> None:
-    """Print at the terminal's width; without colours where stdout is no terminal."""
+def drawn(app: App[object] | HeliosTop) -> list[Strip]:
+    """What is on the screen now, line by line."""
+    return app.screen._compositor.render_strips()
+
+
+def plain(strips: Sequence[Strip]) -> str:
+    return "\n".join(strip.text.rstrip() for strip in strips)
+
+
+async def take_frame(feed: Feed, screen: str, size: tuple[int, int], *, read_only: bool = False) -> list[Strip]:
+    """The frame's lines. Raises Failure."""
+    app = OneFrame(feed, screen=screen, read_only=read_only)
+    failure = await app.run_async(headless=True, size=size, mouse=False)
+    if failure is not None:
+        raise failure
+    return app.strips
+
+
+def print_frame(strips: Sequence[Strip]) -> None:
+    """With colours where stdout is a terminal."""
     console = Console(highlight=False)
-    console.print(frame(snapshot, events, place, console.width))
+    if not console.is_terminal:
+        print(plain(strips))  # noqa: T201  # a command's data, not a log
+        return
+    for strip in strips:
+        console.print(*_texts(strip), sep="", soft_wrap=True)
+
+
+def _texts(strip: Strip) -> list[object]:
+    from rich.text import Text
+
+    return [Text(text, style or "") for text, style, control in map(Segment, *zip(*strip, strict=True)) if not control]

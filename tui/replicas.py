@@ -1,95 +1,116 @@
-"""The tables of replicas and of waiting requests."""
+"""The screen of replicas."""
 
-import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.message import Message
-from textual.widgets import DataTable
 
-from heliosd.wire import QueueView, ReplicaView
-from tui.rows import QUEUE_COLUMNS, REPLICA_COLUMNS, queue_row, replica_row
+from heliosd.core.units import format_seconds
+from heliosd.wire import ReplicaView
+from tui.columns import Cell, Column, Shown
+from tui.details import details
+from tui.history import History
+from tui.now import Now
+from tui.table import Table
+from tui.view import View
+from tui.words import memory, state_cell
 
 
-class ReplicaTable(DataTable[object]):
-    """One row a replica; the cursor stays on its replica while others come and go."""
+def _idle(replica: ReplicaView) -> bool:
+    return replica.state == "ready" and replica.leases == 0
 
-    DEFAULT_CSS = "ReplicaTable { height: 1fr; min-height: 4; border: round $primary; }"
+
+def _stops_in(replica: ReplicaView, shown: Shown) -> str:
+    if not _idle(replica):
+        return "-"
+    if replica.pinned or replica.keep_alive_s is None:
+        return "never"
+    return format_seconds(max(0.0, replica.keep_alive_s - replica.idle_s - shown.age_s))
+
+
+def _state(replica: ReplicaView) -> Cell:
+    more = f" {replica.sleep_level}" if replica.state == "asleep" and replica.sleep_level else ""
+    return state_cell(replica.state, more + (" pin" if replica.pinned else ""))
+
+
+COLUMNS: tuple[Column[ReplicaView], ...] = (
+    Column("MODEL", 14, lambda it, _: it.model, lambda row: row["model"], grows=True, most=44),
+    Column("STATE", 12, lambda it, _: _state(it), lambda row: row["state"]),
+    Column("LEASES", 7, lambda it, _: f"{it.leases}/{it.limit}" if it.limit else str(it.leases),
+           lambda row: row["leases"], right=True),
+    Column("KV", 4, lambda it, _: f"{it.kv_used_ratio:.0%}", lambda row: row.get("kv_used_ratio"), right=True, rank=2),
+    Column("MEMORY", 9, lambda it, _: memory(it), lambda row: row["predicted"]["total_bytes"], right=True),
+    Column("IDLE", 7, lambda it, shown: format_seconds(it.idle_s + shown.age_s) if _idle(it) else "-",
+           lambda row: row["idle_s"], right=True, rank=3),
+    Column("STOPS IN", 8, _stops_in, right=True, rank=4),
+    Column("DEVICES", 8, lambda it, _: ",".join(it.devices), lambda row: row["devices"], grows=True, rank=1, most=40),
+    Column("REPLICA", 8, lambda it, _: it.id, lambda row: row["id"]),
+    Column("CONTEXT", 8, lambda it, _: str(it.max_model_len or "-"), right=True, rank=6),
+    Column("STARTED IN", 10, lambda it, _: format_seconds(sum(it.phases.values())) if it.phases else "-",
+           right=True, rank=7),
+    Column("PIDS", 9, lambda it, _: ",".join(map(str, it.pids)) or "-", rank=8),
+)  # fmt: skip
+
+
+def replica_table(id: str | None = None) -> Table[ReplicaView]:
+    return Table(
+        COLUMNS,
+        parse=ReplicaView.model_validate,
+        key=lambda row: row["id"],
+        words=lambda row: " ".join((row["model"], row["id"], row["state"], *row["devices"])),
+        empty="no replicas: a request starts one, or `:load MODEL`",
+        id=id,
+    )
+
+
+class ReplicasView(View):
+    HELP: ClassVar[str] = """\
+LEASES    requests it works on, of how many it may now
+KV        of its KV cache, what is in use
+MEMORY    measured, on each device; with ~ it is still the prediction
+STOPS IN  counts down while nobody uses the replica
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "down"),
-        Binding("k", "cursor_up", "up"),
-        Binding("enter", "select_cursor", "details"),
+        Binding("z", "want('sleep')", "sleep"),
+        Binding("w", "want('wake')", "wake"),
+        Binding("x", "want('stop')", "stop"),
+        Binding("p", "want('pin')", "pin"),
     ]
 
-    class Chosen(Message):
-        """The person wants to know more about this replica."""
-
-        def __init__(self, replica: str) -> None:
-            super().__init__()
-            self.replica = replica
-
     def __init__(self) -> None:
-        super().__init__(cursor_type="row", zebra_stripes=True)
-        self.border_title = "replicas"
-        self._replicas: list[ReplicaView] = []
-        self._seen_at = 0.0
+        super().__init__("replicas", replica_table())
+        self._now: Now | None = None
 
-    def on_mount(self) -> None:
-        for column in REPLICA_COLUMNS:
-            self.add_column(column, key=column)
-        self.set_interval(1.0, self._draw)
+    def show(self, now: Now, history: History) -> None:
+        self._now = now
+        self.table.show(now.replicas, now.seen_at)
 
-    def show(self, replicas: list[ReplicaView]) -> None:
-        self._replicas, self._seen_at = replicas, time.monotonic()
-        self._draw()
+    def on_table_chosen(self, message: Table.Chosen) -> None:
+        message.stop()
+        self.post_message(replica_opened(message.row))
 
-    def _draw(self) -> None:
-        age_s = time.monotonic() - self._seen_at
-        wanted = {replica.id: replica_row(replica, age_s) for replica in self._replicas}
-        for key in [row.value for row in self.rows]:
-            if key is not None and key not in wanted:
-                self.remove_row(key)
-        present = {row.value for row in self.rows}
-        for key, cells in wanted.items():
-            if key not in present:
-                self.add_row(*cells, key=key)
-                continue
-            for column, cell in zip(REPLICA_COLUMNS, cells, strict=True):
-                if self.get_cell(key, column) != cell:
-                    self.update_cell(key, column, cell, update_width=True)
+    def detail(self, key: str) -> Text | None:
+        return replica_detail(self._now, key)
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        event.stop()
-        if event.row_key.value is not None:
-            self.post_message(self.Chosen(event.row_key.value))
+    def action_want(self, verb: str) -> None:
+        if self.table.row is not None:
+            self.post_message(replica_wanted(verb, self.table.row))
 
 
-class QueueTable(DataTable[str]):
-    """Requests that wait, with the reason. Not there while nobody waits."""
+def replica_opened(row: Any) -> View.Opened:
+    return View.Opened("replica", details(ReplicaView.model_validate(row)), key=row["id"])
 
-    DEFAULT_CSS = "QueueTable { height: auto; max-height: 7; border: round $warning; }"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "scroll_down", "down"),
-        Binding("k", "scroll_up", "up"),
-    ]
 
-    def __init__(self) -> None:
-        super().__init__(cursor_type="none")
-        self._queue: list[QueueView] = []
-        self._seen_at = 0.0
+def replica_detail(now: Now | None, key: str) -> Text | None:
+    rows = [row for row in now.replicas if row["id"] == key] if now else []
+    return details(ReplicaView.model_validate(rows[0])) if rows else None
 
-    def on_mount(self) -> None:
-        self.add_columns(*QUEUE_COLUMNS)
-        self.display = False
-        self.set_interval(1.0, self._draw)
 
-    def show(self, queue: list[QueueView]) -> None:
-        self._queue, self._seen_at = queue, time.monotonic()
-        self.display = bool(queue)
-        self.border_title = f"queue: {len(queue)} waiting"
-        self._draw()
-
-    def _draw(self) -> None:
-        age_s = time.monotonic() - self._seen_at
-        self.clear()
-        self.add_rows([queue_row(entry, age_s) for entry in self._queue])
+def replica_wanted(verb: str, row: Any) -> View.Wanted:
+    """Sleep and stop are for the replica; a wake and a pin are for its model."""
+    if verb == "pin":
+        verb = "unpin" if row.get("pinned") else "pin"
+    if verb in ("sleep", "stop"):
+        return View.Wanted("sleep" if verb == "sleep" else "stop", [row["id"]], f"{row['id']} of {row['model']}")
+    names = {"wake": "wake", "pin": "pin", "unpin": "unpin"}
+    return View.Wanted(names[verb], [row["model"]], row["model"])  # type: ignore[arg-type]

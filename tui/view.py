@@ -1,0 +1,92 @@
+"""What every screen is: a table with what stands above and below it, fed only while it is looked at."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Static
+
+from tui.ask import Ask
+from tui.deeds import Verb
+from tui.history import History
+from tui.now import Now
+from tui.table import Table
+
+
+class View(Vertical):
+    """One screen. `head` and `foot` are lines above and below the table; a foot tells of the row under the cursor."""
+
+    DEFAULT_CSS = """
+    View > .head { height: auto; max-height: 40%; }
+    View > .foot { height: auto; max-height: 50%; border-top: solid $primary; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = []
+    HELP: ClassVar[str] = ""
+    """What its columns and keys mean, for `?`."""
+    ABOUT: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of journal lines after which `fetch` may find something new."""
+
+    class Wanted(Message):
+        """The person wants something done; nothing is done before it is confirmed."""
+
+        def __init__(self, verb: Verb, subjects: Sequence[str], about: str) -> None:
+            super().__init__()
+            self.verb = verb
+            self.subjects = subjects
+            self.about = about
+
+    class Opened(Message):
+        """The person wants to read more about this."""
+
+        def __init__(self, title: str, text: Text, *, key: str | None = None, explain: str | None = None) -> None:
+            super().__init__()
+            self.title = title
+            self.text = text
+            self.key = key
+            """Set where the text goes on changing: `View.detail` gives what it is now."""
+            self.explain = explain
+            """Set where the daemon has a story about it."""
+
+    def __init__(self, name: str, table: Table[Any], *, head: bool = False, foot: bool = False) -> None:
+        super().__init__(id=name)
+        self.table = table
+        self.head = Static(classes="head") if head else None
+        self.foot = Static(classes="foot") if foot else None
+
+    def compose(self) -> ComposeResult:
+        if self.head is not None:
+            yield self.head
+        yield self.table
+        if self.foot is not None:
+            yield self.foot
+
+    @property
+    def title(self) -> str:
+        """What stands in the frame: the count, the filter and the order."""
+        shown, total = len(self.table.rows), self.table.total
+        count = str(total) if shown == total else f"{shown} of {total}"
+        order = self.table.sorted_by()
+        return f"{self.id} · {count}" + (f" · by {order}" if order else "")
+
+    def show(self, now: Now, history: History) -> None:
+        """Draw what the feed tells."""
+
+    async def fetch(self, ask: Ask) -> None:
+        """Ask for what the feed does not tell. Raises Failure."""
+
+    def detail(self, key: str) -> Text | None:
+        """What an opened text is by now; None: it is gone, or does not change."""
+        return None
+
+    def tick(self, history: History) -> None:
+        """A second has passed."""
+        self.table.tick()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a screen that only watches there are no deeds, and the footer shows none."""
+        read_only: bool = getattr(self.app, "read_only", False)
+        return not (action == "want" and read_only)
