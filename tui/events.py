@@ -93,6 +93,8 @@ The newest is last, and is followed while the cursor is on it.
 Enter shows a line with the numbers behind it.
 """
 
+    DEFAULT_CSS = "EventsView > .foot { height: 5; }"
+
     def __init__(self, log: Log) -> None:
         super().__init__("events", event_table(), foot=True)
         self._log = log

@@ -13,7 +13,8 @@ from heliosctl.exits import Failure
 from tui.app import HeliosTop
 from tui.feed import Feed
 
-_QUIET_S = 0.05
+_QUIET_S = 0.1
+_SO_OFTEN = 3
 
 
 class OneFrame(HeliosTop):
@@ -35,11 +36,16 @@ class OneFrame(HeliosTop):
         except Failure as failure:
             self.exit(failure, return_code=int(failure.exit_code))
             return
-        before: list[Strip] = []
-        while not self.query(FooterKey) or before != self.strips:  # until nothing moves any more
+        same = 0
+        while same < _SO_OFTEN or not self._has_footer():  # until nothing moves any more
             await asyncio.sleep(_QUIET_S)
             before, self.strips = self.strips, drawn(self)
+            same = same + 1 if before == self.strips else 0
         self.exit()
+
+    def _has_footer(self) -> bool:
+        keys = self.query(FooterKey)
+        return bool(keys) and all(key.size.width for key in keys)
 
 
 def drawn(app: App[object] | HeliosTop) -> list[Strip]:

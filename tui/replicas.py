@@ -34,7 +34,7 @@ def _state(replica: ReplicaView) -> Cell:
 
 
 COLUMNS: tuple[Column[ReplicaView], ...] = (
-    Column("MODEL", 14, lambda it, _: it.model, lambda row: row["model"], grows=True, most=44),
+    Column("MODEL", 22, lambda it, _: it.model, lambda row: row["model"], grows=True, most=44),
     Column("STATE", 12, lambda it, _: _state(it), lambda row: row["state"]),
     Column("LEASES", 7, lambda it, _: f"{it.leases}/{it.limit}" if it.limit else str(it.leases),
            lambda row: row["leases"], right=True),

@@ -27,7 +27,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
     `parse` makes of a row as it came what the columns show; `key` names it; `words` are what a filter looks in.
     """
 
-    DEFAULT_CSS = "Table { height: 1fr; min-height: 3; overflow-x: hidden; }"
+    DEFAULT_CSS = "Table { height: 1fr; min-height: 3; overflow-x: hidden; scrollbar-size: 1 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "move(1)", "down", show=False),
         Binding("k,up", "move(-1)", "up", show=False),
@@ -79,6 +79,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
         self._down = False
         self._cursor = 0
         self._laid: list[Laid[V]] = []
+        self._laid_for = -1
         self._drawn: dict[int, tuple[Hashable, list[str | Cell | Text], Strip]] = {}
 
     # ---- what it is told ---------------------------------------------------------
@@ -116,6 +117,11 @@ class Table(ScrollView, Generic[V], can_focus=True):
     def sorted_by(self) -> str:
         """The column's name with an arrow; empty: as they came."""
         return f"{self._by.name}{'▼' if self._down else '▲'}" if self._by else ""
+
+    @property
+    def _width(self) -> int:
+        """In cells, without the scroll bar."""
+        return self.scrollable_content_region.width
 
     # ---- order ---------------------------------------------------------------------
 
@@ -157,7 +163,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
         for y in range(1, self.size.height):
             at = self.scroll_offset.y + y - 1
             if not self._is_drawn(at):
-                changed.append(Region(0, y, self.size.width, 1))
+                changed.append(Region(0, y, self._width, 1))
         if len(changed) > self.size.height // 2:
             self.refresh()
         elif changed:
@@ -176,7 +182,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
         return known is not None and known[0] == self._mark(at, row) and known[1] == self._cells(row)
 
     def _mark(self, at: int, row: Any) -> Hashable:
-        return (self._key(row), at == self._cursor, self.has_focus, self.size.width)
+        return (self._key(row), at == self._cursor, self.has_focus, self._width)
 
     def _cells(self, row: Any) -> list["str | Cell | Text"]:
         view = self._parse(row)
@@ -184,9 +190,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
         return [laid.column.cell(view, Shown(age_s, laid.width)) for laid in self._laid]
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        if not self._laid:
-            self._laid = lay_out(self._columns, width)
+        width = self._width
+        if self._laid_for != width:
+            self._laid, self._laid_for = lay_out(self._columns, width), width
         if y == 0:
             return self._header().adjust_cell_length(width, self.rich_style)
         at = self.scroll_offset.y + y - 1
@@ -224,7 +230,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
                 text = fitted(text, laid.width, right=laid.column.right)
                 segments.append(Segment(text, Style.parse(style) if style else None))
             segments.append(Segment(" " * GAP))
-        strip = Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
+        strip = Strip(segments).adjust_cell_length(self._width).apply_style(self.rich_style)
         if here:
             mark = _HERE if self.has_focus else _HERE_UNFOCUSED
             strip = Strip([Segment(text, (style or Style()) + mark, control) for text, style, control in strip])
@@ -232,7 +238,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
 
     def _draw_anew(self) -> None:
         self._drawn.clear()
-        self._laid = lay_out(self._columns, self.size.width) if self.size.width else []
+        self._laid_for = -1
         self.refresh()
 
     # ---- what the person does --------------------------------------------------------

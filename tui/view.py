@@ -22,7 +22,7 @@ class View(Vertical):
 
     DEFAULT_CSS = """
     View > .head { height: auto; max-height: 40%; }
-    View > .foot { height: auto; max-height: 50%; border-top: solid $primary; }
+    View > .foot { height: auto; max-height: 60%; border-top: solid $primary; }
     """
     BINDINGS: ClassVar[list[BindingType]] = []
     HELP: ClassVar[str] = ""
