@@ -69,8 +69,21 @@ def add(commands: "Commands") -> None:
         action="store_true",
         help="instead measure how fast weights can be loaded from the store, each way; takes seconds to minutes",
     )
-    command = commands.add("top", top, "watch devices, replicas and events live", ["heliosctl top"])
+    command = commands.add(
+        "top",
+        top,
+        "watch devices, replicas, models, queue and events live, and act on them",
+        ["heliosctl top", "heliosctl top --screen models --read-only", "heliosctl top --once --size 160x48"],
+        about="`?` there shows the keys.",
+    )
+    command.add_argument(
+        "--screen",
+        choices=("top", "devices", "replicas", "models", "queue", "events", "keys", "cluster", "capacity"),
+        help="the screen to begin with",
+    )
+    command.add_argument("--read-only", action="store_true", help="only watch: nothing can be changed")
     command.add_argument("--once", action="store_true", help="print one frame as text and leave")
+    command.add_argument("--size", metavar="WxH", help="of that frame; default: the terminal's, or 80x24")
     commands.add(
         "version",
         version,
@@ -207,7 +220,10 @@ def top(args: Namespace) -> Exit:
     words = [sys.executable, "-m", "tui"]
     for flag, value in (("--socket", args.socket), ("--url", args.url), ("--key", args.key)):
         words += [flag, value] if value else []
+    words += ["--screen", args.screen] if args.screen else []
+    words += ["--size", args.size] if args.size else []
     words += ["--once"] if args.once else []
+    words += ["--read-only"] if args.read_only else []
     sys.stdout.flush()
     os.execv(words[0], words)
 

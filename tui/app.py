@@ -1,6 +1,7 @@
 """The program: gives the screen that is looked at its part of the news, and has done what is confirmed."""
 
 import asyncio
+import gc
 import time
 from typing import Any, ClassVar, assert_never
 
@@ -32,6 +33,9 @@ from tui.top import TopView
 from tui.view import View
 from tui.waiting import QueueScreen, explained
 
+DRAW_S = 0.5
+"""News that come faster are drawn together."""
+GC_THRESHOLDS = (200_000, 20, 20)
 FETCH_S = 5.0
 """What no feed tells is asked for again so often, while it is looked at."""
 
@@ -62,6 +66,7 @@ class HeliosTop(App[Failure | None]):
         self._now: Now | None = None
         self._events, self._history = Log(), History()
         self._lost: Lost | None = None
+        self._undrawn, self._drawn_at = False, -DRAW_S
         self._status, self._tabs = StatusLine(str(feed.place)), Tabs()
         self._prompt, self._remark = Prompt(), Remark()
         self._wanted_words: dict[str, str] = {}
@@ -93,6 +98,7 @@ class HeliosTop(App[Failure | None]):
         self.run_worker(self._follow(), group="feed")
         self.run_worker(self._keep_fetched(), group="fetch")
         self.set_interval(1.0, self._tick)
+        self.set_interval(DRAW_S, self._draw_if_needed)
 
     @property
     def view(self) -> View:
@@ -116,7 +122,7 @@ class HeliosTop(App[Failure | None]):
                 self._events.tell(news)
                 if news.kind in self.view.ABOUT:
                     self._stale_fetch.set()
-                self._draw()
+                self._undrawn = True
             case Connected(away_s):
                 self._set_stale(None)
                 if away_s is not None:
@@ -131,23 +137,33 @@ class HeliosTop(App[Failure | None]):
         first, self._now = self._now is None, now
         if first:
             self._history.add(figures(now))
-        self._status.show(now)
-        self._draw()
+        self._undrawn = True
+        if first or self._drawn_at + DRAW_S < time.monotonic():
+            self._draw()
+
+    def _draw(self) -> None:
+        """Bring what came since onto the screen. Lines that stay as they are cost nothing."""
+        if self._now is None or not self.is_running:
+            return
+        self._undrawn, self._drawn_at = False, time.monotonic()
+        self._status.show(self._now)
+        self.view.show(self._now, self._history)
         screen = self.screen
         if isinstance(screen, Overlay) and screen.key is not None:
             screen.show(self.view.detail(screen.key))
 
-    def _draw(self) -> None:
-        if self._now is not None and self.is_running:
-            self.view.show(self._now, self._history)
-            self._entitle()
+    def _draw_if_needed(self) -> None:
+        if self._undrawn:
+            self._draw()
 
     def _tick(self) -> None:
+        """A second has passed."""
         if self._lost is not None or self._now is None:
             return
         self._history.add(figures(self._now))
-        self._status.tick()
-        self.view.tick(self._history)
+        if self._drawn_at + DRAW_S < time.monotonic():
+            self._status.tick()
+            self.view.tick(self._history)
 
     def _set_stale(self, lost: Lost | None) -> None:
         """What is shown was true when the connection broke; it stays, but pale."""
@@ -179,7 +195,6 @@ class HeliosTop(App[Failure | None]):
         except Failure as failure:
             if self._lost is None and failure.exit_code is not Exit.UNREACHABLE:
                 self._remark.say(failure.message, wrong=True)
-        self._entitle()
 
     def action_fetch(self) -> None:
         self._stale_fetch.set()
@@ -197,10 +212,6 @@ class HeliosTop(App[Failure | None]):
 
     def on_tabs_clicked(self, message: Tabs.Clicked) -> None:
         self.action_go(message.screen_name)
-
-    def _entitle(self) -> None:
-        filtered = self._wanted_words.get(self.view.id or "", "")
-        self.sub_title = self.view.title + (f" · /{filtered}" if filtered else "")
 
     def action_help(self) -> None:
         self.push_screen(Overlay("help", help_text(self.view.id or "", self.view.HELP)))
@@ -316,6 +327,10 @@ class HeliosTop(App[Failure | None]):
 
 async def watch(feed: Feed, *, screen: str = "top", read_only: bool = False) -> Exit:
     """Show the screen until the person leaves. Raises Failure when the daemon refuses this client."""
+    # A snapshot of a thousand replicas is ten thousand objects, none of them in a cycle; with the usual thresholds the
+    # collector would look through all of the screen's library for each.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     failure: Any = await HeliosTop(feed, screen=screen, read_only=read_only).run_async()
     if failure is not None:
         raise failure

@@ -61,10 +61,8 @@ Below      what the daemon expects, once it has history enough
             total = sum(device.capacity_bytes for device in now.devices)
             free = sum(device.free_bytes for device in now.devices)
             share = (total - free) / max(1, total)
-            self.head.update(
-                f"{format_bytes(total - free)} of {format_bytes(total)} given out on {len(now.devices)} devices "
-                f"({share:.1%}), {format_bytes(free)} free"
-            )
+            said = f"{format_bytes(total - free)} of {format_bytes(total)} given out on {len(now.devices)} devices"
+            self.head.draw(Text(f"{said} ({share:.1%}), {format_bytes(free)} free"))
 
     async def fetch(self, ask: Ask) -> None:
         try:
@@ -74,7 +72,7 @@ Below      what the daemon expects, once it has history enough
                 raise
             text = Text(NOT_KNOWN, "italic")
         if self.foot is not None:
-            self.foot.update(text)
+            self.foot.draw(text)
 
 
 def lines_of(body: Any, indent: str = "") -> Iterator[str]:

@@ -69,8 +69,7 @@ def device_table(empty: str = "no devices", id: str | None = None) -> Table[Row]
 
 
 def device_rows(now: Now, history: History) -> list[Row]:
-    held = now.held()
-    return [(device, held[device.id], history) for device in now.devices]
+    return [(device, now.held[device.id], history) for device in now.devices]
 
 
 def device_text(row: Row, now: Now | None, width: int) -> Text:
@@ -126,7 +125,7 @@ d         drain: stop all replicas of the device, once their requests are done
     def show(self, now: Now, history: History) -> None:
         self._now = now
         if self.head is not None:
-            self.head.update(legend())
+            self.head.draw(legend())
         self.table.show(device_rows(now, history), now.seen_at)
 
     def on_table_moved(self, message: Table.Moved) -> None:
@@ -139,7 +138,7 @@ d         drain: stop all replicas of the device, once their requests are done
 
     def _tell(self, row: Row | None) -> None:
         if self.foot is not None:
-            self.foot.update(Text("") if row is None else device_text(row, self._now, max(40, self.size.width)))
+            self.foot.draw(Text("") if row is None else device_text(row, self._now, max(40, self.size.width)))
 
     def on_table_chosen(self, message: Table.Chosen) -> None:
         message.stop()

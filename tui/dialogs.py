@@ -104,7 +104,7 @@ class Confirm(ModalScreen[bool]):
     }
     Confirm Static { height: auto; }
     Confirm Horizontal { height: 1; margin-top: 1; }
-    Confirm Button { height: 1; min-width: 10; border: none; margin-right: 2; }
+    Confirm Button { margin-right: 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "yes"),
@@ -118,7 +118,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         box = VerticalScroll(
-            self._effects, Horizontal(Button("y yes", id="yes", variant="warning"), Button("n no", id="no"))
+            self._effects, Horizontal(Button("y yes", id="yes", compact=True), Button("n no", id="no", compact=True))
         )
         box.border_title = self._question
         box.can_focus = False

@@ -109,7 +109,7 @@ Enter shows a line with the numbers behind it.
         message.stop()
         if self.foot is not None:
             text = Text("") if message.row is None else Text(message.row.message)
-            self.foot.update(text)
+            self.foot.draw(text)
 
     def on_table_chosen(self, message: Table.Chosen) -> None:
         message.stop()

@@ -106,7 +106,7 @@ Enter    what it would take here, and what is known about it
         self._models = [{**row, "pinned": row["ref"] in pins} for row in models]
         tiers = TierList.model_validate(await ask.get("/helios/v1/tiers"))
         if self.head is not None:
-            self.head.update(tier_lines(tiers, max(40, self.size.width)))
+            self.head.draw(tier_lines(tiers, max(40, self.size.width)))
         self._arrange()
 
     def _arrange(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import from_json
@@ -20,7 +21,7 @@ class Held:
     sleepers_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Now:
     node: NodeView
     devices: Sequence[DeviceView]
@@ -31,6 +32,7 @@ class Now:
     states: Mapping[str, int] = field(default_factory=dict)
     """How many replicas are in each state."""
 
+    @cached_property
     def held(self) -> dict[str, Held]:
         """By device. A sleeper's residue is what is promised beyond what those awake were booked."""
         used: dict[str, float] = {}

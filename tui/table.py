@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Generic
 
 from rich.segment import Segment
@@ -13,12 +15,27 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from tui.columns import GAP, Cell, Column, Laid, Shown, V, fitted, lay_out
 
 _HEADER = Style(bold=True, underline=True)
-_HERE = Style(reverse=True)
-_HERE_UNFOCUSED = Style(underline=True)
+_HERE = (Style(), Style(underline=True), Style(reverse=True))
+"""Of any row, of the one with the cursor, and of that while the table has the keys."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """A visible row as it was last drawn."""
+
+    here: int
+    cells: list[str | Cell | Text]
+    strip: Strip | None = None
+
+
+@lru_cache(256)
+def _styled(base: Style, style: str) -> Style:
+    return base + Style.parse(style) if style else base
 
 
 class Table(ScrollView, Generic[V], can_focus=True):
@@ -80,7 +97,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
         self._cursor = 0
         self._laid: list[Laid[V]] = []
         self._laid_for = -1
-        self._drawn: dict[int, tuple[Hashable, list[str | Cell | Text], Strip]] = {}
+        self._base = Style()
+        self._drawn: dict[int, _Line] = {}
+        """By row, those that are visible."""
 
     # ---- what it is told ---------------------------------------------------------
 
@@ -139,8 +158,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
             self._cursor = len(rows) - 1
         elif before is not None:
             keys = self._key
-            here = next((at for at, row in enumerate(rows) if keys(row) == before), None)
-            self._cursor = self._cursor if here is None else here
+            if not (self._cursor < len(rows) and keys(rows[self._cursor]) == before):
+                here = next((at for at, row in enumerate(rows) if keys(row) == before), None)
+                self._cursor = self._cursor if here is None else here
         self._cursor = max(0, min(self._cursor, len(rows) - 1))
         self._resize()
         if at_end:
@@ -151,62 +171,69 @@ class Table(ScrollView, Generic[V], can_focus=True):
     def _resize(self) -> None:
         size = Size(self.size.width, len(self._rows) + 1)
         if size.height != self.virtual_size.height:
-            self.virtual_size = size
+            self.set_reactive(Widget.virtual_size, size)  # setting it plainly would lay out the whole screen anew
+            self._scroll_update(size)
 
     # ---- drawing -------------------------------------------------------------------
 
     def _redraw(self) -> None:
         """Mark for drawing the visible lines whose text or place in the table has changed."""
-        if not self.is_mounted or self.size.width == 0 or not self.is_on_screen:
+        width, height = self._width, self.size.height
+        if not self.is_mounted or width == 0 or not self._is_shown():
             return
+        self._lay_out(width)
+        if self._base != (base := self.rich_style):
+            self._base = base
+            self._drawn.clear()
+        top, focused = self.scroll_offset.y, self.has_focus
         changed = []
-        for y in range(1, self.size.height):
-            at = self.scroll_offset.y + y - 1
-            if not self._is_drawn(at):
-                changed.append(Region(0, y, self._width, 1))
-        if len(changed) > self.size.height // 2:
-            self.refresh()
+        for y in range(1, height):
+            at = top + y - 1
+            if at >= len(self._rows):
+                if self._drawn.pop(at, None) is not None or not self._rows:
+                    changed.append(Region(0, y, width, 1))
+                continue
+            known, line = self._drawn.get(at), self._line(at, focused)
+            if known is None or known.here != line.here or known.cells != line.cells:
+                self._drawn[at] = line
+                changed.append(Region(0, y, width, 1))
+        if len(changed) == height - 1:
+            self.refresh(Region(0, 1, width, height - 1))
         elif changed:
             self.refresh(*changed)
 
-    @property
-    def is_on_screen(self) -> bool:
-        return self.display and all(node.display for node in self.ancestors if hasattr(node, "display"))
+    def _is_shown(self) -> bool:
+        return self.display and all(node.display for node in self.ancestors if isinstance(node, Widget))
 
-    def _is_drawn(self, at: int) -> bool:
-        known = self._drawn.get(at)
-        if at >= len(self._rows):
-            self._drawn.pop(at, None)
-            return known is None and len(self._rows) > 0
-        row = self._rows[at]
-        return known is not None and known[0] == self._mark(at, row) and known[1] == self._cells(row)
-
-    def _mark(self, at: int, row: Any) -> Hashable:
-        return (self._key(row), at == self._cursor, self.has_focus, self._width)
+    def _line(self, at: int, focused: bool) -> "_Line":
+        here = 0 if at != self._cursor else 2 if focused else 1
+        return _Line(here, self._cells(self._rows[at]))
 
     def _cells(self, row: Any) -> list["str | Cell | Text"]:
         view = self._parse(row)
         age_s = max(0.0, time.monotonic() - self._seen_at)
         return [laid.column.cell(view, Shown(age_s, laid.width)) for laid in self._laid]
 
-    def render_line(self, y: int) -> Strip:
-        width = self._width
+    def _lay_out(self, width: int) -> None:
         if self._laid_for != width:
             self._laid, self._laid_for = lay_out(self._columns, width), width
+            self._drawn.clear()
+
+    def render_line(self, y: int) -> Strip:
+        width = self._width
+        self._lay_out(width)
         if y == 0:
             return self._header().adjust_cell_length(width, self.rich_style)
         at = self.scroll_offset.y + y - 1
         if at >= len(self._rows):
             words = self._said_when_empty() if not self._rows and y == 1 else ""
-            return Strip([Segment(fitted(words, width), Style(italic=True))], width).apply_style(self.rich_style)
-        row = self._rows[at]
-        cells, mark = self._cells(row), self._mark(at, row)
-        known = self._drawn.get(at)
-        if known is not None and known[0] == mark and known[1] == cells:
-            return known[2]
-        strip = self._strip(cells, here=at == self._cursor)
-        self._drawn[at] = (mark, cells, strip)
-        return strip
+            return Strip([Segment(fitted(words, width), self.rich_style + Style(italic=True))], width)
+        line = self._drawn.get(at)
+        if line is None:
+            line = self._drawn[at] = self._line(at, self.has_focus)
+        if line.strip is None:
+            line.strip = self._strip(line, width)
+        return line.strip
 
     def _said_when_empty(self) -> str:
         return f"nothing has {self._filter!r}; Escape shows all {len(self._given)}" if self._given else self._empty
@@ -219,24 +246,35 @@ class Table(ScrollView, Generic[V], can_focus=True):
             segments += [Segment(name, _HEADER), Segment(" " * GAP)]
         return Strip(segments).apply_style(self.rich_style)
 
-    def _strip(self, cells: Sequence["str | Cell | Text"], *, here: bool) -> Strip:
+    def _strip(self, line: "_Line", width: int) -> Strip:
+        base = self._base + _HERE[line.here]
         segments: list[Segment] = []
-        for laid, cell in zip(self._laid, cells, strict=True):
+        run, last, length = "", "", 0
+        for laid, cell in zip(self._laid, line.cells, strict=True):
+            gap = min(GAP, width - laid.at - laid.width)
+            length = laid.at + laid.width + gap
             if isinstance(cell, Text):
-                cell.truncate(laid.width, overflow="ellipsis", pad=True)
-                segments += [each for each in cell.render(self.app.console) if each.text != "\n"]
+                segments.append(Segment(run, _styled(base, last)))
+                whole = cell.copy()
+                whole.truncate(laid.width, overflow="ellipsis", pad=True)
+                drawn = [(text, style) for text, style, _ in whole.render(self.app.console) if text != "\n"]
+                segments += [Segment(text, base + style if style else base) for text, style in drawn]
+                run, last = " " * gap, ""
+                continue
+            text, style = (cell.text, cell.style) if isinstance(cell, Cell) else (cell, "")
+            text = fitted(text, laid.width, right=laid.column.right) + " " * gap
+            if style == last:
+                run += text
             else:
-                text, style = (cell.text, cell.style) if isinstance(cell, Cell) else (cell, "")
-                text = fitted(text, laid.width, right=laid.column.right)
-                segments.append(Segment(text, Style.parse(style) if style else None))
-            segments.append(Segment(" " * GAP))
-        strip = Strip(segments).adjust_cell_length(self._width).apply_style(self.rich_style)
-        if here:
-            mark = _HERE if self.has_focus else _HERE_UNFOCUSED
-            strip = Strip([Segment(text, (style or Style()) + mark, control) for text, style, control in strip])
-        return strip
+                segments.append(Segment(run, _styled(base, last)))
+                run, last = text, style
+        segments.append(Segment(run, _styled(base, last)))
+        if length < width:
+            segments.append(Segment(" " * (width - length), base))
+        return Strip([segment for segment in segments if segment.text], width)
 
     def _draw_anew(self) -> None:
+        self._base = self.rich_style
         self._drawn.clear()
         self._laid_for = -1
         self.refresh()

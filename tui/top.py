@@ -1,6 +1,6 @@
 """The first screen: devices, replicas, who waits and what happens, one below the other."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -45,6 +45,7 @@ STOPS IN  counts down while nobody uses the replica
         self._queue = queue_table("top-queue")
         self._events = event_table("top-events")
         self._now: Now | None = None
+        self._heights: dict[Table[Any], int] = {}
 
     def compose(self) -> ComposeResult:
         yield self._devices
@@ -60,17 +61,24 @@ STOPS IN  counts down while nobody uses the replica
 
     def show(self, now: Now, history: History) -> None:
         self._now = now
-        self._devices.styles.height = len(now.devices) + 1
+        self._heighten(self._devices, len(now.devices) + 1)
         self._devices.show(device_rows(now, history), now.seen_at)
         self.table.show(now.replicas, now.seen_at)
-        self._queue.display = bool(now.queue)
+        if self._queue.display != bool(now.queue):
+            self._queue.display = bool(now.queue)
         if now.queue:
             self._queue.border_title = f"queue: {len(now.queue)} waiting"
-            self._queue.styles.height = len(now.queue) + 2
+            self._heighten(self._queue, len(now.queue) + 2)
             self._queue.show(now.queue, now.seen_at)
         if self._seen != self._log.seen:
             self._seen = self._log.seen
             self._events.show(self._log.lines)
+
+    def _heighten(self, table: Table[Any], lines: int) -> None:
+        """A height that stays as it is costs no new layout."""
+        if self._heights.get(table) != lines:
+            self._heights[table] = lines
+            table.styles.height = lines
 
     def tick(self, history: History) -> None:
         for table in (self._devices, self.table, self._queue):

@@ -8,11 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Static
 
 from tui.ask import Ask
 from tui.deeds import Verb
 from tui.history import History
+from tui.lines import Lines
 from tui.now import Now
 from tui.table import Table
 
@@ -54,8 +54,8 @@ class View(Vertical):
     def __init__(self, name: str, table: Table[Any], *, head: bool = False, foot: bool = False) -> None:
         super().__init__(id=name)
         self.table = table
-        self.head = Static(classes="head") if head else None
-        self.foot = Static(classes="foot") if foot else None
+        self.head = Lines("head") if head else None
+        self.foot = Lines("foot") if foot else None
 
     def compose(self) -> ComposeResult:
         if self.head is not None:
@@ -63,14 +63,6 @@ class View(Vertical):
         yield self.table
         if self.foot is not None:
             yield self.foot
-
-    @property
-    def title(self) -> str:
-        """What stands in the frame: the count, the filter and the order."""
-        shown, total = len(self.table.rows), self.table.total
-        count = str(total) if shown == total else f"{shown} of {total}"
-        order = self.table.sorted_by()
-        return f"{self.id} · {count}" + (f" · by {order}" if order else "")
 
     def show(self, now: Now, history: History) -> None:
         """Draw what the feed tells."""

@@ -69,7 +69,7 @@ Enter    all that was said to the request
 
     def _curve(self, history: History) -> None:
         if self.head is not None:
-            self.head.update(waiting_curve(history, self.size.width))
+            self.head.draw(waiting_curve(history, self.size.width))
 
     def on_table_chosen(self, message: Table.Chosen) -> None:
         message.stop()

@@ -1,10 +1,10 @@
-"""What the screen costs while it is looked at: its share of one core, with a thousand models and two snapshots a second.
+"""What the screen costs while it is looked at, as a share of one core: a thousand models, two snapshots a second.
 
     python -m tests.bench.tui_share [--json FILE] [--seconds S]
 
-`python -m tui` runs in a terminal of its own (a pty of 160x48) against a server that answers as heliosd does: a thousand
-models, each with a replica, of which a hundred change in each snapshot, fifty requests that wait, and four journal lines
-a second. The processor time of the process is read from the kernel, after what starting took.
+`python -m tui` runs in a terminal of its own (a pty of 160x48) against a server that answers as heliosd does: a
+thousand models, each with a replica, of which a hundred change in each snapshot, fifty requests that wait, and four
+journal lines a second. The processor time of the process is read from the kernel, after what starting took.
 """
 
 import argparse
@@ -187,7 +187,8 @@ async def terminal(words: Sequence[str]) -> AsyncIterator[tuple[psutil.Process, 
         yield psutil.Process(process.pid), drawn
     finally:
         asyncio.get_running_loop().remove_reader(ours)
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         os.close(ours)
 
@@ -197,8 +198,6 @@ async def share_of(screen: str, socket: Path, seconds: float) -> tuple[float, fl
     words = [sys.executable, "-m", "tui", "--socket", str(socket), "--screen", screen]
     async with terminal(words) as (process, drawn):
         await asyncio.sleep(WARM_S)
-        while not drawn[0]:
-            await asyncio.sleep(0.5)
         before, bytes_before = process.cpu_times(), drawn[0]
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(seconds)
