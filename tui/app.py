@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar, assert_never
 
 from textual.app import App, ComposeResult
@@ -36,6 +37,8 @@ from tui.waiting import QueueScreen, explained
 DRAW_S = 0.5
 """News that come faster are drawn together."""
 GC_THRESHOLDS = (200_000, 20, 20)
+SAMPLE_S = 0.9
+"""The curves have a point a second; a timer may come a little early."""
 FETCH_S = 5.0
 """What no feed tells is asked for again so often, while it is looked at."""
 
@@ -59,8 +62,12 @@ class HeliosTop(App[Failure | None]):
         Binding("q", "quit", "quit"),
     ]
 
-    def __init__(self, feed: Feed, *, screen: str = "top", read_only: bool = False) -> None:
+    def __init__(
+        self, feed: Feed, *, screen: str = "top", read_only: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
+        self._clock = clock
+        self._sampled_at = clock()
         self.read_only = read_only
         self.feed, self._ask = feed, Ask(feed.place)
         self._now: Now | None = None
@@ -138,16 +145,21 @@ class HeliosTop(App[Failure | None]):
         if first:
             self._history.add(figures(now))
         self._undrawn = True
-        if first or self._drawn_at + DRAW_S < time.monotonic():
+        if first or self._drawn_at + DRAW_S < self._clock():
             self._draw()
+
+    @property
+    def _age_s(self) -> float:
+        """How old the snapshot is."""
+        return max(0.0, self._clock() - self._now.seen_at) if self._now else 0.0
 
     def _draw(self) -> None:
         """Bring what came since onto the screen. Lines that stay as they are cost nothing."""
         if self._now is None or not self.is_running:
             return
-        self._undrawn, self._drawn_at = False, time.monotonic()
-        self._status.show(self._now)
-        self.view.show(self._now, self._history)
+        self._undrawn, self._drawn_at = False, self._clock()
+        self._status.show(self._now, self._age_s)
+        self.view.show(self._now, self._history, self._age_s)
         screen = self.screen
         if isinstance(screen, Overlay) and screen.key is not None:
             screen.show(self.view.detail(screen.key))
@@ -160,10 +172,12 @@ class HeliosTop(App[Failure | None]):
         """A second has passed."""
         if self._lost is not None or self._now is None:
             return
-        self._history.add(figures(self._now))
-        if self._drawn_at + DRAW_S < time.monotonic():
-            self._status.tick()
-            self.view.tick(self._history)
+        if (at := self._clock()) >= self._sampled_at + SAMPLE_S:
+            self._sampled_at = at
+            self._history.add(figures(self._now))
+        if self._drawn_at + DRAW_S < at:
+            self._status.tick(self._age_s)
+            self.view.tick(self._history, self._age_s)
 
     def _set_stale(self, lost: Lost | None) -> None:
         """What is shown was true when the connection broke; it stays, but pale."""
@@ -205,7 +219,7 @@ class HeliosTop(App[Failure | None]):
         self._switch.current = name
         self._tabs.show(name, self.read_only)
         self._remark.say("")
-        self.view.table.focus()
+        self.screen.set_focus(self.view.table)
         self._draw()
         self._stale_fetch.set()
         self.refresh_bindings()

@@ -55,8 +55,8 @@ Below      what the daemon expects, once it has history enough
         )
         super().__init__("capacity", table, head=True, foot=True)
 
-    def show(self, now: Now, history: History) -> None:
-        self.table.show(device_rows(now, history), now.seen_at)
+    def show(self, now: Now, history: History, age_s: float) -> None:
+        self.table.show(device_rows(now, history), age_s)
         if self.head is not None:
             total = sum(device.capacity_bytes for device in now.devices)
             free = sum(device.free_bytes for device in now.devices)

@@ -55,9 +55,13 @@ def _phases(replica: ReplicaView) -> Text:
 
 
 def _facts(replica: ReplicaView) -> list[tuple[str, str]]:
-    kept = "for ever" if replica.keep_alive_s is None else f"{format_seconds(replica.keep_alive_s)} when idle"
+    if replica.pinned:
+        kept = "ready, whatever is asked for: it is pinned"
+    else:
+        kept = "for ever" if replica.keep_alive_s is None else f"{format_seconds(replica.keep_alive_s)} when idle"
     facts = [
         ("kept", kept),
+        ("KV in use", f"{replica.kv_used_ratio:.0%}" if replica.state == "ready" else ""),
         ("context", f"{replica.max_model_len} tokens" if replica.max_model_len else ""),
         ("tasks", ", ".join(replica.tasks)),
         ("processes", ", ".join(map(str, replica.pids))),

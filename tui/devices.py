@@ -122,18 +122,18 @@ d         drain: stop all replicas of the device, once their requests are done
         super().__init__("devices", device_table(), head=True, foot=True)
         self._now: Now | None = None
 
-    def show(self, now: Now, history: History) -> None:
+    def show(self, now: Now, history: History, age_s: float) -> None:
         self._now = now
         if self.head is not None:
             self.head.draw(legend())
-        self.table.show(device_rows(now, history), now.seen_at)
+        self.table.show(device_rows(now, history), age_s)
 
     def on_table_moved(self, message: Table.Moved) -> None:
         message.stop()
         self._tell(message.row)
 
-    def tick(self, history: History) -> None:
-        super().tick(history)
+    def tick(self, history: History, age_s: float) -> None:
+        super().tick(history, age_s)
         self._tell(self.table.row)
 
     def _tell(self, row: Row | None) -> None:

@@ -13,11 +13,12 @@ from tui.bars import legend
 
 _KEYS = """\
 1 to 9    the screens; so does a click on their names
-:         a command: the name of a screen, `load org/name`, `sleep r1`, `wake`, `stop`, `pin`, `unpin`,
-          `drain gpu0`, `sort COLUMN`, `q`
-/         show only rows with these words; Escape shows all again
-s S       sort by the next column; turn the order round; so does a click on a column's name
-j k g G   down, up, first, last, as arrows, Home and End do; the wheel scrolls
+:         a command: a screen's name, `load org/name`, `sleep r1`,
+          `wake`, `stop`, `pin`, `unpin`, `drain gpu0`, `sort size`, `q`
+/         only rows with these words; Escape shows all again
+s S       sort by the next column; turn the order round; so does a
+          click on a column's name
+j k g G   down, up, first, last, as arrows, Home and End; or the wheel
 Enter     all about the row under the cursor; so does a double click
 Escape    close what was opened
 r         ask again for what the daemon does not tell by itself

@@ -91,7 +91,8 @@ def _freed(worth: WorthView | None, devices: int, verb: Verb) -> Iterator[str]:
     if verb == "sleep" or not worth.sleeps:
         yield f"frees {format_bytes(worth.frees_bytes)} on each of {_devices(devices)}"
     else:
-        yield f"frees over {format_bytes(worth.frees_bytes)} on each of {_devices(devices)}, which sleep would free too"
+        freed = f"frees {format_bytes(worth.frees_bytes)} on each of {_devices(devices)}"
+        yield f"{freed}, as sleep would, and what a sleeper keeps"
     yield (
         f"costs {format_seconds(worth.loss_s)} of waiting, as forecast: who asks for it next waits "
         f"{format_seconds(worth.slower_s)} longer"

@@ -100,7 +100,7 @@ Enter shows a line with the numbers behind it.
         self._log = log
         self._seen = -1
 
-    def show(self, now: Now, history: History) -> None:
+    def show(self, now: Now, history: History, age_s: float) -> None:
         if self._seen != self._log.seen:
             self._seen = self._log.seen
             self.table.show(self._log.lines)

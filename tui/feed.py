@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import aiohttp
@@ -70,33 +71,35 @@ class Feed:
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
-    async def once(self) -> AsyncIterator[News]:
+    async def once(self) -> AsyncGenerator[News, None]:
         """The same up to the first snapshot. Raises Failure when that does not come."""
         try:
-            async for news in self._connection(None):
-                yield news
-                if isinstance(news, Now):
-                    return
+            async with aclosing(self._connection(None)) as connection:
+                async for news in connection:
+                    yield news
+                    if isinstance(news, Now):
+                        return
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.place, error.os_error) from error
         except (OSError, ValueError, aiohttp.ClientError, TimeoutError) as error:
             raise Failure(f"cannot read from heliosd at {self.place}: {words_of(error)}", Exit.UNREACHABLE) from error
         raise Failure(f"cannot show {self.place}: heliosd ended the stream without a snapshot")
 
-    async def _connection(self, lost_at: float | None) -> AsyncIterator[News]:
+    async def _connection(self, lost_at: float | None) -> AsyncGenerator[News, None]:
         async with session_to(self.place, None, SILENCE_S) as session:
             past = await self._past(session)
             yield Connected(None if lost_at is None else time.monotonic() - lost_at)
             for event in past:
                 if self._fresh(event):
                     yield event
-            async for news in self._stream(session):
-                if news.kind == "snapshot":
-                    yield read_now(news.data, time.monotonic())
-                elif news.kind == "journal":
-                    event = EventView.model_validate_json(news.data)
-                    if self._fresh(event):
-                        yield event
+            async with aclosing(self._stream(session)) as stream:
+                async for news in stream:
+                    if news.kind == "snapshot":
+                        yield read_now(news.data, time.monotonic())
+                    elif news.kind == "journal":
+                        event = EventView.model_validate_json(news.data)
+                        if self._fresh(event):
+                            yield event
 
     def _fresh(self, event: EventView) -> bool:
         """State changes have the number 0 and are never told again; of journal lines only later ones are new."""

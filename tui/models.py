@@ -94,7 +94,7 @@ Enter    what it would take here, and what is known about it
         self._models: list[Raw] = []
         self._states: dict[str, str] = {}
 
-    def show(self, now: Now, history: History) -> None:
+    def show(self, now: Now, history: History, age_s: float) -> None:
         states = states_of(now)
         if states != self._states:
             self._states = states

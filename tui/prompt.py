@@ -46,7 +46,7 @@ class Prompt(Input):
         self.display = True
         self.value = text
         self.cursor_position = len(text)
-        self.focus()
+        self.screen.set_focus(self)  # at once, where `focus` does it later: letters may be under way already
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -57,7 +57,9 @@ class Prompt(Input):
         event.stop()
         text = self.value
         self._close()
-        if self.mode == ":" and text.strip():
+        if self.mode == "/":
+            self.post_message(self.Typed(text))  # who types fast is ahead of the changes
+        elif text.strip():
             self.post_message(self.Said(text))
 
     def action_leave(self) -> None:
@@ -67,6 +69,7 @@ class Prompt(Input):
 
     def _close(self) -> None:
         self.display = False
+        self.screen.set_focus(None)
         self.post_message(self.Left())
 
 

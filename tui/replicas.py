@@ -81,9 +81,9 @@ STOPS IN  counts down while nobody uses the replica
         super().__init__("replicas", replica_table())
         self._now: Now | None = None
 
-    def show(self, now: Now, history: History) -> None:
+    def show(self, now: Now, history: History, age_s: float) -> None:
         self._now = now
-        self.table.show(now.replicas, now.seen_at)
+        self.table.show(now.replicas, age_s)
 
     def on_table_chosen(self, message: Table.Chosen) -> None:
         message.stop()

@@ -1,7 +1,5 @@
 """The lines at the top: whose news these are, or why there are none; and the names of the screens."""
 
-import time
-
 from rich.text import Text
 from textual import events
 from textual.message import Message
@@ -24,18 +22,17 @@ class StatusLine(Static):
         self._now: Now | None = None
         self._drawn: Text | None = None
 
-    def show(self, now: Now) -> None:
+    def show(self, now: Now, age_s: float) -> None:
         self._now = now
-        self.tick()
+        self.tick(age_s)
 
     def lost(self, lost: Lost) -> None:
         self._now = None
         self._draw(lost_line(lost.reason, self._place, lost.retry_s, lost.since))
 
-    def tick(self) -> None:
+    def tick(self, age_s: float) -> None:
         now = self._now
         if now is not None:
-            age_s = max(0.0, time.monotonic() - now.seen_at)
             self._draw(node_line(now.node, now.states, len(now.queue), self._place, age_s))
 
     def _draw(self, text: Text) -> None:

@@ -1,6 +1,5 @@
 """A table of which only the visible rows are ever read or drawn, and of those only what changed."""
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,7 +89,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
         self._follow = follow
         self._given: Sequence[Any] = ()
         self._rows: list[Any] = []
-        self._seen_at = time.monotonic()
+        self._age_s = 0.0
         self._filter = ""
         self._by: Column[V] | None = None
         self._down = False
@@ -103,10 +102,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
 
     # ---- what it is told ---------------------------------------------------------
 
-    def show(self, rows: Sequence[Any], seen_at: float | None = None) -> None:
-        """Take the rows of now; `seen_at` is when they were told, on the monotonic clock."""
-        self._given = rows
-        self._seen_at = time.monotonic() if seen_at is None else seen_at
+    def show(self, rows: Sequence[Any], age_s: float = 0.0) -> None:
+        """Take the rows of now, which were told so long ago."""
+        self._given, self._age_s = rows, age_s
         self._arrange()
 
     def look_for(self, text: str) -> None:
@@ -114,8 +112,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
         self._filter = text.lower()
         self._arrange()
 
-    def tick(self) -> None:
-        """Time has passed: draw what grew."""
+    def tick(self, age_s: float) -> None:
+        """The rows were told so long ago by now: draw what grew."""
+        self._age_s = age_s
         self._redraw()
 
     @property
@@ -211,8 +210,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
 
     def _cells(self, row: Any) -> list["str | Cell | Text"]:
         view = self._parse(row)
-        age_s = max(0.0, time.monotonic() - self._seen_at)
-        return [laid.column.cell(view, Shown(age_s, laid.width)) for laid in self._laid]
+        return [laid.column.cell(view, Shown(self._age_s, laid.width)) for laid in self._laid]
 
     def _lay_out(self, width: int) -> None:
         if self._laid_for != width:

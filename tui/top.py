@@ -59,17 +59,17 @@ STOPS IN  counts down while nobody uses the replica
         self.table.border_title = "replicas"
         self._events.border_title = "events"
 
-    def show(self, now: Now, history: History) -> None:
+    def show(self, now: Now, history: History, age_s: float) -> None:
         self._now = now
         self._heighten(self._devices, len(now.devices) + 1)
-        self._devices.show(device_rows(now, history), now.seen_at)
-        self.table.show(now.replicas, now.seen_at)
+        self._devices.show(device_rows(now, history), age_s)
+        self.table.show(now.replicas, age_s)
         if self._queue.display != bool(now.queue):
             self._queue.display = bool(now.queue)
         if now.queue:
             self._queue.border_title = f"queue: {len(now.queue)} waiting"
             self._heighten(self._queue, len(now.queue) + 2)
-            self._queue.show(now.queue, now.seen_at)
+            self._queue.show(now.queue, age_s)
         if self._seen != self._log.seen:
             self._seen = self._log.seen
             self._events.show(self._log.lines)
@@ -80,9 +80,9 @@ STOPS IN  counts down while nobody uses the replica
             self._heights[table] = lines
             table.styles.height = lines
 
-    def tick(self, history: History) -> None:
+    def tick(self, history: History, age_s: float) -> None:
         for table in (self._devices, self.table, self._queue):
-            table.tick()
+            table.tick(age_s)
 
     def on_table_chosen(self, message: Table.Chosen) -> None:
         message.stop()

@@ -64,8 +64,8 @@ class View(Vertical):
         if self.foot is not None:
             yield self.foot
 
-    def show(self, now: Now, history: History) -> None:
-        """Draw what the feed tells."""
+    def show(self, now: Now, history: History, age_s: float) -> None:
+        """Draw what the feed told `age_s` ago."""
 
     async def fetch(self, ask: Ask) -> None:
         """Ask for what the feed does not tell. Raises Failure."""
@@ -74,9 +74,9 @@ class View(Vertical):
         """What an opened text is by now; None: it is gone, or does not change."""
         return None
 
-    def tick(self, history: History) -> None:
-        """A second has passed."""
-        self.table.tick()
+    def tick(self, history: History, age_s: float) -> None:
+        """A second has passed; what is shown was told `age_s` ago."""
+        self.table.tick(age_s)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In a screen that only watches there are no deeds, and the footer shows none."""

@@ -59,12 +59,12 @@ Enter    all that was said to the request
     def __init__(self) -> None:
         super().__init__("queue", queue_table(), head=True)
 
-    def show(self, now: Now, history: History) -> None:
-        self.table.show(now.queue, now.seen_at)
+    def show(self, now: Now, history: History, age_s: float) -> None:
+        self.table.show(now.queue, age_s)
         self._curve(history)
 
-    def tick(self, history: History) -> None:
-        super().tick(history)
+    def tick(self, history: History, age_s: float) -> None:
+        super().tick(history, age_s)
         self._curve(history)
 
     def _curve(self, history: History) -> None:

@@ -65,7 +65,7 @@ class Household(StandIn):
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = NODE.model_copy(update={"name": "gpu-box-1", "uptime_s": 93_780.0})
+        self.node = NODE.model_copy(update={"name": "gpu-box-1", "version": "1.2.3", "uptime_s": 93_780.0})
         self.replicas = replicas()
         self.devices = [self._device(number) for number in range(4)]
         self.models = [self._model(number) for number in range(len(NAMES))]  # type: ignore[misc]
@@ -94,9 +94,9 @@ class Household(StandIn):
             for number in range(5)
         ]
         self.members = [
-            MemberView(name="gpu-box-1", state="self", address="10.0.0.1:7946", models=NAMES[:12], version="0.1.0",
+            MemberView(name="gpu-box-1", state="self", address="10.0.0.1:7946", models=NAMES[:12], version="1.2.3",
                        ready=NAMES[:3], free_bytes=6 * GiB, queue_length=4),
-            MemberView(name="gpu-box-2", state="alive", address="10.0.0.2:7946", models=NAMES[8:], version="0.1.0",
+            MemberView(name="gpu-box-2", state="alive", address="10.0.0.2:7946", models=NAMES[8:], version="1.2.3",
                        ready=[NAMES[9]], free_bytes=41 * GiB),
             MemberView(name="gpu-box-3", state="suspect", address="10.0.0.3:7946", models=NAMES[:2]),
         ]  # fmt: skip
@@ -114,7 +114,14 @@ class Household(StandIn):
                       replica=f"r{at + 1}", model=NAMES[at])  # fmt: skip
         self.capacity: dict[str, Any] | None = None
         """None: the route is not there."""
-        self.explanations: dict[str, dict[str, Any]] = {}
+        self.explanations: dict[str, dict[str, Any]] = {"r1": self._story_of_the_first()}
+
+    def _story_of_the_first(self) -> dict[str, Any]:
+        worth = {"loss_s": 6.0, "slower_s": 21.4, "frees_bytes": 70 * GiB, "sleeps": True, "rank": None, "of": 5}
+        appetite = {"asked_per_minute": 0.5, "reuse_ratio": 0.28, "horizon_s": 600.0, "waiting": 0, "reload_s": 24.0}
+        running = self.replicas[0].model_dump(mode="json")
+        story = {"model": NAMES[0], "running": running, "worth": worth | {"protected": "it is pinned"}}
+        return {"replica": story | {"appetite": appetite}}
 
     def _device(self, number: int) -> Any:
         here = [it for it in self.replicas if it.devices == [f"gpu{number}"]]

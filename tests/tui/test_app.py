@@ -97,7 +97,7 @@ async def test_details_follow_what_happens(daemon, top):
 async def test_help_says_what_the_keys_do(daemon, top):
     async with top.run_test(size=(120, 40)) as pilot:
         await pilot.press("question_mark")
-        await until(pilot, sees(top, "show only rows with these words", "STOPS IN", "KV used/reserved"))
+        await until(pilot, sees(top, "only rows with these words", "STOPS IN", "KV used/reserved"))
         await pilot.press("q")
         await until(pilot, lambda: not isinstance(top.screen, Overlay))
         assert top.is_running

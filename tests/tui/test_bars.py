@@ -2,10 +2,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliosd.core.units import GiB, MiB
-from tests.heliosctl.samples import device
-from tui.bars import KINDS, apportion, bar, device_lines, devices_text, parts
+from tests.heliosctl.stand_in import device
+from tui.bars import accounted, apportion, bar, legend, parts
+from tui.now import Held
+from tui.palette import KINDS
 
-amounts = st.lists(st.integers(0, 80 * GiB), min_size=1, max_size=6)
+amounts = st.lists(st.integers(0, 80 * GiB), min_size=1, max_size=8)
+HELD = Held(kv_used_bytes=256 * MiB, sleepers_bytes=64 * MiB)
 
 
 @given(amounts, st.integers(0, 200))
@@ -26,41 +29,38 @@ def test_with_room_enough_no_share_is_off_by_more_than_the_cells_of_the_tiny(amo
             assert abs(cells - amount * width / sum(amounts)) <= len(amounts)
 
 
-def test_the_parts_of_a_device_make_its_capacity():
+@given(st.integers(0, 4 * GiB), st.integers(0, 4 * GiB))
+def test_the_parts_of_a_device_make_its_capacity(used, sleepers):
     view = device()
-    assert sum(parts(view)) == view.capacity_bytes
-    assert dict(zip([kind.name for kind in KINDS], parts(view), strict=True))["overhead"] == 320 * MiB
+    named = dict(zip([kind.name for kind in KINDS], parts(view, Held(used, sleepers)), strict=True))
+    assert sum(named.values()) == view.capacity_bytes
+    assert named["KV used"] + named["KV reserved"] == view.kv_cache_bytes
+    assert named["activations+graphs"] + named["sleepers"] == 320 * MiB
+    assert all(amount >= 0 for amount in named.values())
 
 
 def test_more_taken_than_there_is_leaves_nothing_free():
     view = device(foreign_bytes=8 * GiB)
-    assert parts(view)[-1] == 0
-    assert "·" not in bar(view, 40).plain
+    assert parts(view, HELD)[-1] == 0
+    assert "·" not in bar(view, HELD, 40).plain
 
 
 def test_the_bar_can_be_read_without_colour():
-    glyphs = bar(device(), 60).plain
+    glyphs = bar(device(), HELD, 60).plain
     assert len(glyphs) == 60
-    assert [glyph for place, glyph in enumerate(glyphs) if glyphs[:place].count(glyph) == 0] == [
-        kind.glyph for kind in KINDS
-    ]
+    first = [glyph for place, glyph in enumerate(glyphs) if glyph not in glyphs[:place]]
+    assert first == [kind.glyph for kind in KINDS]
+    assert len({kind.glyph for kind in KINDS}) == len({kind.style for kind in KINDS}) == len(KINDS)
 
 
-def test_a_line_fits_its_width():
-    for width in (76, 116):
-        lines = device_lines(device(name="GPU-8d7c0a1f-22"), width, detailed=True).plain.splitlines()
-        assert [len(line) <= width for line in lines] == [True, True]
-        assert lines[0].startswith("GPU-8d7c0a1f ")
-        assert lines[0].endswith("2.0 GiB/8.0 GiB  63%  54°")
-        assert "█ 256.0 MiB  ▓ 1.0 GiB  ▒ 320.0 MiB  x 512.0 MiB  - 128.0 MiB  · 5.8 GiB" in lines[1]
+def test_the_figures_name_every_part_and_fit():
+    for width in (76, 156):
+        lines = accounted(device(), HELD, width).plain.splitlines()
+        assert max(map(len, lines)) <= width
+        assert "▓▓ KV used            256.0 MiB" in "\n".join(lines)
+        assert all(kind.name in "\n".join(lines) for kind in KINDS)
 
 
-def test_a_fault_takes_the_place_of_the_figures():
-    assert "FAULT fell off the bus" in device_lines(device(fault="fell off the bus"), 76, detailed=False).plain
-
-
-def test_devices_come_with_a_legend():
-    text = devices_text([device()], 76, detailed=False).plain
-    for kind in KINDS:
-        assert kind.name in text.splitlines()[-1]
-    assert devices_text([], 76, detailed=True).plain == "no devices"
+def test_the_legend_fits_a_small_terminal_and_has_every_glyph():
+    assert len(legend().plain) < 80
+    assert all(kind.glyph in legend().plain for kind in KINDS)

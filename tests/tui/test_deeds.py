@@ -62,7 +62,7 @@ async def test_the_mouse_can_say_yes(told, show):
     async with top.run_test(size=(100, 30)) as pilot:
         await until(pilot, sees(top, "meta/llama-3.1-8b"))
         await pilot.press("j", "x")
-        await until(pilot, sees(top, "sleep would free too"))
+        await until(pilot, sees(top, "as sleep would"))
         await pilot.click("#yes")
         await until(pilot, lambda: "stop" in str(posted(told)) or posted(told))
         await until(pilot, sees(top, "r2 has stopped"))
@@ -102,7 +102,7 @@ async def test_draining_a_device_stops_all_that_is_there(told, show):
     async with top.run_test(size=(100, 40)) as pilot:
         await until(pilot, sees(top, "gpu3"))
         await pilot.press("colon", *"drain gpu1", "enter")
-        await until(pilot, sees(top, "drain gpu1?", "r2: frees over 14.0 GiB"))
+        await until(pilot, sees(top, "drain gpu1?", "r2: frees 14.0 GiB"))
         await pilot.press("y")
         await until(pilot, lambda: len(posted(told)) == 3)
     assert sorted(path for _, path, _ in posted(told)) == [
