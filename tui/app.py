@@ -54,8 +54,9 @@ class HeliosTop(App[Failure | None]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"go('{name}')", name, show=False) for number, name in enumerate(SCREENS, 1)),
-        Binding("slash", "prompt('/')", "filter", key_display="/"),
-        Binding("colon", "prompt(':')", "command", key_display=":"),
+        # With priority, so that what is typed right behind them is for the prompt and not for the table.
+        Binding("slash", "prompt('/')", "filter", key_display="/", priority=True),
+        Binding("colon", "prompt(':')", "command", key_display=":", priority=True),
         Binding("r", "fetch", "ask again", show=False),
         Binding("escape", "clear", "all", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
@@ -229,6 +230,10 @@ class HeliosTop(App[Failure | None]):
 
     def action_help(self) -> None:
         self.push_screen(Overlay("help", help_text(self.view.id or "", self.view.HELP)))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In the prompt and in a dialog `/` and `:` are letters."""
+        return not (action == "prompt" and (self._prompt.display or len(self.screen_stack) > 1))
 
     def action_prompt(self, mode: str) -> None:
         self._prompt.open(
