@@ -232,8 +232,9 @@ class HeliosTop(App[Failure | None]):
         self.push_screen(Overlay("help", help_text(self.view.id or "", self.view.HELP)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In the prompt and in a dialog `/` and `:` are letters."""
-        return not (action == "prompt" and (self._prompt.display or len(self.screen_stack) > 1))
+        """In the prompt and in a dialog `/` and `:` are letters; the footer goes on showing them."""
+        elsewhere = self._prompt.display or len(self.screen_stack) > 1
+        return None if action == "prompt" and elsewhere else True
 
     def action_prompt(self, mode: str) -> None:
         self._prompt.open(
