@@ -16,8 +16,8 @@ from heliosd.wire import EventView
 from tui.ask import Ask
 from tui.capacity import CapacityView
 from tui.commands import SCREENS, Do, Go, Help, Leave, SortBy, parse
-from tui.deeds import Verb, deed, question
-from tui.devices import DevicesView
+from tui.deeds import Verb, deed
+from tui.devices import DevicesView, drain_wanted
 from tui.dialogs import Confirm, Overlay, help_text
 from tui.effects import effects
 from tui.events import EventsView, Log
@@ -41,6 +41,8 @@ SAMPLE_S = 0.9
 """The curves have a point a second; a timer may come a little early."""
 FETCH_S = 5.0
 """What no feed tells is asked for again so often, while it is looked at."""
+
+_NO_SUCH_ROUTE = (404, 405)
 
 
 class HeliosTop(App[Failure | None]):
@@ -265,7 +267,7 @@ class HeliosTop(App[Failure | None]):
                 case Go(screen):
                     self.action_go(screen)
                 case Do(verb, subject):
-                    self._wanted(verb, self._subjects(verb, subject), subject)
+                    self.on_view_wanted(self._named(verb, subject))
                 case SortBy(column):
                     self.view.table.sort_named(column)
                 case Help():
@@ -295,54 +297,60 @@ class HeliosTop(App[Failure | None]):
 
     # ---- deeds -------------------------------------------------------------------------------
 
-    def _subjects(self, verb: Verb, subject: str) -> list[str]:
-        """Of a device that is drained, its replicas. Raises ValueError."""
+    def _named(self, verb: Verb, subject: str) -> View.Wanted:
+        """What a command means. Raises ValueError."""
         if verb != "drain":
-            return [subject]
+            return View.Wanted(verb, subject, subject)
         if self._now is None or subject not in {device.id for device in self._now.devices}:
             raise ValueError(f"cannot drain {subject}: there is no such device; `:devices` shows them")
-        return [row["id"] for row in self._now.replicas if subject in row["devices"]]
+        return drain_wanted(self._now, subject)
 
-    def on_view_wanted(self, message: View.Wanted) -> None:
-        self._wanted(message.verb, list(message.subjects), message.about)
-
-    def _wanted(self, verb: Verb, subjects: list[str], about: str) -> None:
+    def on_view_wanted(self, wanted: View.Wanted) -> None:
         if self.read_only:
-            self._remark.say(
-                f"cannot {verb} {about}: this screen is read-only; start it without --read-only", wrong=True
-            )
-        elif not subjects:
-            self._remark.say(f"cannot {verb} {about}: nothing runs there", wrong=True)
+            said = f"cannot {wanted.verb} {wanted.about}: this screen is read-only; start it without --read-only"
+            self._remark.say(said, wrong=True)
         else:
-            self.run_worker(self._confirm(verb, subjects, about), group="confirm", exclusive=True)
+            self.run_worker(self._confirm(wanted), group="confirm", exclusive=True)
 
-    async def _confirm(self, verb: Verb, subjects: list[str], about: str) -> None:
-        dialog = Confirm(question(verb, about))
+    async def _confirm(self, wanted: View.Wanted) -> None:
+        dialog = Confirm(f"{wanted.verb} {wanted.about}?")
         answer = self.push_screen(dialog, wait_for_dismiss=True)
-        self.run_worker(self._tell_effects(dialog, verb, subjects), group="effects", exclusive=True)
+        self.run_worker(self._tell_effects(dialog, wanted), group="effects", exclusive=True)
         if await answer:
-            self.run_worker(self._do(verb, subjects), group="deeds")
+            self.run_worker(self._do(wanted), group="deeds")
 
-    async def _tell_effects(self, dialog: Confirm, verb: Verb, subjects: list[str]) -> None:
-        dialog.told(await effects(self._ask, verb, subjects))
+    async def _tell_effects(self, dialog: Confirm, wanted: View.Wanted) -> None:
+        dialog.told(await effects(self._ask, wanted.verb, wanted.concerned))
 
-    async def _do(self, verb: Verb, subjects: list[str]) -> None:
-        """Together, where there are several; each says how it went."""
-        async with asyncio.TaskGroup() as tasks:
-            for subject in subjects:
-                tasks.create_task(self._do_one(verb, subject))
-
-    async def _do_one(self, verb: Verb, subject: str) -> None:
-        it = deed(verb, subject)
+    async def _do(self, wanted: View.Wanted) -> None:
+        it = deed(wanted.verb, wanted.subject)
         self._remark.say(it.doing)
         try:
             await self._ask.call(it.method, it.path, it.body)
         except Failure as failure:
-            cause = f" ({failure.cause.strip().splitlines()[-1]})" if failure.cause else ""
-            self._remark.say(failure.message + cause, wrong=True)
+            if wanted.verb == "drain" and failure.status in _NO_SUCH_ROUTE:
+                await self._stop_all(wanted)
+            else:
+                self._complain(failure)
         else:
             self._remark.say(it.done)
         self._stale_fetch.set()
+
+    async def _stop_all(self, wanted: View.Wanted) -> None:
+        """What a drain is to a daemon that keeps no device out of service."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for it in (deed("stop", replica) for replica in wanted.concerned):
+                    tasks.create_task(self._ask.call(it.method, it.path))
+        except* Failure as failures:
+            self._complain(next(each for each in failures.exceptions if isinstance(each, Failure)))
+        else:
+            stopped = len(wanted.concerned)
+            self._remark.say(f"{wanted.subject}: {stopped} replicas have stopped; this daemon may start others there")
+
+    def _complain(self, failure: Failure) -> None:
+        cause = f" ({failure.cause.strip().splitlines()[-1]})" if failure.cause else ""
+        self._remark.say(failure.message + cause, wrong=True)
 
 
 async def watch(feed: Feed, *, screen: str = "top", read_only: bool = False) -> Exit:

@@ -1,6 +1,6 @@
 """The screen of capacity: what is given out now, and what the daemon expects."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -11,8 +11,9 @@ from tui.ask import Ask
 from tui.bars import bar
 from tui.columns import Column
 from tui.devices import Row, device_rows
-from tui.history import History
+from tui.history import History, sparkline
 from tui.now import Now
+from tui.palette import GREEN, GREY, ORANGE, SKY, VERMILION
 from tui.table import Table
 from tui.view import View
 
@@ -66,7 +67,7 @@ Below      what the daemon expects, once it has history enough
 
     async def fetch(self, ask: Ask) -> None:
         try:
-            text = Text("\n".join(lines_of(await ask.get("/helios/v1/capacity"))))
+            text = expected(await ask.get("/helios/v1/capacity"))
         except Failure as failure:
             if failure.status != _MISSING:
                 raise
@@ -75,43 +76,39 @@ Below      what the daemon expects, once it has history enough
             self.foot.draw(text)
 
 
-def lines_of(body: Any, indent: str = "") -> Iterator[str]:
-    """Any answer in words: bytes and seconds as people read them, one line a figure, one a row of a list."""
-    if isinstance(body, Mapping):
-        for name, value in body.items():
-            if _plain(value):
-                yield f"{indent}{_label(name)}: {_said(name, value)}"
-            elif value:
-                yield f"{indent}{_label(name)}:"
-                yield from lines_of(value, indent + "  ")
-    elif isinstance(body, Sequence) and not isinstance(body, str):
-        for each in body:
-            if isinstance(each, Mapping):
-                plain = [f"{_label(name)} {_said(name, value)}" for name, value in each.items() if _plain(value)]
-                yield indent + ", ".join(plain)
-                yield from lines_of({k: v for k, v in each.items() if not _plain(v)}, indent + "  ")
-            else:
-                yield f"{indent}{each}"
-    else:
-        yield f"{indent}{body}"
+def expected(body: Mapping[str, Any]) -> Text:
+    """A line for each device and for all that is wanted at once, with the need by hour of the day; then why."""
+    horizon = format_seconds(body.get("horizon_s") or 0.0)
+    text = Text(f"expected within {horizon}; by hour of the day (UTC) what was needed, then what is expected", "bold")
+    for row in body.get("rows", ()):
+        room = max(1, row["room_bytes"])
+        hours = row.get("by_hour", ())
+        glyph, style, said = _verdict(row)
+        text.append(f"\n{glyph} {row['place'][:12]:<12} ", style)
+        text.append(f"{said:<34}", style)
+        text.append(f"{row['peak_bytes'] / room:>5.0%} ", "not bold")
+        text.append(sparkline((hour["seen_bytes"] for hour in hours), 24, room), SKY)
+        text.append(f" {row['expected_bytes'] / room:>5.0%} ", "not bold")
+        text.append(sparkline((hour["expected_bytes"] for hour in hours), 24, room), ORANGE)
+        if row.get("note"):
+            text.append(f"\n  {row['note']}", "not bold")
+    return text
 
 
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
+def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Glyph, style and words of a row's state."""
+    soon = None if row.get("full_in_s") is None else span(row["full_in_s"])
+    if row["state"] == "full":
+        return "!", f"bold {VERMILION}", "full already"
+    if row["state"] == "in_sight":
+        first, last = row.get("earliest_s"), row.get("latest_s")
+        between = f" ({span(first)} to {span(last)})" if first is not None and last is not None else ""
+        return "v", ORANGE, f"full in {soon or 'sight'}{between}"
+    if row["state"] == "not_in_sight":
+        return "●", GREEN, "not full within that time"
+    return "?", GREY, f"not known: {row.get('hours', 0)} hours of history"
 
 
-def _label(name: str) -> str:
-    return name.removesuffix("_bytes").removesuffix("_s").removesuffix("_ratio").replace("_", " ")
-
-
-def _said(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if name.endswith("_bytes"):
-            return format_bytes(int(value))
-        if name.endswith("_s"):
-            return format_seconds(float(value))
-        if name.endswith("_ratio"):
-            return f"{value:.1%}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def span(seconds: float) -> str:
+    """Days, where it is days."""
+    return f"{seconds / 86400:.1f} d" if seconds >= 172_800 else format_seconds(seconds)

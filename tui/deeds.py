@@ -15,7 +15,7 @@ _DONE: dict[Verb, str] = {
     "stop": "has stopped",
     "pin": "is kept ready",
     "unpin": "is treated like any other",
-    "drain": "has stopped, its requests were finished first",
+    "drain": "is drained: nothing starts there until `heliosctl undrain`",
 }
 _DOING: dict[Verb, str] = {
     "load": "loading",
@@ -34,7 +34,7 @@ class Deed:
 
     verb: Verb
     subject: str
-    """A model or a replica."""
+    """A model or a replica; of a drain a device."""
     method: str
     path: str
     body: object = None
@@ -55,13 +55,11 @@ def deed(verb: Verb, subject: str) -> Deed:
             return Deed(verb, subject, "POST", "/helios/v1/replicas", {"model": subject})
         case "sleep":
             return Deed(verb, subject, "POST", f"/helios/v1/sleep/{quoted(subject)}")
-        case "stop" | "drain":
+        case "stop":
             return Deed(verb, subject, "DELETE", f"/helios/v1/replicas/{quoted(subject)}")
+        case "drain":
+            return Deed(verb, subject, "POST", "/helios/v1/drain", {"device": subject})
         case "pin":
             return Deed(verb, subject, "PUT", f"/helios/v1/pins/{quoted(subject)}", {"replicas": 1})
         case "unpin":
             return Deed(verb, subject, "DELETE", f"/helios/v1/pins/{quoted(subject)}")
-
-
-def question(verb: Verb, about: str) -> str:
-    return f"{verb} {about}?"

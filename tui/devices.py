@@ -155,6 +155,9 @@ d         drain: stop all replicas of the device, once their requests are done
         row = self.table.row
         if row is None or self._now is None:
             return
-        device = row[0].id
-        there = [each["id"] for each in self._now.replicas if device in each["devices"]]
-        self.post_message(View.Wanted("drain", there, f"{device}, {len(there)} replicas"))
+        self.post_message(drain_wanted(self._now, row[0].id))
+
+
+def drain_wanted(now: Now, device: str) -> View.Wanted:
+    there = [each["id"] for each in now.replicas if device in each["devices"]]
+    return View.Wanted("drain", device, f"{device}, with {len(there)} replicas", there)

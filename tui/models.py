@@ -123,19 +123,22 @@ Enter    what it would take here, and what is known about it
         raw, _ = self.table.row
         if verb == "pin" and raw.get("pinned"):
             verb = "unpin"
-        self.post_message(View.Wanted(verb, [raw["ref"]], raw["ref"]))  # type: ignore[arg-type]
+        self.post_message(View.Wanted(verb, raw["ref"], raw["ref"]))  # type: ignore[arg-type]
 
 
 def tier_lines(found: TierList, width: int) -> Text:
     """A bar for each tier: what is held of what may be."""
     text = Text(no_wrap=True, overflow="ellipsis")
     for tier in found.tiers:
-        free = max(0, tier.budget_bytes - tier.used_bytes)
-        full, rest = apportion((tier.used_bytes, free), max(8, min(60, width - 54)))
+        cells = max(8, min(60, width - 54))
+        free = max(0, (tier.budget_bytes or 0) - tier.used_bytes)
+        full, rest = apportion((tier.used_bytes, free), cells) if tier.budget_bytes is not None else (0, 0)
         text.append(f"{tier.tier:<5}")
         text.append("█" * full, BLUE)
         text.append("·" * rest, GREY)
-        used = f"{format_bytes(tier.used_bytes)} of {format_bytes(tier.budget_bytes)}"
+        text.append(" " * (cells - full - rest))
+        budget = "" if tier.budget_bytes is None else f" of {format_bytes(tier.budget_bytes)}"
+        used = f"{format_bytes(tier.used_bytes)}{budget}"
         text.append(f" {used:<22} {len(tier.models)} models {tier.note}".rstrip() + "\n")
     if found.moving:
         text.append(f"moving {found.moving}\n")

@@ -111,6 +111,6 @@ def replica_wanted(verb: str, row: Any) -> View.Wanted:
     if verb == "pin":
         verb = "unpin" if row.get("pinned") else "pin"
     if verb in ("sleep", "stop"):
-        return View.Wanted("sleep" if verb == "sleep" else "stop", [row["id"]], f"{row['id']} of {row['model']}")
+        return View.Wanted("sleep" if verb == "sleep" else "stop", row["id"], f"{row['id']} of {row['model']}")
     names = {"wake": "wake", "pin": "pin", "unpin": "unpin"}
-    return View.Wanted(names[verb], [row["model"]], row["model"])  # type: ignore[arg-type]
+    return View.Wanted(names[verb], row["model"], row["model"])  # type: ignore[arg-type]

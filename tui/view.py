@@ -33,11 +33,13 @@ class View(Vertical):
     class Wanted(Message):
         """The person wants something done; nothing is done before it is confirmed."""
 
-        def __init__(self, verb: Verb, subjects: Sequence[str], about: str) -> None:
+        def __init__(self, verb: Verb, subject: str, about: str, concerned: Sequence[str] | None = None) -> None:
             super().__init__()
             self.verb = verb
-            self.subjects = subjects
+            self.subject = subject
             self.about = about
+            self.concerned = [subject] if concerned is None else concerned
+            """What the daemon can say the effect of: of a device that is drained, its replicas."""
 
     class Opened(Message):
         """The person wants to read more about this."""

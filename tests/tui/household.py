@@ -17,7 +17,8 @@ from heliosd.wire import (
     TierView,
     TierWishView,
 )
-from tests.heliosctl.stand_in import NODE, StandIn, device, replica
+from tests.heliosctl.samples import NODE, device, replica
+from tests.heliosctl.stand_in import StandIn
 
 NAMES = [
     "meta/llama-3.3-70b", "meta/llama-3.1-8b", "qwen/qwen3-32b", "qwen/qwen3-8b", "qwen/qwen3-coder-30b",
@@ -74,6 +75,7 @@ class Household(StandIn):
             tiers=[
                 TierView(tier="host", budget_bytes=256 * GiB, used_bytes=84 * GiB, models=NAMES[:3]),
                 TierView(tier="nvme", budget_bytes=1800 * GiB, used_bytes=317 * GiB, models=NAMES),
+                TierView(tier="hub", budget_bytes=None, used_bytes=13 * GiB, models=[NAMES[15]]),
                 TierView(tier="disk", budget_bytes=8000 * GiB, used_bytes=0, models=[], note="spinning"),
             ],
             wishes=[TierWishView(model=NAMES[0], tier="host")],
@@ -112,6 +114,8 @@ class Household(StandIn):
             self.note(("grant", "hold", "start", "ready")[number % 4], f"r{at + 1}: {NAMES[at]} is told its {number}th "
                       f"reason, with all the arithmetic: {_GIB[at]}.0 GiB of 80.0 GiB on gpu{at % 4}",
                       replica=f"r{at + 1}", model=NAMES[at])  # fmt: skip
+        self.drains: list[str] | None = None
+        """The devices that are drained; None: the route is not there."""
         self.capacity: dict[str, Any] | None = None
         """None: the route is not there."""
         self.explanations: dict[str, dict[str, Any]] = {"r1": self._story_of_the_first()}
@@ -166,6 +170,7 @@ class Household(StandIn):
         app.router.add_delete("/helios/v1/pins/{model:.+}", self._unpin)
         app.router.add_get("/helios/v1/tiers", self._give(lambda: self.tiers))
         app.router.add_get("/helios/v1/capacity", self._capacity)
+        app.router.add_post("/helios/v1/drain", self._drain)
         app.router.add_post("/helios/v1/sleep/{subject:.+}", self._sleep)
         return app
 
@@ -190,6 +195,12 @@ class Household(StandIn):
         ]
         self.changed()
         return web.json_response({"asleep": [subject]})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        if self.drains is None:
+            raise web.HTTPNotFound
+        self.drains.append((await request.json())["device"])
+        return web.json_response({"node": False, "devices": self.drains, "stopped": []})
 
     async def _capacity(self, request: web.Request) -> web.Response:
         if self.capacity is None:

@@ -2,7 +2,9 @@ import pytest
 
 from heliosctl.exits import Exit
 from heliosd.wire import QueueView
-from tests.heliosctl.stand_in import Refusal, StandIn, device, replica, serving
+from tests.heliosctl.samples import device, replica
+from tests.heliosctl.stand_in import StandIn, serving
+from tests.heliosctl.stand_in_replies import Refusal
 from tests.tui.looking import sees, shown, until
 from tui.commands import SCREENS
 from tui.dialogs import Overlay
@@ -170,9 +172,22 @@ async def test_capacity_is_not_known_until_the_daemon_tells_it(household, show):
     top = show("capacity")
     async with top.run_test(size=(120, 24)) as pilot:
         await until(pilot, sees(top, "not known yet", "GIVEN OUT", "89.9%"))
-        household.capacity = {"horizon_s": 3600.0, "devices": [{"device": "gpu0", "peak_bytes": 2**30}], "note": None}
+        hours = [{"hour": hour, "seen_bytes": hour, "expected_bytes": 2 * hour} for hour in range(24)]
+        row = {"place": "gpu0", "name": "H100", "room_bytes": 100, "peak_bytes": 50, "expected_bytes": 90, "hours": 700,
+               "full_in_s": 864000.0, "earliest_s": 432000.0, "latest_s": 1728000.0, "by_hour": hours}  # fmt: skip
+        household.capacity = {
+            "horizon_s": 30 * 86400.0,
+            "rows": [
+                row | {"state": "in_sight", "note": "it grows by 1 byte a day"},
+                row | {"place": "gpu1", "state": "full"},
+                row | {"place": "gpu2", "state": "not_in_sight"},
+                row | {"place": "wanted", "state": "unknown", "hours": 7, "by_hour": [], "full_in_s": None},
+            ],
+        }
         await pilot.press("r")
-        await until(pilot, sees(top, "horizon: 1h 00m", "device gpu0, peak 1.0 GiB", "note: -"))
+        await until(pilot, sees(top, "v gpu0", "full in 10.0 d (5.0 d to 20.0 d)", "it grows by 1 byte a day",
+                                "! gpu1", "full already", "● gpu2", "not full within that time",
+                                "? wanted", "not known: 7 hours of history", "50% ▁"))  # fmt: skip
         assert "not known yet" not in shown(top)
 
 

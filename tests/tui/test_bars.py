@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliosd.core.units import GiB, MiB
-from tests.heliosctl.stand_in import device
+from tests.heliosctl.samples import device
 from tui.bars import accounted, apportion, bar, legend, parts
 from tui.now import Held
 from tui.palette import KINDS

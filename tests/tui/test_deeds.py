@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.heliosctl.stand_in import Refusal
+from tests.heliosctl.stand_in_replies import Refusal
 from tests.tui.looking import sees, shown, until
 from tui.deeds import VERBS, deed
 from tui.dialogs import Confirm
@@ -97,15 +97,27 @@ async def test_a_pin_is_taken_back_with_the_same_key(told, show):
     assert [method for method, _, _ in posted(told)] == ["DELETE", "PUT"]
 
 
-async def test_draining_a_device_stops_all_that_is_there(told, show):
+async def test_a_device_is_drained_by_the_daemon(told, show):
+    told.drains = []
+    top = show("devices")
+    async with top.run_test(size=(100, 40)) as pilot:
+        await until(pilot, sees(top, "gpu3"))
+        await pilot.press("j", "d")
+        await until(pilot, sees(top, "drain gpu1, with 3 replicas?", "r2: frees 14.0 GiB"))
+        await pilot.press("y")
+        await until(pilot, sees(top, "gpu1 is drained: nothing starts there until"))
+    assert posted(told) == [("POST", "/helios/v1/drain", {"device": "gpu1"})]
+
+
+async def test_where_the_daemon_keeps_no_device_out_its_replicas_stop(told, show):
     top = show("devices")
     async with top.run_test(size=(100, 40)) as pilot:
         await until(pilot, sees(top, "gpu3"))
         await pilot.press("colon", *"drain gpu1", "enter")
-        await until(pilot, sees(top, "drain gpu1?", "r2: frees 14.0 GiB"))
+        await until(pilot, sees(top, "drain gpu1, with 3 replicas?", "r2: frees 14.0 GiB"))
         await pilot.press("y")
-        await until(pilot, lambda: len(posted(told)) == 3)
-    assert sorted(path for _, path, _ in posted(told)) == [
+        await until(pilot, sees(top, "3 replicas have stopped; this daemon may start others"))
+    assert sorted(path for method, path, _ in posted(told) if method == "DELETE") == [
         "/helios/v1/replicas/r10", "/helios/v1/replicas/r2", "/helios/v1/replicas/r6",
     ]  # fmt: skip
 

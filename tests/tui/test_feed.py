@@ -7,7 +7,8 @@ from aiohttp import web
 from heliosctl.exits import Exit, Failure
 from heliosctl.place import TcpPlace
 from heliosd.wire import EventView
-from tests.heliosctl.stand_in import Refusal, StandIn, serving
+from tests.heliosctl.stand_in import StandIn, serving
+from tests.heliosctl.stand_in_replies import Refusal
 from tui.feed import Connected, Feed, Lost
 from tui.now import Now
 

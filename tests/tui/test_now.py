@@ -2,7 +2,7 @@ import pytest
 
 from heliosd.core.units import MiB
 from heliosd.wire import QueueView, ReplicaView, Snapshot
-from tests.heliosctl.stand_in import MEASURED, NODE, device, replica
+from tests.heliosctl.samples import MEASURED, NODE, device, replica
 from tests.tui.household import Household
 from tui.history import History, figures, sparkline
 from tui.models import states_of, with_states
