@@ -22,13 +22,18 @@ class SseParser:
     def __init__(self, comment: Callable[[str], None] = lambda text: None) -> None:
         self._comment = comment
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._rest: list[str] = []
         self._kind = ""
         self._data: list[str] = []
         self._id: str | None = None
 
     def feed(self, chunk: bytes) -> Iterator[SseEvent]:
-        *lines, self._rest = (self._rest + self._decoder.decode(chunk)).split("\n")
+        text = self._decoder.decode(chunk)
+        self._rest.append(text)
+        if "\n" not in text:  # a line of a megabyte comes in many chunks, and is put together once
+            return
+        *lines, rest = "".join(self._rest).split("\n")
+        self._rest = [rest]
         for line in lines:
             if (event := self._line(line.removesuffix("\r"))) is not None:
                 yield event

@@ -1,12 +1,13 @@
 """Reads the command line and shows the screen; the exit codes are heliosctl's."""
 
 import argparse
-import asyncio
 import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
+
+import uvloop
 
 from heliosctl.exits import Exit, Failure
 from heliosctl.place import Place, find_place
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         place = find_place(args.socket, args.url, args.key, os.environ)
-        return int(asyncio.run(_once(place, args) if args.once else _watch(place, args)))
+        return int(uvloop.run(_once(place, args) if args.once else _watch(place, args)))
     except Failure as failure:
         print(f"helios: {failure.message}", file=sys.stderr)  # noqa: T201  # a command's talk, not a log
         return int(failure.exit_code)

@@ -3,8 +3,9 @@
     python -m tests.bench.tui_share [--json FILE] [--seconds S]
 
 `python -m tui` runs in a terminal of its own (a pty of 160x48) against a server that answers as heliosd does: a
-thousand models, each with a replica, of which a hundred change in each snapshot, fifty requests that wait, and four
-journal lines a second. The processor time of the process is read from the kernel, after what starting took.
+thousand models, each with a replica, of which a hundred work, others in each snapshot, while the idleness of the rest
+grows; fifty requests that wait, and four journal lines a second. The processor time of the process is read from the
+kernel, after what starting took.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from tests.bench.report import write_json
 from tests.bench.table import print_table
 
 MODELS = 1000
-CHANGING = 100
+BUSY = 100
 WAITING = 50
 DEVICES = 8
 EVERY_S = 0.5
@@ -78,10 +79,11 @@ def snapshot(turn: int) -> Snapshot:
             ReplicaView(
                 id=f"r{number}", model=model(number), revision="ab" * 32,
                 state="asleep" if number % 3 == 0 else "ready", devices=[f"gpu{number % DEVICES}"],
-                leases=(turn + number) % 16 if (number + turn * CHANGING) % MODELS < CHANGING else 0,
+                leases=1 + (turn + number) % 15 if busy(turn, number) else 0,
                 predicted=held, measured=held, phases={"fork": 0.04, "load": 1.1, "kv cache": 0.4}, started_at=0.0,
                 idle_s=turn * EVERY_S + number, keep_alive_s=900.0, limit=16,
-                kv_used_ratio=(turn * 3 + number) % 100 / 100, max_model_len=8192, tasks=["generate"], pids=[number],
+                kv_used_ratio=(turn * 3 + number) % 100 / 100 if busy(turn, number) else 0.0,
+                max_model_len=8192, tasks=["generate"], pids=[number],
             )
             for number in range(MODELS)
         ],
@@ -93,6 +95,11 @@ def snapshot(turn: int) -> Snapshot:
             for number in range(WAITING)
         ],
     )  # fmt: skip
+
+
+def busy(turn: int, number: int) -> bool:
+    """A hundred of a thousand replicas work on something, every tenth of the table; each time others."""
+    return (number + turn) % (MODELS // BUSY) == 0
 
 
 def model(number: int) -> str:
