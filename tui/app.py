@@ -8,7 +8,7 @@ from typing import Any, ClassVar, assert_never
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import ContentSwitcher, Footer
+from textual.widgets import ContentSwitcher
 
 from heliosctl.exits import Exit, Failure
 from heliosd.core.units import format_seconds
@@ -23,6 +23,7 @@ from tui.effects import effects
 from tui.events import EventsView, Log
 from tui.feed import Connected, Feed, Lost, News
 from tui.history import History, figures
+from tui.keyline import KeyLine
 from tui.keys import KeysView
 from tui.members import ClusterView
 from tui.models import ModelsView
@@ -96,7 +97,7 @@ class HeliosTop(App[Failure | None]):
         yield self._switch
         yield self._remark
         yield self._prompt
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.theme = "textual-dark"
@@ -178,7 +179,7 @@ class HeliosTop(App[Failure | None]):
         if (at := self._clock()) >= self._sampled_at + SAMPLE_S:
             self._sampled_at = at
             self._history.add(figures(self._now))
-        if self._drawn_at + DRAW_S < at:
+        if self._drawn_at + SAMPLE_S < at:
             self._status.tick(self._age_s)
             self.view.tick(self._history, self._age_s)
 

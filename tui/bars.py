@@ -6,6 +6,7 @@ from rich.text import Text
 
 from heliosd.core.units import format_bytes
 from heliosd.wire import DeviceView
+from tui.columns import Cell
 from tui.now import Held
 from tui.palette import FOREIGN, FREE, KINDS, KV_RESERVED, KV_USED, OVERHEAD, SAFETY, SLEEPERS, WEIGHTS
 
@@ -37,12 +38,9 @@ def apportion(amounts: Sequence[int], width: int) -> list[int]:
     return cells
 
 
-def bar(device: DeviceView, held: Held, width: int) -> Text:
-    text = Text(no_wrap=True)
-    for kind, cells in zip(KINDS, apportion(parts(device, held), width), strict=True):
-        if cells:
-            text.append(kind.glyph * cells, kind.style)
-    return text
+def bar(device: DeviceView, held: Held, width: int) -> tuple[Cell, ...]:
+    shares = zip(KINDS, apportion(parts(device, held), width), strict=True)
+    return tuple(Cell(kind.glyph * cells, kind.style) for kind, cells in shares if cells)
 
 
 def legend() -> Text:

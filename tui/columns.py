@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len, set_cell_size
-from rich.text import Text
 
 V = TypeVar("V")
 GAP = 1
@@ -14,10 +13,14 @@ LEAST_GROWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text in one style; many styles take a rich Text."""
+    """Text in one style."""
 
     text: str
     style: str = ""
+
+
+Drawn = str | Cell | tuple[Cell, ...]
+"""What a cell can be; of several, together they are as wide as the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Column(Generic[V]):
     name: str
     width: int
     """In cells, its name included; of one that grows, the least."""
-    cell: Callable[[V, Shown], "str | Cell | Text"]
+    cell: Callable[[V, Shown], Drawn]
     sort: Callable[[Any], Any] | None = None
     """Of a row as it came; None: cannot be sorted by."""
     right: bool = False

@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from heliosd.core.units import format_bytes
 from heliosd.wire import DeviceView
 from tui.bars import accounted, bar, legend
-from tui.columns import Cell, Column, Shown
+from tui.columns import Cell, Column, Drawn, Shown
 from tui.history import History, sparkline
 from tui.now import Held, Now
 from tui.palette import GREEN, SKY, VERMILION
@@ -18,7 +18,7 @@ from tui.view import View
 Row = tuple[DeviceView, Held, History]
 
 
-def _bar(row: Row, shown: Shown) -> Cell | Text:
+def _bar(row: Row, shown: Shown) -> Drawn:
     device, held, _ = row
     if device.fault:
         return Cell(f"! FAULT {device.fault}", f"bold reverse {VERMILION}")
@@ -127,6 +127,7 @@ d         drain: stop all replicas of the device, once their requests are done
         if self.head is not None:
             self.head.draw(legend())
         self.table.show(device_rows(now, history), age_s)
+        self._tell(self.table.row)
 
     def on_table_moved(self, message: Table.Moved) -> None:
         message.stop()

@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.segment import Segment
 from textual.app import App
 from textual.strip import Strip
-from textual.widgets._footer import FooterKey
 
 from heliosctl.exits import Failure
 from tui.app import HeliosTop
 from tui.feed import Feed
+from tui.keyline import KeyLine
 
 _QUIET_S = 0.1
 _SO_OFTEN = 3
@@ -37,15 +37,11 @@ class OneFrame(HeliosTop):
             self.exit(failure, return_code=int(failure.exit_code))
             return
         same = 0
-        while same < _SO_OFTEN or not self._has_footer():  # until nothing moves any more
+        while same < _SO_OFTEN or not self.query_one(KeyLine).ready:  # until nothing moves any more
             await asyncio.sleep(_QUIET_S)
             before, self.strips = self.strips, drawn(self)
             same = same + 1 if before == self.strips else 0
         self.exit()
-
-    def _has_footer(self) -> bool:
-        keys = self.query(FooterKey)
-        return bool(keys) and all(key.size.width for key in keys)
 
 
 def drawn(app: App[object] | HeliosTop) -> list[Strip]:

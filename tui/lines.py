@@ -15,7 +15,9 @@ class Lines(Static):
         before = self._drawn
         if text != before or (before is not None and text.spans != before.spans):
             self._drawn = text
-            same = before is not None and [len(line) for line in before.plain.splitlines()] == [
-                len(line) for line in text.plain.splitlines()
-            ]
-            self.update(text, layout=not same)
+            self.update(text, layout=before is None or self._height(before) != self._height(text))
+
+    def _height(self, text: Text) -> int:
+        """In lines, roughly: what is wrapped between words may take one more."""
+        width = max(1, self.size.width)
+        return sum(-(-len(line) // width) or 1 for line in text.plain.splitlines())

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Generic
 
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
@@ -16,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.columns import GAP, Cell, Column, Laid, Shown, V, fitted, lay_out
+from tui.columns import GAP, Cell, Column, Drawn, Laid, Shown, V, fitted, lay_out
 
 _HEADER = Style(bold=True, underline=True)
 _HERE = (Style(), Style(underline=True), Style(reverse=True))
@@ -28,7 +27,7 @@ class _Line:
     """A visible row as it was last drawn."""
 
     here: int
-    cells: list[str | Cell | Text]
+    cells: list[Drawn]
     strip: Strip | None = None
 
 
@@ -69,7 +68,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
             return self.table
 
     class Moved(Chosen):
-        """The cursor is on another row, or on the same which has changed. None: there is no row."""
+        """The cursor is on another row. None: there is no row."""
 
     def __init__(
         self,
@@ -165,7 +164,8 @@ class Table(ScrollView, Generic[V], can_focus=True):
         if at_end:
             self._scroll_to_cursor()
         self._redraw()
-        self.post_message(self.Moved(self, self.row))
+        if before != (self._key(self.row) if rows else None):
+            self.post_message(self.Moved(self, self.row))
 
     def _resize(self) -> None:
         size = Size(self.size.width, len(self._rows) + 1)
@@ -208,7 +208,7 @@ class Table(ScrollView, Generic[V], can_focus=True):
         here = 0 if at != self._cursor else 2 if focused else 1
         return _Line(here, self._cells(self._rows[at]))
 
-    def _cells(self, row: Any) -> list["str | Cell | Text"]:
+    def _cells(self, row: Any) -> list[Drawn]:
         view = self._parse(row)
         return [laid.column.cell(view, Shown(self._age_s, laid.width)) for laid in self._laid]
 
@@ -251,12 +251,9 @@ class Table(ScrollView, Generic[V], can_focus=True):
         for laid, cell in zip(self._laid, line.cells, strict=True):
             gap = min(GAP, width - laid.at - laid.width)
             length = laid.at + laid.width + gap
-            if isinstance(cell, Text):
+            if isinstance(cell, tuple):
                 segments.append(Segment(run, _styled(base, last)))
-                whole = cell.copy()
-                whole.truncate(laid.width, overflow="ellipsis", pad=True)
-                drawn = [(text, style) for text, style, _ in whole.render(self.app.console) if text != "\n"]
-                segments += [Segment(text, base + style if style else base) for text, style in drawn]
+                segments += [Segment(each.text, _styled(base, each.style)) for each in cell]
                 run, last = " " * gap, ""
                 continue
             text, style = (cell.text, cell.style) if isinstance(cell, Cell) else (cell, "")

@@ -42,11 +42,11 @@ def test_the_parts_of_a_device_make_its_capacity(used, sleepers):
 def test_more_taken_than_there_is_leaves_nothing_free():
     view = device(foreign_bytes=8 * GiB)
     assert parts(view, HELD)[-1] == 0
-    assert "·" not in bar(view, HELD, 40).plain
+    assert all("·" not in cell.text for cell in bar(view, HELD, 40))
 
 
 def test_the_bar_can_be_read_without_colour():
-    glyphs = bar(device(), HELD, 60).plain
+    glyphs = "".join(cell.text for cell in bar(device(), HELD, 60))
     assert len(glyphs) == 60
     first = [glyph for place, glyph in enumerate(glyphs) if glyph not in glyphs[:place]]
     assert first == [kind.glyph for kind in KINDS]
