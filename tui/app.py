@@ -15,6 +15,7 @@ from heliosd.core.units import format_seconds
 from heliosd.wire import EventView
 from tui.ask import Ask
 from tui.capacity import CapacityView
+from tui.carry_out import carry_out
 from tui.commands import SCREENS, Do, Go, Help, Leave, SortBy, parse
 from tui.deeds import Verb, deed
 from tui.devices import DevicesView, drain_wanted
@@ -42,8 +43,6 @@ SAMPLE_S = 0.9
 """The curves have a point a second; a timer may come a little early."""
 FETCH_S = 5.0
 """What no feed tells is asked for again so often, while it is looked at."""
-
-_NO_SUCH_ROUTE = (404, 405)
 
 
 class HeliosTop(App[Failure | None]):
@@ -324,34 +323,13 @@ class HeliosTop(App[Failure | None]):
         dialog.told(await effects(self._ask, wanted.verb, wanted.concerned))
 
     async def _do(self, wanted: View.Wanted) -> None:
-        it = deed(wanted.verb, wanted.subject)
-        self._remark.say(it.doing)
+        self._remark.say(deed(wanted.verb, wanted.subject).doing)
         try:
-            await self._ask.call(it.method, it.path, it.body)
+            self._remark.say(await carry_out(self._ask, wanted.verb, wanted.subject, wanted.concerned))
         except Failure as failure:
-            if wanted.verb == "drain" and failure.status in _NO_SUCH_ROUTE:
-                await self._stop_all(wanted)
-            else:
-                self._complain(failure)
-        else:
-            self._remark.say(it.done)
+            cause = f" ({failure.cause.strip().splitlines()[-1]})" if failure.cause else ""
+            self._remark.say(failure.message + cause, wrong=True)
         self._stale_fetch.set()
-
-    async def _stop_all(self, wanted: View.Wanted) -> None:
-        """What a drain is to a daemon that keeps no device out of service."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for it in (deed("stop", replica) for replica in wanted.concerned):
-                    tasks.create_task(self._ask.call(it.method, it.path))
-        except* Failure as failures:
-            self._complain(next(each for each in failures.exceptions if isinstance(each, Failure)))
-        else:
-            stopped = len(wanted.concerned)
-            self._remark.say(f"{wanted.subject}: {stopped} replicas have stopped; this daemon may start others there")
-
-    def _complain(self, failure: Failure) -> None:
-        cause = f" ({failure.cause.strip().splitlines()[-1]})" if failure.cause else ""
-        self._remark.say(failure.message + cause, wrong=True)
 
 
 async def watch(feed: Feed, *, screen: str = "top", read_only: bool = False) -> Exit:

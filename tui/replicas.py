@@ -13,7 +13,7 @@ from tui.history import History
 from tui.now import Now
 from tui.table import Table
 from tui.view import View
-from tui.words import memory, state_cell
+from tui.words import memory, state_cell, ticking
 
 
 def _idle(replica: ReplicaView) -> bool:
@@ -25,7 +25,7 @@ def _stops_in(replica: ReplicaView, shown: Shown) -> str:
         return "-"
     if replica.pinned or replica.keep_alive_s is None:
         return "never"
-    return format_seconds(max(0.0, replica.keep_alive_s - replica.idle_s - shown.age_s))
+    return ticking(max(0.0, replica.keep_alive_s - replica.idle_s - shown.age_s))
 
 
 def _state(replica: ReplicaView) -> Cell:
@@ -40,7 +40,7 @@ COLUMNS: tuple[Column[ReplicaView], ...] = (
            lambda row: row["leases"], right=True),
     Column("KV", 4, lambda it, _: f"{it.kv_used_ratio:.0%}", lambda row: row.get("kv_used_ratio"), right=True, rank=2),
     Column("MEMORY", 9, lambda it, _: memory(it), lambda row: row["predicted"]["total_bytes"], right=True),
-    Column("IDLE", 7, lambda it, shown: format_seconds(it.idle_s + shown.age_s) if _idle(it) else "-",
+    Column("IDLE", 7, lambda it, shown: ticking(it.idle_s + shown.age_s) if _idle(it) else "-",
            lambda row: row["idle_s"], right=True, rank=3),
     Column("STOPS IN", 8, _stops_in, right=True, rank=4),
     Column("DEVICES", 8, lambda it, _: ",".join(it.devices), lambda row: row["devices"], grows=True, rank=1, most=40),

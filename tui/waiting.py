@@ -6,7 +6,6 @@ from rich.text import Text
 
 from heliosctl.client import quoted
 from heliosctl.explain_words import story
-from heliosd.core.units import format_seconds
 from heliosd.wire import Explanation, QueueView
 from tui.ask import Ask
 from tui.columns import Cell, Column, Shown
@@ -15,19 +14,19 @@ from tui.now import Now
 from tui.palette import ORANGE, SKY
 from tui.table import Table
 from tui.view import View
-from tui.words import clock
+from tui.words import clock, ticking
 
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
 def _eta(entry: QueueView, shown: Shown) -> str:
-    return "?" if entry.eta_s is None else format_seconds(max(0.0, entry.eta_s - shown.age_s))
+    return "?" if entry.eta_s is None else ticking(max(0.0, entry.eta_s - shown.age_s))
 
 
 COLUMNS: tuple[Column[QueueView], ...] = (
     Column("#", 4, lambda it, _: str(it.position), lambda row: row.get("position"), right=True, rank=3),
     Column("WAITS FOR", 14, lambda it, _: it.model, lambda row: row["model"], grows=True, most=36),
-    Column("SINCE", 7, lambda it, shown: format_seconds(it.waiting_s + shown.age_s),
+    Column("SINCE", 7, lambda it, shown: ticking(it.waiting_s + shown.age_s),
            lambda row: row["waiting_s"], right=True),
     Column("ETA", 7, _eta, lambda row: row.get("eta_s"), right=True),
     Column("CLASS", 6, lambda it, _: Cell(it.priority, ORANGE if it.priority == "high" else ""),

@@ -24,6 +24,11 @@ def memory(replica: ReplicaView) -> str:
     return f"~{format_bytes(replica.predicted.total_bytes)}"
 
 
+def ticking(span_s: float) -> str:
+    """A span that grows or shrinks while it is looked at: in whole seconds, so that it changes once a second."""
+    return f"{int(span_s)} s" if span_s < 60 else format_seconds(int(span_s))
+
+
 def clock(at: float) -> str:
     """The time of day, local."""
     return f"{datetime.fromtimestamp(at).astimezone():%H:%M:%S}"

@@ -4,8 +4,8 @@
 
 `python -m tui` runs in a terminal of its own (a pty of 160x48) against a server that answers as heliosd does: a
 thousand models, each with a replica, of which a hundred work, others in each snapshot, while the idleness of the rest
-grows; fifty requests that wait, and four journal lines a second. The processor time of the process is read from the
-kernel, after what starting took.
+grows; fifty requests that wait, of which one is served and one comes each time, and four journal lines a second. The
+processor time of the process is read from the kernel, after what starting took.
 """
 
 import argparse
@@ -89,7 +89,8 @@ def snapshot(turn: int) -> Snapshot:
         ],
         queue=[
             QueueView(
-                ticket=f"t-{turn}-{number}", model=model(number), waiting_s=number * 0.5 + turn, position=number,
+                ticket=f"t-{turn + number}", model=model(turn + number), position=number,
+                waiting_s=(WAITING - number) * EVERY_S,
                 reason="waits for 520.0 MiB on gpu0: r1 has 3 leases", eta_s=2.0 + number,
             )
             for number in range(WAITING)
@@ -138,13 +139,14 @@ class Teller:
             return web.json_response({"events": []})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        turn = 0
+        turn = told = 0
         with suppress(ConnectionResetError):
             while True:
                 await response.write(self.snapshots[turn % VARIANTS])
+                turn += 1
                 for _ in range(2):
-                    turn += 1
-                    await response.write(_journal(turn))
+                    told += 1
+                    await response.write(_journal(told))
                 await asyncio.sleep(EVERY_S)
         return response
 
