@@ -1,0 +1,86 @@
+"""Counts what each hour wants, and keeps it: for advice and for capacity planning."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+
+from heliosd.core.hours import HOST_TIER, SLEEPERS, PlaceHour, Tally, need_bytes
+from heliosd.core.lifecycle import State
+from heliosd.core.messages import DevicesRead, Event, ReplicaBecameReady, RequestArrived, RequestReleased
+from heliosd.core.names import DeviceId, ReplicaId
+from heliosd.core.scheduler import Scheduler
+from heliosd.core.week import hour_of
+from heliosd.state.hours import Hours
+
+log = logging.getLogger("heliosd.node")
+
+KEEP_EVERY_S = 60.0
+"""What a crash may lose."""
+
+
+class Hourly:
+    """Told of every event after the scheduler; changes nothing."""
+
+    def __init__(self, hours: Hours, scheduler: Scheduler, epoch: Callable[[], float] = time.time) -> None:
+        self._hours = hours
+        self._scheduler = scheduler
+        self._epoch = epoch
+        self._tally = Tally()
+        self._looked_at = 0.0
+
+    def happened(self, event: Event) -> None:
+        """To be called on the event loop; takes microseconds, at a reading of the devices some more."""
+        match event:
+            case RequestArrived(demand=demand) if demand is not None:
+                self._tally.asked(hour_of(self._epoch()), event.ticket, demand, event.terms.work_tokens)
+            case RequestReleased():
+                self._tally.left(event.ticket)
+            case DevicesRead() | ReplicaBecameReady():
+                self._look(event.at)
+
+    async def keep(self) -> None:
+        """Write what was counted, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await self.keep_now()
+
+    async def keep_now(self) -> None:
+        """What cannot be written is counted on."""
+        rows = self._tally.take()
+        try:
+            await asyncio.shield(self._hours.add(rows))
+        except sqlite3.Error as error:  # a full disk costs advice, never the service
+            self._tally.give_back(rows)
+            log.error("hours not kept", extra={"cause": str(error)})
+
+    def _look(self, at: float) -> None:
+        scheduler = self._scheduler
+        wanted = scheduler.pool.wanted.values()
+        self._tally.know(each.demand for each in wanted)
+        running: dict[str, int] = {}
+        for replica in scheduler.replicas.values():
+            if replica.state is State.READY:
+                running[replica.demand.model] = running.get(replica.demand.model, 0) + 1
+        hour = hour_of(self._epoch())
+        self._tally.saw(hour, running, {each.demand.model: each.replicas for each in wanted}, self._places(hour))
+        self._looked_at = at
+
+    def _places(self, hour: int) -> Iterator[PlaceHour]:
+        ledger, pinned = self._scheduler.ledger, self._scheduler.pool.pinned()
+        for device in ledger.devices:
+            peak = ledger.foreign.get(device, 0) + self._needed(device, pinned)
+            yield PlaceHour(hour, device, peak, ledger.lasting_bytes(device))
+        yield PlaceHour(hour, SLEEPERS, sum(ledger.staged.values()), ledger.host_bytes)
+        yield PlaceHour(hour, HOST_TIER, ledger.tier_bytes, ledger.host_bytes)
+
+    def _needed(self, device: DeviceId, pinned: frozenset[ReplicaId]) -> int:
+        """Of replicas that are kept ready, or worked since the last look; sleepers' residue is needed by nobody."""
+        return sum(
+            need_bytes(each.demand.per_device, each.demand.kv_least_bytes, each.pressure.used_ratio)
+            for each in self._scheduler.replicas.values()
+            if device in each.devices
+            and each.state is not State.ASLEEP
+            and (not each.idle or each.id in pinned or each.last_used >= self._looked_at)
+        )
