@@ -124,7 +124,7 @@ class Node:
         self.tiering = (
             Tiering(store, tier_wishes, scheduler, journal, metrics, post, now, traces) if tier_wishes else None
         )
-        self._hourly = Hourly(hours, scheduler) if hours else None
+        self._hourly = Hourly(hours, scheduler, metrics) if hours else None
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)

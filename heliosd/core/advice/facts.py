@@ -33,7 +33,6 @@ class ModelFacts:
     """Prompt and longest answer, as bodies tell: four characters to a token."""
     need_bytes: int = 0
     """What a replica takes here on all its devices, as the settings are; 0: it fits nowhere here."""
-    per_device_bytes: int = 0
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     """What a replica works on at once; None: nobody knows."""
@@ -45,8 +44,6 @@ class ModelFacts:
     max_replicas: int = 1
     most_replicas: int = 0
     """That ran at once."""
-    device: str = ""
-    """The device it lies on; empty: it does not run."""
     texts_only: bool = False
     """Its prompts are text alone, so that bodies tell how long they are."""
     serves_others: bool = False
@@ -58,7 +55,7 @@ class ModelFacts:
     narrower: Change | None = None
     """With the sequences of `many_sequences.proposed`."""
     quantized: Change | None = None
-    """In the narrowest precision that the card multiplies in."""
+    """In a narrower precision that the card multiplies in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +78,8 @@ class BudgetFacts:
     """Of the configuration."""
     what: str
     budget_bytes: int
-    peak_bytes: int | None
-    """Held at once at most, over the window; None: only now is known."""
-    used_bytes: int = 0
-    unmet: tuple[str, ...] = ()
-    """What does not fit, in words."""
-    missing_bytes: int = 0
+    peak_bytes: int
+    """Held at once at most, over the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +105,8 @@ class Facts:
     devices: tuple[DeviceFacts, ...] = ()
     budgets: tuple[BudgetFacts, ...] = ()
     prefetch: PrefetchFacts = PrefetchFacts()
-    room_bytes: int = 0
-    """What the largest device may be promised at most."""
     free_bytes: int = 0
-    """Of all devices together, less what was needed at once at most."""
+    """Of the device that had most to spare at its busiest."""
     gib_hour_price: float | None = None
     """Of device memory, in whatever currency; None: nobody knows."""
 

@@ -23,7 +23,6 @@ BUSY = ModelFacts(
     most_at_once=3,
     longest_tokens=900,
     need_bytes=30 * GiB,
-    per_device_bytes=30 * GiB,
     max_model_len=131072,
     max_num_seqs=256,
     load_s=12.0,
@@ -106,13 +105,12 @@ def test_a_slice_would_do():
     assert "mig_profile" not in found(facts(devices=(replace(card, peak_bytes=0),)))
 
 
-def test_budgets_too_small_and_too_large():
-    small = BudgetFacts("store.nvme_budget", "the store", 100 * GiB, None, 99 * GiB, ("org/b: 7 GiB",), 7 * GiB)
-    large = BudgetFacts("pool.host_memory", "sleeping models", 64 * GiB, 3 * GiB)
-    said = {each.subject: each for each in advise(facts(budgets=(small, large))).found}
-    assert said["store.nvme_budget"].settings[0].after == f"{107 * 1024}MiB"
-    assert said["pool.host_memory"].frees_bytes == 56 * GiB
-    assert not advise(facts(budgets=(replace(large, peak_bytes=30 * GiB),))).found
+def test_budgets_that_are_reached():
+    full = BudgetFacts("pool.host_memory", "sleeping models", 64 * GiB, 62 * GiB)
+    (said,) = advise(facts(budgets=(full,))).found
+    assert said.settings[0].key == "pool.host_memory" and said.settings[0].after == f"{96 * 1024}MiB"
+    assert not advise(facts(budgets=(replace(full, budget_bytes=96 * GiB),))).found, "once it is carried out"
+    assert not advise(facts(budgets=(replace(full, peak_bytes=30 * GiB),))).found
 
 
 def test_a_model_nobody_asks_for():
