@@ -387,8 +387,13 @@ class Daemon:
         await metering.load()
         return metering
     def _history(self, database: Database) -> History:
-        asked_at = UsageTable(database).asked_at
-        return History(Hours(database), PutOff(database), asked_at, lambda: self._settings.prefetch.enabled)
+        return History(
+            Hours(database),
+            PutOff(database),
+            UsageTable(database).asked_at,
+            Pins(database).pinned_at,
+            lambda: self._settings.prefetch.enabled,
+        )
 
     def _recording(self) -> Recording | None:
         settings = self._settings

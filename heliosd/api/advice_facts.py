@@ -39,6 +39,7 @@ class _Store:
     asked: Mapping[str, Asked]
     asked_at: Mapping[str, float]
     pinned: Mapping[str, int]
+    pinned_at: Mapping[str, float]
     frees: Mapping[str, int]
     bases: frozenset[str]
     disk: bool
@@ -95,6 +96,7 @@ async def _models(parts: Parts, history: History, snapshot: Snapshot, now: float
         asked=await history.hours.asked(hour_of(now) - WINDOW_HOURS),
         asked_at=await history.asked_at(),
         pinned=await parts.node.wanted.pinned(),
+        pinned_at=await history.pinned_at(),
         frees={each.ref: each.frees_bytes for each in (await parts.store.usage()).models},
         bases=frozenset(str(each.adapter.base) for each in stored if each.adapter),
         disk=parts.tiers is not None and any(each.tier is Tier.DISK for each in await parts.tiers.status()),
@@ -129,6 +131,7 @@ def _plain(model: Stored, parts: Parts, store: _Store) -> ModelFacts:
         longest_tokens=asked.longest_tokens if asked else 0,
         load_s=facts.reload_s if facts and facts.reload_s else usual_load_s(weights_bytes),
         pinned=store.pinned.get(name, 0),
+        pin_hours=max(0.0, store.now - store.pinned_at.get(name, store.now)) / HOUR_S,
         min_replicas=least,
         max_replicas=max(least, most),
         most_replicas=asked.most_replicas if asked else 0,

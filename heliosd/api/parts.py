@@ -358,6 +358,8 @@ class History:
     put_off: PutOff
     asked_at: Callable[[], Awaitable[Mapping[str, float]]]
     """When each model was last asked for, in seconds since the epoch."""
+    pinned_at: Callable[[], Awaitable[Mapping[str, float]]]
+    """Since when each model is pinned, likewise."""
     prefetching: Callable[[], bool]
     """Whether models are started ahead of need."""
 

@@ -133,6 +133,9 @@ class MemoryWanted:
     async def pinned(self) -> dict[str, int]:
         return dict(self.pins)
 
+    async def pinned_at(self) -> dict[str, float]:
+        return dict.fromkeys(self.pins, 1_700_000_000.0)
+
     async def pin(self, ref: ModelRef, replicas: int) -> None:
         self.pins[str(ref)] = replicas
 
@@ -500,7 +503,9 @@ async def world(
             hub_headers=hub.headers,
             hub_glance=hub.glance,
             accuracy=accuracy,
-            history=History(Hours(database), PutOff(database), UsageTable(database).asked_at, lambda: True),
+            history=History(
+                Hours(database), PutOff(database), UsageTable(database).asked_at, node.wanted.pinned_at, lambda: True
+            ),
             share=store.share,
             recording=MemoryRecording() if recorded else None,
             warmups=warmups,

@@ -45,7 +45,7 @@ def test_a_pin_nobody_needs_is_taken_away(heliosd: Path, ctl: Callable[..., Ende
     assert "unused_pin: not enough history: " in ctl("recommend").out
     assert ctl("pin", "me/tiny").code == 0
 
-    long_ago = f"update refs set updated_at = {time.time() - 40 * 86400}"
+    long_ago = f"update pins set created_at = {time.time() - 40 * 86400}"
     asyncio.run(_execute(tmp_path / "state", long_ago))
     remember(tmp_path / "state", 29)
     listed = json.loads(ctl("recommend", "-o", "json").out)["recommendations"]

@@ -40,6 +40,8 @@ class ModelFacts:
     """What its last start took, or one usually takes."""
     pinned: int = 0
     """Replicas that a pin keeps ready."""
+    pin_hours: float = 0.0
+    """Since it was pinned."""
     min_replicas: int = 0
     max_replicas: int = 1
     most_replicas: int = 0

@@ -15,7 +15,7 @@ LEAST_SILENCE_HOURS = 7 * 24
 def _judge(facts: Facts) -> Iterator[Recommendation]:
     for each in facts.models:
         kept = max(each.pinned, each.min_replicas)
-        silent_hours = each.age_hours if each.silent_hours is None else min(each.silent_hours, each.age_hours)
+        silent_hours = each.pin_hours if each.silent_hours is None else min(each.silent_hours, each.pin_hours)
         if not each.pinned or each.min_replicas or each.requests or silent_hours < LEAST_SILENCE_HOURS:
             continue
         asked = "never" if each.silent_hours is None else f"{span(each.silent_hours)} ago"
@@ -27,6 +27,7 @@ def _judge(facts: Facts) -> Iterator[Recommendation]:
             evidence=(
                 ("requests", f"0 {facts.window}"),
                 ("last asked for", asked),
+                ("pinned for", span(each.pin_hours)),
                 ("held", f"{format_bytes(each.need_bytes)} for each of {count(kept, 'replica')}"),
                 ("a start takes", format_seconds(each.load_s)),
             ),

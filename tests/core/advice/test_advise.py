@@ -27,6 +27,7 @@ BUSY = ModelFacts(
     max_num_seqs=256,
     load_s=12.0,
     most_replicas=1,
+    pin_hours=MONTH,
     texts_only=True,
 )
 UNASKED = replace(BUSY, requests=0, silent_hours=None, most_at_once=0, longest_tokens=0)
@@ -53,7 +54,7 @@ def test_a_pin_that_nobody_asks_for():
     assert pin.calls[0].method == "DELETE" and pin.calls[0].path == "/helios/v1/pins/org/a"
     assert pin.money_per_month == pytest.approx(60 * 0.05 * 730)
     assert ("a start takes", "12.0 s") in pin.evidence
-    assert "unused_pin" not in found(facts(replace(UNASKED, pinned=2, age_hours=100.0)))
+    assert "unused_pin" not in found(facts(replace(UNASKED, pinned=2, pin_hours=100.0)))
     assert "unused_pin" not in found(facts(replace(BUSY, pinned=2)))
 
 
