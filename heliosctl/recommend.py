@@ -3,8 +3,10 @@
 import argparse
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heliosctl.advice_file import changed, diff, toml, write
 from heliosctl.arguments import number
 from heliosctl.client import Client, connect, quoted
 from heliosctl.exits import Exit, Failure
@@ -35,6 +37,7 @@ def add(commands: "Commands") -> None:
             "heliosctl recommend",
             "heliosctl recommend 1",
             "heliosctl recommend --apply 1",
+            "heliosctl recommend --apply 2 --into /etc/helios/conf.d/90-advice.toml",
             "heliosctl recommend --dismiss 2 --for 30d",
         ],
         about="The most worth first. N is its number in the list, or its ID. --apply shows the difference and asks "
@@ -44,6 +47,9 @@ def add(commands: "Commands") -> None:
     command.add_argument("which", metavar="N", nargs="?", help="all there is to say of one")
     command.add_argument("--apply", metavar="N", help="carry it out, if it is a setting of the daemon")
     command.add_argument("-y", "--yes", action="store_true", help="with --apply: do not ask")
+    command.add_argument(
+        "--into", metavar="FILE", type=Path, help="with --apply: the file of conf.d that settings are written into"
+    )
     command.add_argument("--dismiss", metavar="N", help="do not show it for a while")
     command.add_argument("--restore", metavar="ID", help="show it again")
     command.add_argument("--for", dest="span", metavar="TIME", type=_span, default=30 * 86400.0,
@@ -107,8 +113,12 @@ def _dismiss(args: Namespace, client: Client, one: "AdviceView") -> Exit:
 
 def _apply(args: Namespace, client: Client, one: "AdviceView") -> Exit:
     say(f"{one.title}\n{difference(one)}")
-    if one.settings or not one.calls:
+    if not one.calls and not (one.settings and args.into):
         raise Failure(f"cannot carry out {one.id}: {_for_a_person(one)}")
+    text = None
+    if one.settings and args.into:
+        before, text = changed(args.into, one.settings)
+        say(diff(args.into, before, text))
     if not args.yes:
         if not sys.stdin.isatty():
             raise Failure(f"cannot carry out {one.id} unasked: say --yes", Exit.USAGE)
@@ -116,8 +126,13 @@ def _apply(args: Namespace, client: Client, one: "AdviceView") -> Exit:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             say("nothing was changed")
             return Exit.FAILED
+    if text is not None:
+        write(args.into, text)
+        say(f"{args.into} is written; `systemctl reload heliosd` takes it over, and its log says what needs a restart")
     for call in one.calls:
         client.call(call.method, call.path, call.body)
+    if one.settings and text is None:
+        say(f"that is not all: {_for_a_person(one)}")
     say(f"done: {one.after}")
     show(args.output, one.model_dump(), lambda wide: one.id)
     return Exit.OK
@@ -127,23 +142,18 @@ def _for_a_person(one: "AdviceView") -> str:
     """What he has to do."""
     if not one.settings:
         return f"only a person can. {one.by_hand}"
-    lines = "\n".join(f"  {each.key} = {_toml(each.after)}" for each in one.settings)
-    calls = "".join(f"; besides, {call.method} {call.path}" for call in one.calls)
-    by_hand = f". Or: {one.by_hand}" if one.by_hand else ""
+    lines = "\n".join(f"  {each.key} = {toml(each.after)}" for each in one.settings)
+    by_hand = f" Mind: {one.by_hand}." if one.by_hand else ""
     return (
-        f"it is written in the configuration, which is yours. Put this into helios.toml or a file in conf.d, then "
-        f"`systemctl reload heliosd` (its log says what needs a restart){calls}{by_hand}:\n{lines}"
+        "it belongs into the configuration. --into FILE writes it into a file of its own, such as "
+        f"/etc/helios/conf.d/90-advice.toml.{by_hand}\n{lines}"
     )
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def difference(one: "AdviceView") -> str:
     """As `diff` shows it."""
     lines = [f"- {one.before}", f"+ {one.after}"]
-    lines += [f"  {each.key}: {each.before} -> {_toml(each.after)}" for each in one.settings]
+    lines += [f"  {each.key}: {each.before} -> {toml(each.after)}" for each in one.settings]
     lines += [f"  {call.method} {call.path}" + (f" {call.body}" if call.body else "") for call in one.calls]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +74,15 @@ def test_a_setting_is_the_operators(heliosd: Path, ctl: Callable[..., Ended], tm
     remember(tmp_path / "state", 29, lambda hour: (ModelHour(hour, "me/tiny", 5, 1000, 60, 1, GiB),))
     refused = ctl("recommend", "--apply", "split_replicas:me/tiny", "--yes")
     assert refused.code == Exit.FAILED
-    assert 'models."me/tiny".max_replicas = ' in refused.err and "systemctl reload heliosd" in refused.err
+    assert 'models."me/tiny".max_replicas = ' in refused.err and "--into FILE" in refused.err
+
+    file = tmp_path / "90-advice.toml"
+    done = ctl("recommend", "--apply", "split_replicas:me/tiny", "--yes", "--into", str(file))
+    assert done.code == 0 and "+max_replicas = " in done.err and "systemctl reload heliosd" in done.err
+    written = tomllib.loads(file.read_text())["models"]["me/tiny"]["max_replicas"]
+    assert written > 1
+    file.write_text("# mine\n" + file.read_text())
+    assert ctl("recommend", "--apply", "split_replicas:me/tiny", "-y", "--into", str(file)).code == Exit.USAGE
 
 
 def test_when_it_is_full(heliosd: Path, ctl: Callable[..., Ended], tmp_path: Path):
