@@ -60,7 +60,13 @@ def add(commands: "Commands") -> None:
 def capacity(args: Namespace) -> Exit:
     from heliosd.wire import CapacityView
 
-    query = {"horizon_days": days(args.horizon), "device": args.device, "with": args.change}
+    query: dict[str, str | int | None] = {
+        "horizon_days": days(args.horizon),
+        "device": args.device,
+        "with": args.change,
+    }
+    if args.by_hour:
+        query["by_hour"] = "1"
     body = connect(args).get("/helios/v1/capacity", query)
     view = CapacityView.model_validate(body)
     show(args.output, body, lambda wide: words(view, wide=wide, by_hour=args.by_hour))

@@ -26,7 +26,7 @@ from heliosd.state.hours import Asked
 from heliosd.wire import EstimateRequest
 
 WINDOW_HOURS = 30 * 24
-MOST_JUDGED = 200
+MOST_JUDGED = 100
 """Models whose settings are estimated anew, those that were wanted in most hours first; of others their use tells."""
 NARROWER = (Precision.FP8, Precision.INT8)
 

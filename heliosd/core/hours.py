@@ -35,13 +35,14 @@ class ModelHour:
     """What a replica needs, on all its devices together."""
 
     def joined(self, other: "ModelHour") -> "ModelHour":
-        return replace(
-            self,
-            requests=self.requests + other.requests,
-            most_at_once=max(self.most_at_once, other.most_at_once),
-            longest_tokens=max(self.longest_tokens, other.longest_tokens),
-            most_replicas=max(self.most_replicas, other.most_replicas),
-            need_bytes=max(self.need_bytes, other.need_bytes),
+        return ModelHour(
+            self.hour,
+            self.model,
+            self.requests + other.requests,
+            max(self.most_at_once, other.most_at_once),
+            max(self.longest_tokens, other.longest_tokens),
+            max(self.most_replicas, other.most_replicas),
+            max(self.need_bytes, other.need_bytes),
         )
 
 
@@ -73,65 +74,75 @@ def need_bytes(per_device: Footprint, kv_least_bytes: int, used_ratio: float = 0
     return per_device.total_bytes - kv + min(kv, least)
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A model that is wanted now, or kept ready."""
+
+    demand: Demand
+    need_bytes: int
+    """Of a replica, on all its devices."""
+    live: set[Ticket] = field(default_factory=set)
+    """Who waits or is served."""
+    kept: int = 0
+    """Replicas that are kept ready."""
+    total_bytes: int = 0
+    """Of all its replicas, as many as those requests and that keeping take."""
+
+
 @dataclass
 class Tally:
     """Counts the running hour. One writer; `take` hands over what was counted since."""
 
     _models: dict[tuple[int, str], ModelHour] = field(default_factory=dict)
     _places: dict[tuple[int, str], PlaceHour] = field(default_factory=dict)
-    _live: dict[str, set[Ticket]] = field(default_factory=dict)
-    """By model: who waits or is served."""
+    _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _of: dict[Ticket, str] = field(default_factory=dict)
-    _demands: dict[str, Demand] = field(default_factory=dict)
-    """Of the models that are wanted or kept."""
-    _kept: dict[str, int] = field(default_factory=dict)
-    """Replicas that are kept ready, by model."""
+    _total_bytes: int = 0
+    """Of all that is wanted."""
     _room_bytes: int = 0
 
     def asked(self, hour: int, ticket: Ticket, demand: Demand, tokens: int) -> None:
         """A request has come."""
-        model = demand.model
-        live = self._live.setdefault(model, set())
-        live.add(ticket)
-        self._of[ticket] = model
-        self._demands[model] = demand
-        self._count(ModelHour(hour, model, 1, len(live), tokens, need_bytes=_whole(demand)))
-        self._wanted(hour)
+        wanted = self._know(demand)
+        wanted.live.add(ticket)
+        self._of[ticket] = demand.model
+        self._sum_up(wanted)
+        self._count(ModelHour(hour, demand.model, 1, len(wanted.live), tokens, 0, wanted.need_bytes))
+        self._note_total(hour)
 
     def left(self, ticket: Ticket) -> None:
         """It is over, however it ended. Harmless for one that is not known."""
         model = self._of.pop(ticket, None)
-        if model is None:
-            return
-        self._live[model].discard(ticket)
-        if not self._live[model]:
-            del self._live[model]
+        if model is not None:
+            wanted = self._wanted[model]
+            wanted.live.discard(ticket)
+            self._sum_up(wanted)
 
-    def saw(self, hour: int, replicas: Mapping[str, int], kept: Mapping[str, int], places: Iterable[PlaceHour]) -> None:
-        """A look at the node: replicas that run and that are kept ready, by model, and what each place needs now."""
-        self._kept = dict(kept)
+    def saw(
+        self, hour: int, replicas: Mapping[str, int], kept: Iterable[tuple[Demand, int]], places: Iterable[PlaceHour]
+    ) -> None:
+        """A look at the node: replicas that run, by model, those that are kept ready, and what each place needs now."""
+        for wanted in self._wanted.values():
+            wanted.kept = 0
+        for demand, count in kept:
+            self._know(demand).kept = count
+        for wanted in list(self._wanted.values()):
+            self._sum_up(wanted)
         for model, count in replicas.items():
-            if model in self._live or model in kept:
-                self._count(ModelHour(hour, model, most_at_once=len(self._live.get(model, ())), most_replicas=count))
+            if (there := self._wanted.get(model)) is not None:
+                self._count(ModelHour(hour, model, most_at_once=len(there.live), most_replicas=count))
         self._room_bytes = 0
         for each in places:
             self._place(each)
             if each.place not in (SLEEPERS, HOST_TIER):
                 self._room_bytes += each.room_bytes
-        self._wanted(hour)
-
-    def know(self, demands: Iterable[Demand]) -> None:
-        """What models need that are kept ready whether anybody asks or not."""
-        self._demands |= {each.model: each for each in demands}
+        self._note_total(hour)
 
     def take(self) -> Rows:
         """What was counted since the last time."""
         rows = Rows(tuple(self._models.values()), tuple(self._places.values()))
         self._models.clear()
         self._places.clear()
-        gone = self._demands.keys() - self._live.keys() - self._kept.keys()
-        for model in gone:
-            del self._demands[model]
         return rows
 
     def give_back(self, rows: Rows) -> None:
@@ -141,6 +152,22 @@ class Tally:
         for place in rows.places:
             self._place(place)
 
+    def _know(self, demand: Demand) -> _Wanted:
+        wanted = self._wanted.get(demand.model)
+        if wanted is None:
+            wanted = self._wanted[demand.model] = _Wanted(demand, _whole(demand))
+        elif wanted.demand is not demand:
+            wanted.demand, wanted.need_bytes = demand, _whole(demand)
+        return wanted
+
+    def _sum_up(self, wanted: _Wanted) -> None:
+        replicas = max(_replicas(wanted.demand, len(wanted.live)), wanted.kept)
+        now = wanted.need_bytes * replicas
+        self._total_bytes += now - wanted.total_bytes
+        wanted.total_bytes = now
+        if not replicas:
+            del self._wanted[wanted.demand.model]
+
     def _count(self, row: ModelHour) -> None:
         before = self._models.get((row.hour, row.model))
         self._models[row.hour, row.model] = before.joined(row) if before else row
@@ -149,14 +176,10 @@ class Tally:
         before = self._places.get((row.hour, row.place))
         self._places[row.hour, row.place] = before.joined(row) if before else row
 
-    def _wanted(self, hour: int) -> None:
-        total = 0
-        for model in self._live.keys() | self._kept.keys():
-            if (demand := self._demands.get(model)) is not None:
-                total += _whole(demand) * max(
-                    _replicas(demand, len(self._live.get(model, ()))), self._kept.get(model, 0)
-                )
-        self._place(PlaceHour(hour, WANTED, total, self._room_bytes))
+    def _note_total(self, hour: int) -> None:
+        before = self._places.get((hour, WANTED))
+        if before is None or self._total_bytes > before.peak_bytes or self._room_bytes != before.room_bytes:
+            self._place(PlaceHour(hour, WANTED, self._total_bytes, self._room_bytes))
 
 
 def _whole(demand: Demand) -> int:

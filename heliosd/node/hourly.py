@@ -82,13 +82,12 @@ class Hourly:
     def _look(self, at: float) -> None:
         scheduler = self._scheduler
         wanted = scheduler.pool.wanted.values()
-        self._tally.know(each.demand for each in wanted)
         running: dict[str, int] = {}
         for replica in scheduler.replicas.values():
             if replica.state is State.READY:
                 running[replica.demand.model] = running.get(replica.demand.model, 0) + 1
         hour = hour_of(self._epoch())
-        self._tally.saw(hour, running, {each.demand.model: each.replicas for each in wanted}, self._places(hour))
+        self._tally.saw(hour, running, ((each.demand, each.replicas) for each in wanted), self._places(hour))
         self._looked_at = at
 
     def _places(self, hour: int) -> Iterator[PlaceHour]:

@@ -34,7 +34,7 @@ class CapacityRow(Wire):
     latest_s: float | None
     hours: int = Field(description="that were counted")
     note: str
-    by_hour: list[HourOfDayView]
+    by_hour: list[HourOfDayView] = Field([], description="where it is asked for")
 
 
 class ModelNeed(Wire):
