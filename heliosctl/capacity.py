@@ -65,8 +65,6 @@ def capacity(args: Namespace) -> Exit:
         "device": args.device,
         "with": args.change,
     }
-    if args.by_hour:
-        query["by_hour"] = "1"
     body = connect(args).get("/helios/v1/capacity", query)
     view = CapacityView.model_validate(body)
     show(args.output, body, lambda wide: words(view, wide=wide, by_hour=args.by_hour))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from heliosd.api.advice import history_of
-from heliosd.api.asked import flag_of, json_of, number_of
+from heliosd.api.asked import json_of, number_of
 from heliosd.api.capacity_change import Change, change_of, need_then
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Parameter, Route, Scope
@@ -35,11 +35,9 @@ async def capacity(request: web.Request, parts: Parts) -> web.StreamResponse:
         )
     names: dict[str, str] = {each.id: each.name for each in devices.values() if device in (None, each.id)}
     names |= {} if device else {WANTED: ALL}
-    hourly, now = flag_of(request, "by_hour"), hour_of(time.time())
+    now = hour_of(time.time())
     places = await history.hours.places()
     rows = await asyncio.to_thread(_rows, places, names, now, horizon)
-    if not hourly:
-        rows = [row.model_copy(update={"by_hour": []}) for row in rows]
     what_if = await _what_if(parts, places, change, now, horizon) if change else None
     return json_of(CapacityView(horizon_s=horizon * HOUR_S, rows=rows, what_if=what_if))
 
@@ -101,7 +99,6 @@ ROUTES = (
         parameters=(
             Parameter("horizon_days", "integer", f"how far to look ahead; default: 30, at most {MOST_DAYS}"),
             Parameter("device", "string", "only this one"),
-            Parameter("by_hour", "boolean", "with the peaks of each hour of the day"),
             Parameter("with", "string", "`1xH100`: with such cards besides; `fp8`: with weights in that precision"),
         ),
         detail="Told from what each hour of the last three months needed: its middle by the hour of the week, and a "

@@ -34,7 +34,7 @@ class CapacityRow(Wire):
     latest_s: float | None
     hours: int = Field(description="that were counted")
     note: str
-    by_hour: list[HourOfDayView] = Field([], description="where it is asked for")
+    by_hour: list[HourOfDayView] = Field([], description="empty where too little is known")
 
 
 class ModelNeed(Wire):
