@@ -170,8 +170,7 @@ class Daemon:
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
         records, recording = Records(database), self._recording()
-        demands = Demands(store, records, settings, _engine_name)
-        history = self._history(database)
+        demands, history = Demands(store, records, settings, _engine_name), self._history(database)
         node = self._node = Node(
             store,
             probe,
@@ -386,6 +385,7 @@ class Daemon:
         metering = Metering(MeteredTable(database), keys, journal, metrics, prices, now, time.time)
         await metering.load()
         return metering
+
     def _history(self, database: Database) -> History:
         return History(
             Hours(database),
