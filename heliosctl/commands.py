@@ -16,6 +16,8 @@ MODULES = {
     "tiers": ("tiers",),
     "estimate": ("estimate",),
     "plan": ("plan",),
+    "capacity": ("capacity",),
+    "recommend": ("recommend",),
     "simulate": ("simulate",),
     "replay": ("replay",),
     "journal": ("events", "explain", "logs"),

@@ -20,7 +20,10 @@ MEANING = {
     Exit.FAILED: "failed; the message says why",
     Exit.USAGE: "the command line makes no sense",
     Exit.UNREACHABLE: "no daemon answers",
-    Exit.NOT_FOUND: "no such model, replica or key",
+    Exit.NOT_FOUND: "advice_not_found alias_not_found base_not_found blob_not_found device_not_found file_not_found "
+    "key_not_found model_not_found no_large_file not_found not_recorded not_supported not_traced pin_not_found "
+    "replica_not_found repository_not_found response_not_found revision_not_found trace_not_found unknown_path "
+    "warmup_not_found",
     Exit.NOT_ALLOWED: "a (different) key or permission is needed",
     Exit.CANNOT_FIT: "no device here could ever hold it",
     Exit.UNAVAILABLE: "not now: draining, full or too slow; try again",
@@ -30,7 +33,8 @@ MEANING = {
 # An error in the middle of a stream has no status of its own, only its code.
 _CODES = {
     Exit.CANNOT_FIT: "model_cannot_fit",
-    Exit.NOT_FOUND: "alias_not_found base_not_found blob_not_found file_not_found key_not_found model_not_found "
+    Exit.NOT_FOUND: "advice_not_found alias_not_found base_not_found blob_not_found device_not_found file_not_found "
+    "key_not_found model_not_found "
     "no_large_file not_found not_recorded not_supported not_traced pin_not_found replica_not_found "
     "repository_not_found response_not_found revision_not_found trace_not_found unknown_path "
     "warmup_not_found",

@@ -30,7 +30,7 @@ from heliosd.api.doctor import (
     traces_exported,
 )
 from heliosd.api.listen import Listening, listen
-from heliosd.api.parts import Identity, Parts
+from heliosd.api.parts import History, Identity, Parts
 from heliosd.api.scrape import scrape_of
 from heliosd.cluster.alone import Alone
 from heliosd.cluster.identity import derive_key
@@ -67,7 +67,9 @@ from heliosd.node import Node
 from heliosd.notify import Notifier, listen_sockets
 from heliosd.sharing import BackgroundSharing
 from heliosd.shells import KeptShells
+from heliosd.state.advice import PutOff
 from heliosd.state.database import Database
+from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
 from heliosd.state.metered import MeteredTable
@@ -168,7 +170,7 @@ class Daemon:
         pool = Pool(kinds, inbox.put_nowait, now=now, start_timeout_s=settings.engines.start_timeout_s)
         ending.push_async_callback(pool.close)
         records, recording = Records(database), self._recording()
-        demands = Demands(store, records, settings, _engine_name)
+        demands, history = Demands(store, records, settings, _engine_name), self._history(database)
         node = self._node = Node(
             store,
             probe,
@@ -187,6 +189,7 @@ class Daemon:
             tier_wishes=TierWishes(database),
             traces=traces,
             metering=metering,
+            hours=history.hours,
         )
         sharing = BackgroundSharing(store, node, journal)
         peers = self._neighbours(node, store, journal, metrics)
@@ -220,6 +223,7 @@ class Daemon:
                 metering=metering,
                 peers=peers,
                 engine_kinds=lambda: node.engine_kinds,
+                history=history,
                 checks=(
                     database_writable(database),
                     disk_space(settings.store.path),
@@ -381,6 +385,15 @@ class Daemon:
         metering = Metering(MeteredTable(database), keys, journal, metrics, prices, now, time.time)
         await metering.load()
         return metering
+
+    def _history(self, database: Database) -> History:
+        return History(
+            Hours(database),
+            PutOff(database),
+            UsageTable(database).asked_at,
+            Pins(database).pinned_at,
+            lambda: self._settings.prefetch.enabled,
+        )
 
     def _recording(self) -> Recording | None:
         settings = self._settings

@@ -74,6 +74,8 @@ class Judgement:
     """The model as its configuration describes it."""
     pipeline_parallel: int = 1
     """Stages among which the devices are dealt out; `per_device` is the neediest one's."""
+    max_num_seqs: int | None = None
+    """Requests that a replica works on at once; None: nobody knows."""
 
 
 def refusal_error(refuse: Refuse) -> HeliosError:

@@ -27,6 +27,8 @@ from heliosd.estimation.known import Known
 from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
+from heliosd.state.advice import PutOff
+from heliosd.state.hours import Hours
 from heliosd.state.keys import Keys
 from heliosd.store.garbage import Plan as GarbagePlan
 from heliosd.store.serving import Given
@@ -348,6 +350,20 @@ async def _no_starts() -> Mapping[str, Accuracy]:
     return {}
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What advice and capacity planning rest on."""
+
+    hours: Hours
+    put_off: PutOff
+    asked_at: Callable[[], Awaitable[Mapping[str, float]]]
+    """When each model was last asked for, in seconds since the epoch."""
+    pinned_at: Callable[[], Awaitable[Mapping[str, float]]]
+    """Since when each model is pinned, likewise."""
+    prefetching: Callable[[], bool]
+    """Whether models are started ahead of need."""
+
+
 Check = Callable[[], Awaitable[Sequence[CheckView]]]
 """One question of `heliosctl doctor`; may raise HeliosError, which is then the finding."""
 
@@ -410,6 +426,8 @@ class Parts:
     """How requests are traced; None: they are not."""
     metering: "Metering | None" = None
     """What keys use; None: nobody's use is metered."""
+    history: History | None = None
+    """None: nobody counts what each hour wants."""
     checks: tuple[Check, ...] = ()
     shells: Callable[[], Mapping[str, ShellsStatus]] = dict
     """The processes made ahead, by kind of engine; kinds that have none are left out."""

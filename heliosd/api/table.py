@@ -2,10 +2,12 @@
 
 from heliosd.api import (
     admin,
+    advice,
     alerts,
     aliases,
     blobs,
     cache,
+    capacity,
     estimate,
     explain,
     feed,
@@ -39,6 +41,8 @@ ROUTES: tuple[Route, ...] = (
     *tiers.ROUTES,
     *estimate.ROUTES,
     *plan.ROUTES,
+    *advice.ROUTES,
+    *capacity.ROUTES,
     *feed.ROUTES,
     *explain.ROUTES,
     *recording.ROUTES,

@@ -69,4 +69,5 @@ class Judging:
             launch=predicted.launch,
             read=known.model,
             pipeline_parallel=predicted.pipeline_parallel,
+            max_num_seqs=predicted.max_num_seqs,
         )

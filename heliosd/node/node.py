@@ -44,6 +44,7 @@ from heliosd.foresight import Foresight
 from heliosd.lease import Judgement, Lease, LocalLease, StartSoFar
 from heliosd.node.answers import Answers
 from heliosd.node.changes import Changes
+from heliosd.node.hourly import Hourly
 from heliosd.node.judging import Judging
 from heliosd.node.launching import Launching
 from heliosd.node.leasing import Leasing
@@ -54,6 +55,7 @@ from heliosd.node.performing import Performing
 from heliosd.node.starts import Starts
 from heliosd.node.stopping import Stopping
 from heliosd.node.watching import DeviceWatch, StoreWatch
+from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
@@ -95,11 +97,12 @@ class Node:
         tier_wishes: TierWishes | None = None,
         traces: "Traces | None" = None,
         metering: "Metering | None" = None,
+        hours: Hours | None = None,
     ) -> None:
         """`inbox` is where the pool reports to, and everybody else through `post`. `host_total_bytes`: the machine's
         RAM, of which sleepers may hold a part. Without `usage` nothing is known of earlier lives; without `tier_wishes`
-        models stay in the tier where they are; without `traces` requests are not traced;
-        without `metering` nobody's use is metered."""
+        models stay in the tier where they are; without `traces` requests are not traced; without `metering` nobody's
+        use is metered; without `hours` nobody counts what each hour wants."""
         spans = traces.node if traces else None
         self._store = store
         self._probe = probe
@@ -121,6 +124,7 @@ class Node:
         self.tiering = (
             Tiering(store, tier_wishes, scheduler, journal, metrics, post, now, traces) if tier_wishes else None
         )
+        self._hourly = Hourly(hours, scheduler, metrics) if hours else None
         self._changes = Changes()
         answers = Answers(pool.engine, metrics, now)
         adapters = Adapters(store, journal, metrics, now)
@@ -320,6 +324,8 @@ class Node:
         finally:
             if self._foresight:
                 await self._foresight.end()
+            if self._hourly:
+                await self._hourly.keep_now()
 
     def _listen(self) -> None:
         """Be told what others see happen."""
@@ -345,6 +351,8 @@ class Node:
             if self._foresight:
                 tasks.create_task(self._foresight.keep(), name="keep usage")
                 tasks.create_task(self._foresight.run(), name="foresee")
+            if self._hourly:
+                tasks.create_task(self._hourly.keep(), name="keep hours")
             tasks.create_task(self._devices.read(), name="read devices")
             tasks.create_task(self._devices.heed_faults(), name="watch faults")
             if self.tiering:
@@ -363,4 +371,6 @@ class Node:
             self._devices.read_now()
         if self.tiering:
             self.tiering.happened(event)
+        if self._hourly:
+            self._hourly.happened(event)
         self._changes.note()

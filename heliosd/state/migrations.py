@@ -220,6 +220,30 @@ def metered_usage(db: Database) -> None:
     table.add_column("tokens_per_day", int, not_null_default=0)
 
 
+@steps()
+def wants_of_hours(db: Database) -> None:
+    db.table("model_hours").create(
+        {
+            "hour": int,  # since the epoch
+            "model": str,
+            "requests": int,
+            "most_at_once": int,
+            "longest_tokens": int,
+            "most_replicas": int,
+            "need_bytes": int,
+        },
+        pk=("hour", "model"),
+    )
+    db.table("place_hours").create(
+        {"hour": int, "place": str, "peak_bytes": int, "room_bytes": int}, pk=("hour", "place")
+    )
+
+
+@steps()
+def advice_put_off(db: Database) -> None:
+    db.table("advice_put_off").create({"id": str, "until": float, "at": float}, pk="id", not_null={"until", "at"})
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -21,6 +21,11 @@ class Pins:
         )
         return {model: int(replicas) for model, replicas in rows}
 
+    async def pinned_at(self) -> dict[str, float]:
+        """Since when each model is pinned, in seconds since the epoch."""
+        rows = await self._database.run(lambda db: db.execute("select model, created_at from pins").fetchall())
+        return {model: float(at) for model, at in rows}
+
     async def set(self, model: str, replicas: int) -> None:
         """Keep so many replicas of a model ready; a pin that exists changes."""
 

@@ -54,6 +54,11 @@ class UsageTable:
         """Write these, instead of what was known of them before."""
         await self._database.run(lambda db: _write(db, models))
 
+    async def asked_at(self) -> dict[str, float]:
+        """When each model was last asked for, as far as it is kept."""
+        rows = await self._database.run(lambda db: db.execute("select model, asked_at from usage").fetchall())
+        return {model: float(at) for model, at in rows}
+
     async def load(self) -> tuple[Remembered, ...]:
         """All of them, the one asked for last first. What cannot be read is left out and told."""
         try:

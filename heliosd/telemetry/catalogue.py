@@ -14,6 +14,7 @@ from heliosd.telemetry.metrics import Metrics, Scrape
 from heliosd.telemetry.registry import labels_of
 
 WHEN = {
+    "helios_capacity_full_seconds": "once a device has two days of history",
     "helios_breaker_failures": "while starts of a model fail",
     "helios_breaker_open": "while starts of a model fail",
     "helios_cluster_heard_seconds": "in a cluster, once a peer was heard of",

@@ -139,6 +139,12 @@ class Metrics:
         self._tier_moves = Counter(
             "helios_tier_moves", "Moves of models between tiers.", ["from", "to"], registry=registry
         )
+        self._full_s = Gauge(
+            "helios_capacity_full_seconds",
+            "Until a device is full, as its history tells; +Inf: not within 90 days. Absent while too little is known.",
+            ["device"],
+            registry=registry,
+        )
         self._lag_s = Histogram(
             "helios_event_loop_lag_seconds",
             "How late the event loop ran what was due.",
@@ -185,6 +191,12 @@ class Metrics:
     def tier_moved(self, source: str, target: str) -> None:
         """Count a move."""
         self._tier_moves.labels(source, target).inc()
+
+    def full_in(self, seconds: Mapping[str, float]) -> None:
+        """Take in when each device will be full; of those left out nobody knows."""
+        self._full_s.clear()
+        for device, left_s in seconds.items():
+            self._full_s.labels(device).set(left_s)
 
     def shells_are(self, *, waiting: int, making: int) -> None:
         """Take in how many processes made ahead there are."""

@@ -1,8 +1,19 @@
 """What crosses the admin API. The one daemon module that heliosctl and the TUI may import."""
 
+from heliosd.wire.advice import (
+    AdviceList,
+    AdviceView,
+    CallView,
+    EvidenceView,
+    PutOffAdvice,
+    PutOffView,
+    QuietRule,
+    SettingView,
+)
 from heliosd.wire.alerts import AlertList, AlertRuleView, AlertView
 from heliosd.wire.base import Asked, ErrorBody, ErrorDetail, Wire
 from heliosd.wire.cache import CachedModel, CacheView, SharedView
+from heliosd.wire.capacity import CapacityRow, CapacityView, HourOfDayView, ModelNeed, TrendView, WhatIf
 from heliosd.wire.devices import DeviceList, DeviceView, FootprintView, HostView
 from heliosd.wire.estimates import (
     LARGEST,
@@ -105,6 +116,8 @@ __all__ = [
     "AccuracyView",
     "AddKey",
     "AddModel",
+    "AdviceList",
+    "AdviceView",
     "AlertList",
     "AlertRuleView",
     "AlertView",
@@ -116,6 +129,9 @@ __all__ = [
     "BatchEntry",
     "CacheView",
     "CachedModel",
+    "CallView",
+    "CapacityRow",
+    "CapacityView",
     "ChangeKey",
     "ChangeView",
     "CheckList",
@@ -133,6 +149,7 @@ __all__ = [
     "EstimateView",
     "EventList",
     "EventView",
+    "EvidenceView",
     "Explanation",
     "FileDifferenceView",
     "FileView",
@@ -140,6 +157,7 @@ __all__ = [
     "GarbageItem",
     "GarbageView",
     "HostView",
+    "HourOfDayView",
     "KeyDifferenceView",
     "KeyList",
     "KeyView",
@@ -151,6 +169,7 @@ __all__ = [
     "ModelDetail",
     "ModelList",
     "ModelManifest",
+    "ModelNeed",
     "ModelStory",
     "ModelView",
     "MoveModel",
@@ -167,8 +186,11 @@ __all__ = [
     "PlanView",
     "PriorityWord",
     "ProgressView",
+    "PutOffAdvice",
+    "PutOffView",
     "QueueList",
     "QueueView",
+    "QuietRule",
     "RecommendationView",
     "Removed",
     "ReplicaList",
@@ -181,6 +203,7 @@ __all__ = [
     "Rollback",
     "RolledBack",
     "SetAlias",
+    "SettingView",
     "SharedView",
     "ShellsView",
     "SizingView",
@@ -206,11 +229,13 @@ __all__ = [
     "TraceView",
     "TrainRequest",
     "TrainingView",
+    "TrendView",
     "UsageList",
     "UsageRow",
     "WarmupList",
     "WarmupView",
     "WeightsHeader",
+    "WhatIf",
     "Wire",
     "WorthView",
 ]

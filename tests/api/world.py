@@ -16,7 +16,7 @@ import aiohttp
 from heliosd.api.alerts import alerts_quiet
 from heliosd.api.app import build_app
 from heliosd.api.listen import Listening, listen
-from heliosd.api.parts import Identity, Parts, Progress
+from heliosd.api.parts import History, Identity, Parts, Progress
 from heliosd.api.scrape import scrape_of
 from heliosd.cluster.member import Member, MemberState
 from heliosd.core.claim import Claim
@@ -34,9 +34,12 @@ from heliosd.estimation.accuracy import Accuracy
 from heliosd.estimation.known import Known
 from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease, LocalLease, PeerLease, StartSoFar
+from heliosd.state.advice import PutOff
 from heliosd.state.database import Database
+from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.keys import Keys
+from heliosd.state.usage import UsageTable
 from heliosd.store.sharing import Shared
 from heliosd.store.sources.hub_headers import Glance
 from heliosd.store.store import Store
@@ -121,11 +124,31 @@ class MemoryEngine:
         return None
 
 
+class MemoryWanted:
+    """Pins, by model."""
+
+    def __init__(self) -> None:
+        self.pins: dict[str, int] = {}
+
+    async def pinned(self) -> dict[str, int]:
+        return dict(self.pins)
+
+    async def pinned_at(self) -> dict[str, float]:
+        return dict.fromkeys(self.pins, 1_700_000_000.0)
+
+    async def pin(self, ref: ModelRef, replicas: int) -> None:
+        self.pins[str(ref)] = replicas
+
+    async def unpin(self, ref: ModelRef) -> None:
+        del self.pins[str(ref)]
+
+
 class MemoryNode:
     """Knows replicas by model; everything else is refused with the error the test sets."""
 
     def __init__(self) -> None:
         self.accepting = True
+        self.wanted = MemoryWanted()
         self.starts: dict[str, StartSoFar] = {}
         self.answers: list[tuple[str, float]] = []
         """Replicas that answered, with the seconds to the first byte."""
@@ -480,6 +503,9 @@ async def world(
             hub_headers=hub.headers,
             hub_glance=hub.glance,
             accuracy=accuracy,
+            history=History(
+                Hours(database), PutOff(database), UsageTable(database).asked_at, node.wanted.pinned_at, lambda: True
+            ),
             share=store.share,
             recording=MemoryRecording() if recorded else None,
             warmups=warmups,

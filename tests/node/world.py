@@ -22,6 +22,7 @@ from heliosd.engines.pool import Pool
 from heliosd.engines.simulated import Behaviour, SimulatedKind
 from heliosd.node import Node
 from heliosd.state.database import Database
+from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
 from heliosd.state.recording import Recording
@@ -131,6 +132,7 @@ async def world(
         usage=UsageTable(database),
         tier_wishes=TierWishes(database),
         traces=traces,
+        hours=Hours(database),
     )
     async with asyncio.TaskGroup() as tasks:
         work = [tasks.create_task(each.run()) for each in (journal, recording, node)]

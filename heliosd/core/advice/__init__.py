@@ -1,0 +1,1 @@
+"""What an operator could do better, with the figures that say so. One rule a file: facts in, recommendations out."""
