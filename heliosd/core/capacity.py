@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from heliosd.core.daily_trend import LEAST_DAYS, NONE, Trend, trend
 from heliosd.core.hours import PlaceHour
-from heliosd.core.trend import LEAST_DAYS, NONE, Trend, trend
 from heliosd.core.week import HOURS
 
 LEAST_HOURS = 48

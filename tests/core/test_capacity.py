@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliosd.core.capacity import project, scaled
+from heliosd.core.daily_trend import trend
 from heliosd.core.hours import PlaceHour
-from heliosd.core.trend import trend
 from heliosd.core.units import GiB
 
 NOW = 24 * 20_000
