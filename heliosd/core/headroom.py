@@ -44,6 +44,8 @@ class HeadroomWatch:
     """When the devices together will not hold what is likely to be asked for."""
     forecast_at: float | None = None
     warned: set[str] = field(default_factory=set)
+    spaces: list[Space] = field(default_factory=list)
+    """As they were read last."""
 
     def look(self, ledger: Ledger, at: float, spaces: Iterable[Space] = ()) -> list[Note]:
         """Close devices that are about to run out, open those that no longer are; tell both once."""
@@ -58,7 +60,8 @@ class HeadroomWatch:
             lasts_s = max(0, left) / slope if slope > 0 else float("inf")
             seen = self._trend(device, at, now + ledger.beyond_booked_bytes(device), left)
             notes += self._judge(ledger, device, left, lasts_s, slope, seen)
-        for space in (*_host(ledger), *spaces):
+        self.spaces = [*_host(ledger), *spaces]
+        for space in self.spaces:
             seen = self._trend(space.name, at, space.used_bytes, space.left_bytes)
             if space.name == HOST:
                 soon = TREND_FORESIGHT_S * (RELIEF if ledger.host_running_out else 1.0)
@@ -88,11 +91,18 @@ class HeadroomWatch:
         seen = self.trends.get(place, NOT_IN_SIGHT)
         return min(seen, self.forecast, key=lambda each: each.after_s) if device else seen
 
+    def all_spaces(self) -> tuple[tuple[Space, Exhaustion], ...]:
+        """What is no device, and when it will be full."""
+        return tuple((space, self.exhaustion(space.name, device=False)) for space in self.spaces)
+
     def _trend(self, place: str, at: float, used_bytes: int, left_bytes: int) -> Exhaustion:
         filling = self.filling.setdefault(place, Filling())
-        if filling.read(at, used_bytes) or left_bytes <= 0 or place not in self.trends:
-            self.trends[place] = filling.exhaustion(left_bytes)
-        elif self.trends[place].basis == "full":
+        if (
+            filling.read(at, used_bytes)
+            or left_bytes <= 0
+            or place not in self.trends
+            or self.trends[place].basis == "full"
+        ):
             self.trends[place] = filling.exhaustion(left_bytes)
         return self.trends[place]
 

@@ -55,6 +55,8 @@ class LeakWatch:
     """Owned by the scheduler."""
 
     followed: dict[str, Followed] = field(default_factory=dict)
+    suspects: bool = False
+    """Somebody leaks."""
 
     def look(self, event: DevicesRead, pool: WarmPool, policy: LeakPolicy) -> None:
         """Take in one reading of all."""
@@ -73,6 +75,7 @@ class LeakWatch:
             own = self.followed.setdefault(DAEMON, _begin(event.at, policy))
             own.pss_bytes = event.daemon.pss_bytes
             own.host.read(event.at, event.daemon.own_bytes, 0, policy)
+        self.suspects = any(each.leaking() for each in self.followed.values())
 
     def leaking(self) -> Iterable[tuple[str, str, Verdict]]:
         """Who leaks: the replica or `DAEMON`, where, and why."""

@@ -38,7 +38,7 @@ class Recycling:
     def recycle(self, pool: WarmPool, at: float, *, draining: bool) -> list[Command]:
         """Tell of what leaks, and send away what may go."""
         commands: list[Command] = []
-        leaking = list(self.watch.leaking())
+        leaking = list(self.watch.leaking()) if self.watch.suspects else []
         names = {name for name, _, _ in leaking}
         self.told = {name: what for name, what in self.told.items() if name in names}
         for name, where, verdict in leaking:

@@ -13,7 +13,7 @@ request waits for is not given to one behind it that would start something; a re
 drains once it has done so for `patience_s`; and what drains or sleeps takes nobody new.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import assert_never
 
@@ -253,7 +253,11 @@ class Scheduler:
         pinned = self.pool.pinned()
         return Snapshot(
             at=at,
-            devices=tuple(self.ledger.account(device) for device in self.ledger.devices),
+            devices=tuple(
+                replace(self.ledger.account(device), exhaustion=self.headroom.exhaustion(device, device=True))
+                for device in self.ledger.devices
+            ),
+            spaces=self.headroom.all_spaces(),
             replicas=tuple(
                 replica.status(replica.id in pinned, self._memory(replica.id)) for replica in self.replicas.values()
             ),

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from heliosd.core.exhaustion import Exhaustion
-from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.exhaustion import NOT_IN_SIGHT, Exhaustion
+from heliosd.core.hardware import Device, DeviceReading, Space
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
@@ -24,6 +24,8 @@ class DeviceAccount:
     free_bytes: int
     drift_bytes: int = 0
     """What the device says ours hold, minus what they were measured to hold."""
+    exhaustion: Exhaustion = NOT_IN_SIGHT
+    """When it will be full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +153,5 @@ class Snapshot:
     daemon: MemoryStatus | None = None
     recycles: tuple[tuple[str, str, int], ...] = ()
     """Model, where it leaked, how many replicas were recycled for it."""
-    exhaustion: tuple[tuple[str, Exhaustion], ...] = ()
-    """When each device and each space will be full."""
+    spaces: tuple[tuple[Space, Exhaustion], ...] = ()
+    """What is no device, and when it will be full."""

@@ -3,7 +3,7 @@
 from heliosd.wire.alerts import AlertList, AlertRuleView, AlertView
 from heliosd.wire.base import Asked, ErrorBody, ErrorDetail, Wire
 from heliosd.wire.cache import CachedModel, CacheView, SharedView
-from heliosd.wire.devices import DeviceList, DeviceView, FootprintView, HostView
+from heliosd.wire.devices import DeviceList, DeviceView, ExhaustionView, FootprintView, HostView, SpaceView
 from heliosd.wire.estimates import (
     LARGEST,
     AccountView,
@@ -74,6 +74,7 @@ from heliosd.wire.node import (
 from heliosd.wire.plan import LeftView, PlacedView, PlanDeviceView, PlanModel, PlanRequest, PlanView
 from heliosd.wire.replicas import (
     LoadModel,
+    MemoryView,
     PriorityWord,
     QueueList,
     QueueView,
@@ -133,6 +134,7 @@ __all__ = [
     "EstimateView",
     "EventList",
     "EventView",
+    "ExhaustionView",
     "Explanation",
     "FileDifferenceView",
     "FileView",
@@ -148,6 +150,7 @@ __all__ = [
     "LoadRequest",
     "MemberList",
     "MemberView",
+    "MemoryView",
     "ModelDetail",
     "ModelList",
     "ModelManifest",
@@ -186,6 +189,7 @@ __all__ = [
     "SizingView",
     "SleepingReplicas",
     "Snapshot",
+    "SpaceView",
     "SpanView",
     "SpeedView",
     "StartView",
