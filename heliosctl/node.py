@@ -53,8 +53,8 @@ def add(commands: "Commands") -> None:
         gpus,
         "list the devices and who has their memory",
         ["heliosctl gpus", "heliosctl gpus -o wide"],
-        about="WEIGHTS, KV CACHE and OVERHEAD are promised to replicas; FREE may still be promised. FULL IN: as it fills "
-        "now; with ~ if all comes that is likely to be asked for. -o wide adds disks and host memory.",
+        about="WEIGHTS, KV CACHE and OVERHEAD are promised to replicas; FREE may still be promised. FULL IN: as it "
+        "fills now; with ~ if all comes that is likely to be asked for. -o wide adds disks and host memory.",
         aliases=["devices"],
         listing=True,
         watchable=True,

@@ -21,11 +21,29 @@ WARN_S = 3600.0
 """What will be full so soon is told of."""
 RELIEF = 2.0
 """It is open again when it will last for so many times longer."""
+CALM_S = 30.0
+"""One that was closed for a second time within `AGAIN_S` must also be calm for so long, then for twice as long, …"""
+AGAIN_S = 900.0
+_LONGEST_CALM_S = 600.0
 HOST = "host"
 """Stands for the host memory that sleepers may hold, where a volume is named."""
 _FORECAST_EVERY_S = 60.0
 _MODELS_FORECAST = 256
 """The last asked for; the others hardly matter, and each costs some microseconds."""
+
+
+@dataclass
+class Closing:
+    """How often a device was closed, each time soon after the last."""
+
+    times: int = 0
+    at: float = float("-inf")
+    calm_since: float | None = None
+    """None: it is not calm, or open."""
+
+    @property
+    def calm_s(self) -> float:
+        return 0.0 if self.times < 2 else min(_LONGEST_CALM_S, CALM_S * 2 ** (self.times - 2))
 
 
 @dataclass
@@ -43,6 +61,7 @@ class HeadroomWatch:
     forecast: Exhaustion = NOT_IN_SIGHT
     """When the devices together will not hold what is likely to be asked for."""
     forecast_at: float | None = None
+    closings: dict[DeviceId, Closing] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     spaces: list[Space] = field(default_factory=list)
     """As they were read last."""
@@ -59,7 +78,7 @@ class HeadroomWatch:
             left = ledger.devices[device].capacity_bytes - now - ledger.promised_bytes(device)
             lasts_s = max(0, left) / slope if slope > 0 else float("inf")
             seen = self._trend(device, at, now + ledger.beyond_booked_bytes(device), left)
-            notes += self._judge(ledger, device, left, lasts_s, slope, seen)
+            notes += self._judge(ledger, device, at, left, lasts_s, slope, seen)
         self.spaces = [*_host(ledger), *spaces]
         for space in self.spaces:
             seen = self._trend(space.name, at, space.used_bytes, space.left_bytes)
@@ -107,13 +126,16 @@ class HeadroomWatch:
         return self.trends[place]
 
     def _judge(
-        self, ledger: Ledger, device: DeviceId, left: int, lasts_s: float, slope: float, seen: Exhaustion
+        self, ledger: Ledger, device: DeviceId, at: float, left: int, lasts_s: float, slope: float, seen: Exhaustion
     ) -> list[Note]:
         trend_s = seen.after_s if seen.basis == "trend" else float("inf")
         if device not in ledger.running_out:
             if lasts_s > FORESIGHT_S and trend_s > TREND_FORESIGHT_S:
                 return []
             ledger.running_out.add(device)
+            closing = self.closings.setdefault(device, Closing())
+            closing.times = closing.times + 1 if at - closing.at < AGAIN_S + closing.calm_s else 1
+            closing.at, closing.calm_since = at, None
             if lasts_s <= FORESIGHT_S:
                 why = (
                     f"{device} will be full in {lasts_s:.0f} s: foreign processes take {format_bytes(int(slope))} a "
@@ -125,7 +147,13 @@ class HeadroomWatch:
                     f"{format_bytes(left)} that are left; nothing is started there"
                 )
             return [Note(device, why, warning=True)]
-        if lasts_s > FORESIGHT_S * RELIEF and trend_s > TREND_FORESIGHT_S * RELIEF:
+        closing = self.closings.setdefault(device, Closing())
+        if lasts_s <= FORESIGHT_S * RELIEF or trend_s <= TREND_FORESIGHT_S * RELIEF:
+            closing.calm_since = None
+            return []
+        if closing.calm_since is None:
+            closing.calm_since = at
+        if at - closing.calm_since >= closing.calm_s:
             ledger.running_out.discard(device)
             return [Note(device, f"{device} no longer runs out of memory")]
         return []

@@ -5,7 +5,7 @@ requests does not count. Nothing here is a leak that settles, that comes in one 
 slower than the policy allows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from heliosd.core.trend import Trend, trend
@@ -16,6 +16,8 @@ SLICES = 48
 _LEAST_SHARE = 0.75
 """Of the window must be covered before anything is called a leak."""
 _LEAST_READINGS = 12
+_CONFIRMED = 4
+"""Slices in a row must say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Series:
     """Readings before do not count."""
     floors: list[Floor] = field(default_factory=list)
     verdict: Verdict = NOTHING_YET
+    in_a_row: int = 0
+    """Verdicts that called it a leak."""
 
     def read(self, at: float, n_bytes: int, use: int, policy: LeakPolicy, allowance_bytes: int = 0) -> bool:
         """Take a reading in; judges when a slice is full, and says whether it did. `allowance_bytes`: growth that was
@@ -77,7 +81,9 @@ class Series:
         width_s = policy.window_s / SLICES
         if not self.floors or int((at - self.since) / width_s) > int((self.floors[-1].at - self.since) / width_s):
             if self.floors:
-                self.verdict = judge(self.floors, policy, allowance_bytes)
+                found = judge(self.floors, policy, allowance_bytes)
+                self.in_a_row = self.in_a_row + 1 if found.leak else 0
+                self.verdict = replace(found, leak=self.in_a_row >= _CONFIRMED)
             self.floors = [each for each in self.floors if each.at > at - policy.window_s][-(SLICES - 1) :]
             self.floors.append(now)
             return True
@@ -95,11 +101,12 @@ def judge(floors: list[Floor], policy: LeakPolicy, allowance_bytes: int = 0) -> 
         floor_bytes = alike[-1].n_bytes if alike else 0
         return Verdict(False, NOTHING_YET.why, floor_bytes=floor_bytes, readings=len(alike))
     third = len(alike) // 3
-    first = int(median(each.n_bytes for each in alike[:third]))
     last = int(median(each.n_bytes for each in alike[-third:]))
-    leak, why = _weigh(found, int(found.slope * found.span_s), policy, allowance_bytes)
+    ends = median(each.n_bytes for each in alike[-3:]) - median(each.n_bytes for each in alike[:3])
+    grown = max(0, int(min(found.slope * found.span_s, ends)))
+    leak, why = _weigh(found, grown, policy, allowance_bytes)
     slope = found.slope if found.rises else 0.0
-    return Verdict(leak, why, slope, max(0, last - first), last, found.readings, found.span_s)
+    return Verdict(leak, why, slope, grown, last, found.readings, found.span_s)
 
 
 def _alike(floors: list[Floor]) -> list[Floor]:
@@ -118,7 +125,7 @@ def _weigh(found: Trend, grown_bytes: int, policy: LeakPolicy, allowance_bytes: 
     if found.low * 3600 <= policy.most_bytes_per_hour:
         most = format_bytes(policy.most_bytes_per_hour)
         return False, f"grows by {hourly}, surely by no more than the {most} that are allowed"
-    if grown_bytes <= allowance_bytes:
+    if grown_bytes <= allowance_bytes + policy.most_bytes_per_hour * found.span_s / 3600:
         return False, f"grew by {format_bytes(grown_bytes)} of the {format_bytes(allowance_bytes)} booked for its use"
     return True, (
         f"grows by {hourly} ({format_bytes(int(found.low * 3600))} to {format_bytes(int(found.high * 3600))} with 99 % "

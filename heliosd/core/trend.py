@@ -14,7 +14,7 @@ from statistics import median
 _Z_99 = 2.576
 Z_TREND = 3.09
 """So many standard deviations of the rank test are a trend: one row in a thousand without any says so."""
-_SHARE_OF_THE_WHOLE = 0.25
+_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Trend:
     z: float
     """Of the rank test; above `Z_TREND`: it rises."""
     lasting: bool
-    """Each third of the row rises at a quarter of the speed of the whole, or faster: no step, and nothing settles."""
+    """Each third of the row rises at half the speed of the whole or faster, and the last at half that of the first: it
+    is no step, and does not settle."""
     readings: int
     span_s: float
 
@@ -52,7 +53,8 @@ def trend(points: Sequence[tuple[float, float]]) -> Trend | None:
     last = min(len(slopes) - 1, math.ceil((len(slopes) + _Z_99 * spread) / 2))
     third = n // 3
     parts = (points[:third], points[third : n - third], points[n - third :])
-    lasting = all(median(_slopes(part)) >= slope * _SHARE_OF_THE_WHOLE for part in parts)
+    early, middle, late = (median(_slopes(part)) for part in parts)
+    lasting = min(early, middle, late) >= slope * _SHARE and late >= early * _SHARE
     return Trend(slope, slopes[first], slopes[last], z, lasting and slope > 0, n, points[-1][0] - points[0][0])
 
 
