@@ -21,15 +21,11 @@ def leaks_absent(snapshot: Callable[[], Snapshot]) -> Check:
         for replica in seen.replicas:
             if replica.memory is not None and replica.memory.suspected:
                 text = f"{replica.id} of {replica.model} leaks: {replica.memory.why}"
-                advice = (
-                    f"`heliosctl explain {replica.id}` tells what is done about it; `heliosctl stop` ends it at once"
-                )
+                advice = f"`heliosctl explain {replica.id}` tells what is done about it"
                 found.append(CheckView(name="leaks", ok=False, message=text, advice=advice))
         if seen.daemon is not None and seen.daemon.suspected:
             text = f"heliosd leaks: {seen.daemon.why}"
-            found.append(
-                CheckView(name="leaks", ok=False, message=text, advice="restart it when that suits, and tell us")
-            )
+            found.append(CheckView(name="leaks", ok=False, message=text, advice="restart it when that suits"))
         if found:
             return found
         watched = sum(replica.memory is not None for replica in seen.replicas)

@@ -264,6 +264,14 @@ class SimulatedEngine:
         for device in self.spec.devices:
             self._memory.take(self.spec.replica, device.id, n_bytes)
 
+    def _hold_more(self, n_tokens: int) -> None:
+        """What a request leaves behind: KV cache used for the first time, and what leaks."""
+        filled = min(self._kv_unused, n_tokens * self._behaviour.kv_bytes_per_token)
+        more = filled + self._behaviour.leak_bytes_per_request
+        if more:
+            self._kv_unused -= filled
+            self._take(more)
+
     def pressure(self) -> Pressure:
         return self._gauge.now
 
@@ -352,9 +360,7 @@ class SimulatedEngine:
         model = question.adapter or self.spec.served_names[0]
         shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", model)
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
-        filled = min(self._kv_unused, (len(question.words) + n_tokens) * self._behaviour.kv_bytes_per_token)
-        self._kv_unused -= filled
-        self._take(filled + self._behaviour.leak_bytes_per_request)
+        self._hold_more(len(question.words) + n_tokens)
         if not question.stream:
             async with aclosing(self._words(request, question, n_tokens)) as spoken:
                 said = [word async for word in spoken]
