@@ -100,8 +100,8 @@ def _read(
 ) -> None:
     use = 0 if not replica.leases else 1 + int(replica.pressure.used_ratio * 10)
     on_host = all(pool.ledger.devices[each].kind is DeviceKind.HOST for each in replica.devices)
-    booked = pool.ledger.booked.get(replica.id, replica.demand.per_device)
-    whole, cache = booked.total_bytes * len(replica.devices), booked.kv_cache_bytes * len(replica.devices)
+    said = replica.measured or replica.demand.per_device
+    whole, cache = said.total_bytes * len(replica.devices), said.kv_cache_bytes * len(replica.devices)
     if process is not None:
         followed.pss_bytes = process.pss_bytes
         shared_bytes = process.pss_bytes - process.own_bytes
@@ -115,7 +115,8 @@ def _read(
 
 
 def _unfilled(series: Series, whole_bytes: int, cache_bytes: int, now_bytes: int) -> int:
-    """What was booked and not held yet at the beginning of the window, at most the KV cache: it fills as it is used."""
+    """What its engine counted when it became ready and did not hold yet at the beginning of the window, at most the KV
+    cache: that fills as it is used."""
     first = series.floors[0].n_bytes if series.floors else now_bytes
     return max(0, min(cache_bytes, whole_bytes - first))
 

@@ -1,4 +1,4 @@
-"""Tells a leak from memory that is used: does what is held while idle grow, for a whole window, beyond what was booked?
+"""Tells a leak from memory that is used: does what is held while idle grow, for a whole window, beyond what its KV cache fills?
 
 Readings are kept per slice of the window, in each the lowest at the lowest use, so that what comes and goes with
 requests does not count. Nothing here is a leak that settles, that comes in one step, that fills a KV cache, or that is
@@ -73,8 +73,8 @@ class Series:
     """Verdicts that called it a leak."""
 
     def read(self, at: float, n_bytes: int, use: int, policy: LeakPolicy, allowance_bytes: int = 0) -> bool:
-        """Take a reading in; judges when a slice is full, and says whether it did. `allowance_bytes`: growth that was
-        booked and is no leak."""
+        """Take a reading in; judges when a slice is full, and says whether it did. `allowance_bytes`: growth that is
+        no leak."""
         if at < self.since:
             return False
         now = Floor(at, n_bytes, use)
@@ -126,7 +126,10 @@ def _weigh(found: Trend, grown_bytes: int, policy: LeakPolicy, allowance_bytes: 
         most = format_bytes(policy.most_bytes_per_hour)
         return False, f"grows by {hourly}, surely by no more than the {most} that are allowed"
     if grown_bytes <= allowance_bytes + policy.most_bytes_per_hour * found.span_s / 3600:
-        return False, f"grew by {format_bytes(grown_bytes)} of the {format_bytes(allowance_bytes)} booked for its use"
+        return (
+            False,
+            f"grew by {format_bytes(grown_bytes)} of the {format_bytes(allowance_bytes)} that its KV cache has yet to fill",
+        )
     return True, (
         f"grows by {hourly} ({format_bytes(int(found.low * 3600))} to {format_bytes(int(found.high * 3600))} with 99 % "
         f"certainty; {format_bytes(policy.most_bytes_per_hour)} are allowed), by {format_bytes(grown_bytes)} in "

@@ -1,25 +1,27 @@
-"""Engines that leak, seen from the command line: a simulated one, and vLLM with a plugin that keeps what it should not."""
+"""Engines that leak, seen from the command line: a simulated one, and vLLM with a plugin that keeps too much."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from heliosctl.__main__ import main
 from tests.e2e.conftest import TINY
-from tests.e2e.daemon import Daemon, heliosd
+from tests.e2e.daemon import Daemon, heliosd, prepared
 from tests.store.models import model_files, write_folder
 
 pytestmark = pytest.mark.slow
 
 FLEET = '[[device]]\nname = "g0"\ncapacity = "8GiB"\n'
-WATCHED = "[devices]\nread_interval_s = 0.05\n[leaks]\nwindow_s = {window_s}\nwarm_up_s = {warm_up_s}\n"
+WATCHED = '[devices]\nread_interval_s = 0.05\n[leaks]\nwindow_s = {window_s}\nwarm_up_s = {warm_up_s}\nmost_bytes_per_hour = "8GiB"\n'
 LEAKY = (
     '[models."test/leaky"]\nkeep_alive_s = "forever"\nkv_cache = "1GiB"\nengine_args = {leak_bytes_per_s = 30000000}\n'
 )
 
 PLUGIN = '''
-"""Has vLLM's engine keep four MiB of every request for ever, as a bug would."""
+"""Has vLLM's engine keep half a MiB of every request for ever, as a bug would."""
 
 kept = []
 
@@ -30,7 +32,7 @@ def register():
     add_request = EngineCore.add_request
 
     def leaking(self, *args, **kwargs):
-        kept.append(b"x" * (4 << 20))
+        kept.append(b"x" * (1 << 19))
         return add_request(self, *args, **kwargs)
 
     EngineCore.add_request = leaking
@@ -38,7 +40,7 @@ def register():
 
 
 def leaks(daemon: Daemon) -> list[str]:
-    return [event["message"] for event in daemon.get("events", kind="leak")["events"]]
+    return [event["message"] for event in daemon.events() if event["kind"] == "leak"]
 
 
 def test_a_leak_is_told_everywhere_and_the_engine_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +74,7 @@ def test_a_leak_is_told_everywhere_and_the_engine_replaced(tmp_path: Path, capsy
         assert "exhaustion" in body["devices"][0]
 
         daemon.configure(config.replace("recycle = false", "recycle = true"))
-        daemon.reload()
+        os.kill(daemon.pid, signal.SIGHUP)
         daemon.until(lambda: [each["id"] for each in daemon.replicas()] == ["r2"], 60, "it was not replaced")
         assert 'helios_recycles_total{model="test/leaky",reason="device_leak"} 1.0' in daemon.admin.get("/metrics").text
 
@@ -84,8 +86,9 @@ def test_a_real_engine_that_keeps_what_it_should_not_is_replaced(stock: Path, tm
     known.mkdir()
     (known / "METADATA").write_text("Metadata-Version: 2.1\nName: helios-leaky\nVersion: 1.0\n")
     (known / "entry_points.txt").write_text("[vllm.general_plugins]\nhelios_leaky = helios_leaky:register\n")
-    config = WATCHED.format(window_s=20, warm_up_s=5) + f'[models."{TINY}"]\nkeep_alive_s = "forever"\n'
-    with heliosd(config=config, stock=stock, started=False) as daemon:
+    config = WATCHED.format(window_s=20, warm_up_s=5)
+    config += f'[models."{TINY}"]\nkeep_alive_s = "forever"\nkv_cache = "64MiB"\n'
+    with prepared(config=config, stock=stock) as daemon:
         if leaky:
             daemon.environment["PYTHONPATH"] = f"{Path.cwd()}:{tmp_path}"
         daemon.start()
@@ -105,6 +108,7 @@ def test_a_real_engine_that_keeps_what_it_should_not_is_replaced(stock: Path, tm
                 ask()
             assert leaks(daemon) == []
             assert [each["id"] for each in daemon.replicas()] == [first]
+            daemon.stop()
             return
         assert f"{first} of {TINY} leaks host memory" in leaks(daemon)[0]
         daemon.until(
@@ -113,3 +117,4 @@ def test_a_real_engine_that_keeps_what_it_should_not_is_replaced(stock: Path, tm
             "it was not replaced",
         )
         assert client.completions.create(model=TINY, prompt="go", max_tokens=2).choices
+        daemon.stop()

@@ -15,7 +15,7 @@ FAST = {
     "devices.read_interval_s": 0.01,
     "leaks.window_s": 1.5,
     "leaks.warm_up_s": 0.0,
-    "leaks.most_bytes_per_hour": "64MiB",
+    "leaks.most_bytes_per_hour": "8GiB",
 }
 """So short a window that a leak shows within seconds."""
 
