@@ -1,4 +1,4 @@
-"""Tells a leak from memory that is used: does what is held while idle grow, for a whole window, beyond what its KV cache fills?
+"""Tells a leak from memory that is used: does what is held while idle grow for a whole window?
 
 Readings are kept per slice of the window, in each the lowest at the lowest use, so that what comes and goes with
 requests does not count. Nothing here is a leak that settles, that comes in one step, that fills a KV cache, or that is

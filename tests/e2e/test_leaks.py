@@ -15,27 +15,33 @@ from tests.store.models import model_files, write_folder
 pytestmark = pytest.mark.slow
 
 FLEET = '[[device]]\nname = "g0"\ncapacity = "8GiB"\n'
-WATCHED = '[devices]\nread_interval_s = 0.05\n[leaks]\nwindow_s = {window_s}\nwarm_up_s = {warm_up_s}\nmost_bytes_per_hour = "8GiB"\n'
+WATCHED = """[devices]
+read_interval_s = 0.05
+[leaks]
+window_s = {window_s}
+warm_up_s = {warm_up_s}
+most_bytes_per_hour = "8GiB"
+"""
 LEAKY = (
     '[models."test/leaky"]\nkeep_alive_s = "forever"\nkv_cache = "1GiB"\nengine_args = {leak_bytes_per_s = 30000000}\n'
 )
 
 PLUGIN = '''
-"""Has vLLM's engine keep half a MiB of every request for ever, as a bug would."""
+"""Has vLLM's worker keep half a MiB of every step for ever, as a bug would."""
 
 kept = []
 
 
 def register():
-    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.worker.gpu_worker import Worker
 
-    add_request = EngineCore.add_request
+    execute_model = Worker.execute_model
 
     def leaking(self, *args, **kwargs):
         kept.append(b"x" * (1 << 19))
-        return add_request(self, *args, **kwargs)
+        return execute_model(self, *args, **kwargs)
 
-    EngineCore.add_request = leaking
+    Worker.execute_model = leaking
 '''
 
 
