@@ -126,10 +126,8 @@ def _weigh(found: Trend, grown_bytes: int, policy: LeakPolicy, allowance_bytes: 
         most = format_bytes(policy.most_bytes_per_hour)
         return False, f"grows by {hourly}, surely by no more than the {most} that are allowed"
     if grown_bytes <= allowance_bytes + policy.most_bytes_per_hour * found.span_s / 3600:
-        return (
-            False,
-            f"grew by {format_bytes(grown_bytes)} of the {format_bytes(allowance_bytes)} that its KV cache has yet to fill",
-        )
+        cache = format_bytes(allowance_bytes)
+        return False, f"grew by {format_bytes(grown_bytes)} of the {cache} that its KV cache had yet to fill"
     return True, (
         f"grows by {hourly} ({format_bytes(int(found.low * 3600))} to {format_bytes(int(found.high * 3600))} with 99 % "
         f"certainty; {format_bytes(policy.most_bytes_per_hour)} are allowed), by {format_bytes(grown_bytes)} in "
