@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         EstimateView,
         Explanation,
         FootprintView,
+        MemoryView,
         ModelStory,
         ReplicaStory,
         RequestStory,
@@ -136,10 +137,18 @@ def _replica(replica: str, it: "ReplicaStory") -> Iterator[str]:
         yield from _start("started as", it.start)
     if it.predicted is not None:
         yield from _columns(it.predicted, it.measured)
+    if now is not None and now.memory is not None:
+        yield _memory(now.memory)
     if it.worth is not None:
         yield from _worth(it.worth, it.appetite)
     if it.ended is not None:
         yield f"  {it.ended.message} ({clock(it.ended.at)})"
+
+
+def _memory(it: "MemoryView") -> str:
+    held = [("of RAM", it.pss_bytes), ("of its devices", it.device_bytes)]
+    now = ", ".join(f"{format_bytes(n_bytes)} {where}" for where, n_bytes in held if n_bytes is not None)
+    return f"  memory over time: {'it leaks; ' if it.suspected else ''}{it.why}{f'; now {now}' if now else ''}"
 
 
 def _columns(predicted: "FootprintView", measured: "FootprintView | None") -> Iterator[str]:

@@ -9,11 +9,11 @@ from heliosctl.client import Client, connect
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, pairs, show, table, watch
 from heliosd import __version__
-from heliosd.core.units import format_bytes
+from heliosd.core.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from heliosctl.parser import Commands
-    from heliosd.wire import CheckView, DeviceView, StorageView
+    from heliosd.wire import CheckView, DeviceView, ExhaustionView, SpaceView, StorageView
 
 _DEVICES = (
     Column("DEVICE"),
@@ -25,6 +25,7 @@ _DEVICES = (
     Column("FOREIGN", right=True),
     Column("FREE", right=True),
     Column("BUSY", right=True),
+    Column("FULL IN", right=True),
     Column("SAFETY", wide=True, right=True),
     Column("MEASURED", wide=True, right=True),
     Column("USED", wide=True, right=True),
@@ -37,6 +38,7 @@ _DEVICES = (
 )
 
 
+_SPACES = (Column("SPACE"), Column("USED", right=True), Column("LEFT", right=True), Column("FULL IN", right=True))
 _SPEEDS = (
     Column("METHOD"),
     Column("FROM DISK", right=True),
@@ -51,7 +53,8 @@ def add(commands: "Commands") -> None:
         gpus,
         "list the devices and who has their memory",
         ["heliosctl gpus", "heliosctl gpus -o wide"],
-        about="WEIGHTS, KV CACHE and OVERHEAD are promised to replicas; FREE may still be promised.",
+        about="WEIGHTS, KV CACHE and OVERHEAD are promised to replicas; FREE may still be promised. FULL IN: as it "
+        "fills now; with ~ if all comes that is likely to be asked for. -o wide adds disks and host memory.",
         aliases=["devices"],
         listing=True,
         watchable=True,
@@ -105,22 +108,36 @@ def add(commands: "Commands") -> None:
 
 
 def gpus(args: Namespace) -> Exit:
-    from heliosd.wire import DeviceView
+    from heliosd.wire import DeviceView, SpaceView
 
     client = connect(args)
 
     def draw() -> None:
         body = client.get("/helios/v1/devices")
         devices = [DeviceView.model_validate(row) for row in body["devices"]]
-        show(args.output, body, lambda wide: _devices(devices, wide))
+        spaces = [SpaceView.model_validate(row) for row in body.get("spaces", [])]
+        show(args.output, body, lambda wide: _devices(devices, spaces, wide))
 
     watch(args, client, draw)
     return Exit.OK
 
 
-def _devices(devices: "list[DeviceView]", wide: bool) -> str:
+def _devices(devices: "list[DeviceView]", spaces: "list[SpaceView]", wide: bool) -> str:
     text = table(_DEVICES, [_row(device) for device in devices], wide=wide)
+    if spaces and wide:
+        rows = [
+            (each.name, format_bytes(each.used_bytes), format_bytes(each.left_bytes), full_in(each.exhaustion))
+            for each in spaces
+        ]
+        text += "\n\n" + table(_SPACES, rows)
     return "\n\n".join([text, *(f"{device.id}: {device.fault}" for device in devices if device.fault)])
+
+
+def full_in(seen: "ExhaustionView | None") -> str:
+    """When something will be full; `~`: if what is likely to be asked for is."""
+    if seen is None:
+        return "-"
+    return f"{'~' if seen.basis == 'forecast' else ''}{format_seconds(seen.after_s)}"
 
 
 def _row(device: "DeviceView") -> tuple[str, ...]:
@@ -134,6 +151,7 @@ def _row(device: "DeviceView") -> tuple[str, ...]:
         format_bytes(device.foreign_bytes),
         format_bytes(device.free_bytes),
         "-" if device.utilization_ratio is None else f"{device.utilization_ratio:.0%}",
+        full_in(device.exhaustion),
         format_bytes(device.safety_bytes),
         format_bytes(device.measured_bytes),
         format_bytes(device.used_bytes),

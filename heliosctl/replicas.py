@@ -28,6 +28,9 @@ _REPLICAS = (
     Column("STARTED IN", wide=True, right=True),
     Column("PIDS", wide=True),
     Column("TASKS", wide=True),
+    Column("RAM", wide=True, right=True),
+    Column("GROWS/H", wide=True, right=True),
+    Column("LEAK", wide=True),
 )
 _QUEUE = (Column("WAITS FOR"), Column("TICKET"), Column("SINCE", right=True), Column("BECAUSE"))
 
@@ -124,7 +127,17 @@ def _row(replica: "ReplicaView") -> tuple[str, ...]:
         format_seconds(sum(replica.phases.values())) if replica.phases else "-",
         ",".join(map(str, replica.pids)) or "-",
         ",".join(replica.tasks) or "-",
+        *_memory(replica),
     )
+
+
+def _memory(replica: "ReplicaView") -> tuple[str, str, str]:
+    it = replica.memory
+    if it is None:
+        return "-", "-", "-"
+    ram = "-" if it.pss_bytes is None else format_bytes(it.pss_bytes)
+    grows = format_bytes(int(it.slope_bytes_per_s * 3600)) if it.slope_bytes_per_s else "-"
+    return ram, grows, "yes" if it.suspected else "-"
 
 
 def sleep(args: Namespace) -> Exit:

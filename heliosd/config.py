@@ -269,6 +269,17 @@ class PrefetchSection(Section):
     max_loads: int = _reloadable(1, "So many may be starting at a time; requests' own starts count.", ge=1, le=64)
 
 
+class LeaksSection(Section):
+    """Engines whose memory grows without end."""
+
+    recycle: bool = _reloadable(True, "Whether an engine that leaks is stopped once it is idle, and another started.")
+    window_s: SecondsAboveZero = _reloadable(
+        3600.0, "Growth must last for so long to be a leak; at most one engine of a model is recycled in that time."
+    )
+    warm_up_s: Seconds = _reloadable(300.0, "After an engine became ready its growth does not count for so long.")
+    most_bytes_per_hour: Bytes = _reloadable(64 * MiB, "Slower growth is not called a leak.")
+
+
 class DrainSection(Section):
     """Going down."""
 
@@ -480,6 +491,7 @@ class Settings(BaseSettings):
     queue: QueueSection = QueueSection()
     pool: PoolSection = PoolSection()
     prefetch: PrefetchSection = PrefetchSection()
+    leaks: LeaksSection = LeaksSection()
     drain: DrainSection = DrainSection()
     log: LogSection = LogSection()
     recording: RecordingSection = RecordingSection()

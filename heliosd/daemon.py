@@ -29,6 +29,7 @@ from heliosd.api.doctor import (
     packages_agree,
     traces_exported,
 )
+from heliosd.api.doctor_memory import leaks_absent, nothing_runs_out
 from heliosd.api.listen import Listening, listen
 from heliosd.api.parts import History, Identity, Parts
 from heliosd.api.scrape import scrape_of
@@ -228,6 +229,8 @@ class Daemon:
                     database_writable(database),
                     disk_space(settings.store.path),
                     devices_readable(node.snapshot),
+                    leaks_absent(node.snapshot),
+                    nothing_runs_out(node.snapshot),
                     engines_startable(lambda: node.engine_kinds, shells.status),
                     packages_agree(),
                     traces_exported(traces),

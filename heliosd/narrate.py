@@ -94,9 +94,10 @@ def command_entry(journal: Journal, command: Command, scheduler: Scheduler, mode
             journal.note("drain", reason, replica=replica, model=_model(scheduler, replica))
         case StopReplica(replica, reason):
             journal.note("stop", reason, replica=replica, model=_model(scheduler, replica))
-        case Note(subject, reason, warning):
+        case Note(subject, reason, warning, kind, replica, figures):
             model = None if subject in scheduler.ledger.devices else subject
-            journal.note("warning" if warning else "note", reason, model=model, detail={"subject": subject})
+            kind = kind or ("warning" if warning else "note")
+            journal.note(kind, reason, replica=replica, model=model, detail={"subject": subject, **dict(figures)})
         case _:
             assert_never(command)
 

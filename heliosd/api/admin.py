@@ -8,7 +8,7 @@ from heliosd.api.asked import body_of, json_of
 from heliosd.api.now import devices_of, node_now
 from heliosd.api.parts import Check, Parts
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.api.views import member_view, priority_word
+from heliosd.api.views import member_view, priority_word, space_view
 from heliosd.cluster.member import MemberState
 from heliosd.core.budgets import Budget
 from heliosd.core.messages import Priority
@@ -38,7 +38,8 @@ async def node(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 
 async def devices(request: web.Request, parts: Parts) -> web.StreamResponse:
-    return json_of(DeviceList(devices=devices_of(parts.node.snapshot())))
+    snapshot = parts.node.snapshot()
+    return json_of(DeviceList(devices=devices_of(snapshot), spaces=[space_view(*each) for each in snapshot.spaces]))
 
 
 async def cluster(request: web.Request, parts: Parts) -> web.StreamResponse:

@@ -8,9 +8,11 @@ from typing import Any, Literal, cast
 from heliosd.api.estimate_views import account_view, architecture_of
 from heliosd.api.parts import Entry, Identity, Kind, Stored
 from heliosd.cluster.member import Member, ready_of
+from heliosd.core.exhaustion import Exhaustion
+from heliosd.core.hardware import Space
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Footprint, Priority
-from heliosd.core.snapshot import DeviceAccount, ReplicaStatus, ShellsStatus, Snapshot, Waiting
+from heliosd.core.snapshot import DeviceAccount, MemoryStatus, ReplicaStatus, ShellsStatus, Snapshot, Waiting
 from heliosd.engines.engine import Engine
 from heliosd.lease import Judgement
 from heliosd.wire import (
@@ -18,9 +20,11 @@ from heliosd.wire import (
     EngineKindView,
     EstimateView,
     EventView,
+    ExhaustionView,
     FileView,
     FootprintView,
     MemberView,
+    MemoryView,
     ModelDetail,
     ModelView,
     NodeView,
@@ -28,6 +32,7 @@ from heliosd.wire import (
     QueueView,
     ReplicaView,
     ShellsView,
+    SpaceView,
 )
 
 # Of several replicas of a model, the state worth telling is the first of these.
@@ -72,6 +77,39 @@ def device_view(account: DeviceAccount) -> DeviceView:
         numa_node=device.numa_node,
         pcie=f"gen{device.pcie[0]} x{device.pcie[1]}" if device.pcie else None,
         links={str(other): str(link) for other, link in device.links},
+        exhaustion=exhaustion_view(account.exhaustion),
+    )
+
+
+def exhaustion_view(seen: Exhaustion) -> ExhaustionView | None:
+    if not seen.in_sight:
+        return None
+    return ExhaustionView(
+        after_s=seen.after_s,
+        low_s=seen.low_s,
+        high_s=seen.high_s if math.isfinite(seen.high_s) else None,
+        basis=seen.basis,
+    )
+
+
+def space_view(space: Space, seen: Exhaustion) -> SpaceView:
+    return SpaceView(
+        name=space.name,
+        used_bytes=space.used_bytes,
+        left_bytes=max(0, space.left_bytes),
+        exhaustion=exhaustion_view(seen),
+    )
+
+
+def memory_view(memory: MemoryStatus) -> MemoryView:
+    return MemoryView(
+        pss_bytes=memory.pss_bytes,
+        device_bytes=memory.device_bytes,
+        host_floor_bytes=memory.host_floor_bytes,
+        device_floor_bytes=memory.device_floor_bytes,
+        slope_bytes_per_s=memory.slope_bytes_per_s,
+        suspected=memory.suspected,
+        why=memory.why,
     )
 
 
@@ -96,6 +134,7 @@ def replica_view(
         sleep_level=replica.level,
         limit=replica.limit,
         kv_used_ratio=replica.kv_used_ratio,
+        memory=memory_view(replica.memory) if replica.memory else None,
         max_model_len=engine.max_model_len if engine else None,
         tasks=list(engine.tasks) if engine else [],
         pids=sorted(engine.pids) if engine else [],

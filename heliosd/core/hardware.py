@@ -84,6 +84,25 @@ class HostReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """What processes hold of the machine's RAM, all of one replica together."""
+
+    pss_bytes: int
+    """Pages shared by n processes counted as 1/n."""
+    own_bytes: int
+    """Of that, what is no file's: what a leak is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How full a place is that is no device: `store`, `state`, `host` (what sleepers may hold)."""
+
+    name: str
+    used_bytes: int
+    left_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFault:
     """Something the driver told of its own accord: an Xid, a lost GPU."""
 

@@ -53,6 +53,8 @@ class Ledger:
     """What each replica was promised before anything said that it holds more."""
     running_out: set[DeviceId] = field(default_factory=set)
     """Devices that will soon be full; nothing is started there."""
+    host_running_out: bool = False
+    """Others will soon have used host memory up."""
     sleeping: set[ReplicaId] = field(default_factory=set)
     staged: dict[ReplicaId, int] = field(default_factory=dict)
     """What each sleeper holds of it."""
@@ -120,7 +122,12 @@ class Ledger:
 
     @property
     def host_free_bytes(self) -> int:
-        """What another sleeper may take of host memory."""
+        """What another sleeper may take of host memory; nothing while others are about to use it up."""
+        return min(0, self.host_left_bytes) if self.host_running_out else self.host_left_bytes
+
+    @property
+    def host_left_bytes(self) -> int:
+        """What is left of it for sleepers."""
         left = self.host_bytes - sum(self.staged.values())
         if self.host is not None:
             reserve = int(self.host.total_bytes * HOST_RESERVE_RATIO)
@@ -238,6 +245,14 @@ class Ledger:
                 for one in devices:
                     self._sums[one] = self._sums.get(one, 0) + each.total_bytes
         return self._sums.get(device, 0)
+
+    def beyond_booked_bytes(self, device: DeviceId) -> int:
+        """What replicas turned out to hold there, beyond what was booked when they started."""
+        return sum(
+            max(0, now.total_bytes - self.booked[replica].total_bytes)
+            for replica, (devices, now) in self.promised.items()
+            if device in devices and replica in self.booked and replica not in self.sleeping
+        )
 
     def _promise(self, replica: ReplicaId, devices: tuple[DeviceId, ...], per_device: Footprint) -> None:
         self.promised[replica] = (devices, per_device)

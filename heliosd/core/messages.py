@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from heliosd.core.adapters import AdapterRoom
-from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading, HostReading, ProcessMemory, Space
+from heliosd.core.leaks import LeakPolicy
 from heliosd.core.names import DeviceId, PeerName, ReplicaId, Ticket
 from heliosd.core.peer_news import PeerNews
 from heliosd.core.places import Placed, TierSpeed
@@ -236,6 +237,11 @@ class DevicesRead:
     ours: tuple[tuple[ReplicaId, tuple[int, ...]], ...]
     """The processes of each replica, to tell ours from foreign."""
     host: HostReading | None = None
+    memory: tuple[tuple[ReplicaId, ProcessMemory], ...] = ()
+    """What the processes of each replica hold; told now and then."""
+    daemon: ProcessMemory | None = None
+    """Likewise of heliosd itself."""
+    spaces: tuple[Space, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +426,7 @@ class Limits:
     """How many models may be starting at a time that nobody has asked for yet; 0: nothing starts ahead."""
     prefetch_horizon_s: float = 60.0
     """How far ahead the forecast looks for them."""
+    leaks: LeakPolicy = field(default_factory=LeakPolicy)
 
 
 # ---- commands --------------------------------------------------------------
@@ -510,6 +517,11 @@ class Note:
     subject: str
     reason: str
     warning: bool = field(default=False)
+    kind: str = ""
+    """Of its line in the journal; empty: `warning` or `note`."""
+    replica: ReplicaId | None = None
+    detail: tuple[tuple[str, float], ...] = ()
+    """Figures that belong to it, by name."""
 
 
 Command = (

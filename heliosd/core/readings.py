@@ -20,6 +20,7 @@ def reconcile(event: DevicesRead, pool: WarmPool, drift: DriftWatch, headroom: H
     ledger.read(known, ours, leaving)
     if event.host is not None:
         ledger.host = event.host
+    headroom.foresee(pool, event.at)
     notes: list[Command] = []
     for device, healthy in faults_before.items():
         if healthy and not ledger.healthy(device):
@@ -27,4 +28,4 @@ def reconcile(event: DevicesRead, pool: WarmPool, drift: DriftWatch, headroom: H
             notes.append(Note(device, f"device {device} failed: {fault}", warning=True))
         elif not healthy and ledger.healthy(device):
             notes.append(Note(device, f"device {device} is back"))
-    return [*notes, *drift.look(ledger), *headroom.look(ledger, event.at), *pool.relieve_host(event.at)]
+    return [*notes, *drift.look(ledger), *headroom.look(ledger, event.at, event.spaces), *pool.relieve_host(event.at)]

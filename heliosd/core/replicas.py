@@ -7,7 +7,7 @@ from heliosd.core.messages import Demand, Footprint
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
 from heliosd.core.pressure import Pressure
 from heliosd.core.routing import Prefixes
-from heliosd.core.snapshot import ReplicaStatus
+from heliosd.core.snapshot import MemoryStatus, ReplicaStatus
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Replica:
         """When it has been idle for its keep-alive; never while it is used or not ready."""
         return self.last_used + self.keep_alive_s if self.idle else float("inf")
 
-    def status(self, pinned: bool = False) -> ReplicaStatus:
+    def status(self, pinned: bool = False, memory: MemoryStatus | None = None) -> ReplicaStatus:
         return ReplicaStatus(
             id=self.id,
             model=self.demand.model,
@@ -108,4 +108,5 @@ class Replica:
             limit=self.pressure.limit,
             kv_used_ratio=self.pressure.used_ratio,
             pinned=pinned,
+            memory=memory,
         )

@@ -13,7 +13,7 @@ request waits for is not given to one behind it that would start something; a re
 drains once it has done so for `patience_s`; and what drains or sleeps takes nobody new.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import assert_never
 
@@ -22,6 +22,7 @@ from heliosd.core.door import Door
 from heliosd.core.drift import DriftWatch
 from heliosd.core.failures import Failures
 from heliosd.core.headroom import HeadroomWatch
+from heliosd.core.leak_watch import DAEMON
 from heliosd.core.ledger import Ledger
 from heliosd.core.messages import (
     Command,
@@ -57,11 +58,12 @@ from heliosd.core.names import ReplicaId, Ticket
 from heliosd.core.neighbours import Neighbours
 from heliosd.core.queue import Queue, Queued
 from heliosd.core.readings import reconcile
+from heliosd.core.recycling import Recycling
 from heliosd.core.replicas import Replica
 from heliosd.core.residents import Residents
 from heliosd.core.room_making import RoomMaking
 from heliosd.core.serving import Serving
-from heliosd.core.snapshot import Snapshot, Waiting
+from heliosd.core.snapshot import MemoryStatus, Snapshot, Waiting
 from heliosd.core.upkeep import Upkeep
 from heliosd.core.usage import Usage
 from heliosd.core.warm_pool import WarmPool
@@ -79,6 +81,7 @@ class Scheduler:
     _queue: Queue = field(default_factory=Queue)
     drift: DriftWatch = field(default_factory=DriftWatch)
     headroom: HeadroomWatch = field(default_factory=HeadroomWatch)
+    recycling: Recycling = field(default_factory=Recycling)
     _now: float = 0.0
     ahead: Ahead = field(default_factory=Ahead)
     pool: WarmPool = field(init=False)
@@ -127,12 +130,14 @@ class Scheduler:
         self.residents.changed()
         commands = self._take_in(event)
         commands += self._door.too_late(at)
+        commands += self.recycling.recycle(self.pool, at, draining=self.draining)
         if not self.draining:
             commands += self._upkeep.keep_wanted(at)
         self.residents.changed()
         commands += self._serving.serve(at)
         self.residents.changed()
         if not self.draining:
+            commands += self.recycling.succeed(self.pool, self._queue, self._rooms, at)
             commands += self._upkeep.start_ahead(at)
         return [*commands, *self._upkeep.expire(at)]
 
@@ -161,6 +166,7 @@ class Scheduler:
             case DevicesFound(devices=devices):
                 self.ledger.devices = {device.id: device for device in devices}
             case DevicesRead():
+                self.recycling.watch.look(event, self.pool, self.limits.leaks)
                 return reconcile(event, self.pool, self.drift, self.headroom)
             case PeersChanged():
                 self.neighbours.told(event)
@@ -239,12 +245,22 @@ class Scheduler:
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else soonest
 
+    def _memory(self, name: str) -> MemoryStatus | None:
+        followed = self.recycling.watch.followed.get(name)
+        return followed.status() if followed else None
+
     def snapshot(self, at: float) -> Snapshot:
         pinned = self.pool.pinned()
         return Snapshot(
             at=at,
-            devices=tuple(self.ledger.account(device) for device in self.ledger.devices),
-            replicas=tuple(replica.status(replica.id in pinned) for replica in self.replicas.values()),
+            devices=tuple(
+                replace(self.ledger.account(device), exhaustion=self.headroom.exhaustion(device, device=True))
+                for device in self.ledger.devices
+            ),
+            spaces=self.headroom.all_spaces(),
+            replicas=tuple(
+                replica.status(replica.id in pinned, self._memory(replica.id)) for replica in self.replicas.values()
+            ),
             waiting=tuple(
                 Waiting(
                     queued.request.ticket,
@@ -262,4 +278,10 @@ class Scheduler:
             host=self.ledger.host_account(),
             preloads=self.ahead.preloads.count(),
             breakers=self.pool.breakers.status(at),
+            daemon=self._memory(DAEMON),
+            recycles=tuple(
+                (model, where, number)
+                for model, by_place in self.recycling.counts.items()
+                for where, number in by_place.items()
+            ),
         )

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from heliosd.core.hardware import Device, DeviceReading
+from heliosd.core.exhaustion import NOT_IN_SIGHT, Exhaustion
+from heliosd.core.hardware import Device, DeviceReading, Space
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, ReplicaId, Ticket
@@ -23,6 +24,8 @@ class DeviceAccount:
     free_bytes: int
     drift_bytes: int = 0
     """What the device says ours hold, minus what they were measured to hold."""
+    exhaustion: Exhaustion = NOT_IN_SIGHT
+    """When it will be full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,23 @@ class ShellsStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    """What a replica, or the daemon, holds, and whether it leaks."""
+
+    pss_bytes: int | None
+    """Of the machine's RAM, pages shared by n processes counted as 1/n; None: it has no process of its own."""
+    device_bytes: int | None
+    """Of all its devices, as their driver says; None: it does not."""
+    host_floor_bytes: int
+    """The least that it held alone of the machine's RAM, lately and while idle; 0: not known yet."""
+    device_floor_bytes: int
+    slope_bytes_per_s: float
+    """Zero where nothing lasting grows."""
+    suspected: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaStatus:
     id: ReplicaId
     model: str
@@ -75,6 +95,8 @@ class ReplicaStatus:
     kv_used_ratio: float = 0.0
     """Of its KV cache, as the engine last said."""
     pinned: bool = False
+    memory: MemoryStatus | None = None
+    """None: it does not serve, or was not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +150,8 @@ class Snapshot:
     host: HostAccount = HostAccount(0, 0, 0)
     breakers: tuple[BreakerStatus, ...] = ()
     preloads: PreloadCount = PreloadCount()
+    daemon: MemoryStatus | None = None
+    recycles: tuple[tuple[str, str, int], ...] = ()
+    """Model, where it leaked, how many replicas were recycled for it."""
+    spaces: tuple[tuple[Space, Exhaustion], ...] = ()
+    """What is no device, and when it will be full."""

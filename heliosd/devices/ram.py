@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from heliosd.core.hardware import ProcessMemory
 from heliosd.errors import HeliosError
 
 PROC = Path("/proc")
@@ -34,6 +35,17 @@ def process_bytes(proc: Path, pid: int) -> int | None:
     except (OSError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE") or None
+
+
+def process_memory(proc: Path, pid: int) -> ProcessMemory | None:
+    """What one process holds, and what of that is no file's, swapped pages included; None when it is gone."""
+    rollup = proc / str(pid) / "smaps_rollup"
+    try:
+        pss_bytes = _field(rollup, "Pss")
+        return ProcessMemory(pss_bytes, _field(rollup, "Pss_Anon") + _field(rollup, "SwapPss"))
+    except (OSError, LookupError):
+        whole = process_bytes(proc, pid)
+    return None if whole is None else ProcessMemory(whole, whole)
 
 
 def processor_name(proc: Path) -> str:

@@ -1,14 +1,24 @@
 """Devices that are only said to exist: a fleet file on a laptop, and tests. What replicas hold, engines tell."""
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from heliosd.core.hardware import Device, DeviceFault, DeviceKind, DeviceReading, LinkKind
+from heliosd.core.hardware import Device, DeviceFault, DeviceKind, DeviceReading, LinkKind, ProcessUse
 from heliosd.core.names import DeviceId
 from heliosd.core.units import format_bytes
 from heliosd.errors import EngineFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What stands for the process of a replica that is told of as one."""
+
+    pid: int
+    since: float
+    leak_bytes_per_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,10 @@ class SimulatedDevice:
 class SimulatedDevices:
     """A probe over a fleet, and the account that simulated engines book their memory on."""
 
-    def __init__(self, fleet: Sequence[SimulatedDevice]) -> None:
+    def __init__(self, fleet: Sequence[SimulatedDevice], now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._processes: dict[str, _Process] = {}
+        self._last_pid = 0
         self._fleet = {one.id: one for one in fleet}
         self._held: defaultdict[DeviceId, dict[str, int]] = defaultdict(dict)
         self._failed: dict[DeviceId, str] = {}
@@ -49,7 +62,7 @@ class SimulatedDevices:
         )
 
     async def read(self, ours: Mapping[DeviceId, frozenset[int]]) -> tuple[DeviceReading, ...]:
-        """Simulated engines have no processes, so none are listed."""
+        """Simulated engines have no processes; those of `follow` are listed, with numbers below zero."""
         return tuple(self._look(one) for one in self._fleet.values())
 
     async def faults(self) -> AsyncIterator[DeviceFault]:
@@ -85,6 +98,14 @@ class SimulatedDevices:
         """Free all that a replica holds, on every device. Harmless when it holds nothing."""
         for held in self._held.values():
             held.pop(replica, None)
+        self._processes.pop(replica, None)
+
+    def follow(self, replica: str, leak_bytes_per_s: int) -> int:
+        """From now on list what a replica holds as that of a process; returns its number. It leaks so much of each
+        device on which it holds anything, until it gives its memory back."""
+        self._last_pid -= 1
+        self._processes[replica] = _Process(self._last_pid, self._now(), leak_bytes_per_s)
+        return self._last_pid
 
     def set_foreign(self, device: DeviceId, n_bytes: int) -> None:
         """From now on processes that are not ours hold so much."""
@@ -102,8 +123,14 @@ class SimulatedDevices:
     def _look(self, one: SimulatedDevice) -> DeviceReading:
         if one.id in self._failed:
             return DeviceReading(one.id, used_bytes=0, free_bytes=0, fault=self._failed[one.id])
-        used = min(one.capacity_bytes, one.foreign_bytes + sum(self._held[one.id].values()))
-        return DeviceReading(one.id, used, one.capacity_bytes - used)
+        held = {replica: n_bytes + self._leaked(replica) for replica, n_bytes in self._held[one.id].items()}
+        used = min(one.capacity_bytes, one.foreign_bytes + sum(held.values()))
+        listed = [(self._processes[replica].pid, held[replica]) for replica in held if replica in self._processes]
+        return DeviceReading(one.id, used, one.capacity_bytes - used, tuple(ProcessUse(*each) for each in listed))
+
+    def _leaked(self, replica: str) -> int:
+        process = self._processes.get(replica)
+        return int((self._now() - process.since) * process.leak_bytes_per_s) if process else 0
 
 
 def _link(one: SimulatedDevice, other: SimulatedDevice) -> LinkKind:

@@ -37,6 +37,11 @@ class SimulatedMemory(Protocol):
         """Take back all of a replica's bytes. Harmless when repeated."""
         ...
 
+    def follow(self, replica: ReplicaId, leak_bytes_per_s: int) -> int:
+        """From now on tell what the replica holds as that of a process, whose number is returned; it leaks so much of
+        each device on which it holds anything."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
@@ -76,6 +81,12 @@ class Behaviour:
     """Cannot become this model in another's engine, and says this."""
     sleep_leaks_bytes: int = 0
     """Of each device, lost with every sleep until it is stopped."""
+    leak_bytes_per_s: int = 0
+    """Of each device, lost with every second since it became ready; seen when somebody looks."""
+    leak_bytes_per_request: int = 0
+    """Of each device, lost with every request."""
+    kv_fills: bool = False
+    """Its KV cache is only taken of the device as it is first used, as many tokens at a time as its requests have."""
 
 
 class SimulatedKind:
@@ -121,9 +132,10 @@ class SimulatedKind:
     async def start(self, spec: LaunchSpec) -> "SimulatedEngine":
         behaviour = self._told(spec)
         footprint = Footprint(_weights_bytes(behaviour, spec), spec.kv_cache_bytes, behaviour.overhead_bytes)
+        later_bytes = footprint.kv_cache_bytes if behaviour.kv_fills else 0
         try:
             for device in spec.devices:
-                self._memory.take(spec.replica, device.id, footprint.total_bytes)
+                self._memory.take(spec.replica, device.id, footprint.total_bytes - later_bytes)
             if behaviour.never_ready:
                 await asyncio.get_running_loop().create_future()
             for phase, share in behaviour.phases.items():
@@ -168,6 +180,9 @@ class SimulatedEngine:
         self._gauge = Gauge()
         capacity = max(self.max_model_len, spec.kv_cache_bytes // behaviour.kv_bytes_per_token)
         self._cache = SimulatedCache(capacity, spec.max_num_seqs, self._gauge.note)
+        self._kv_unused = spec.kv_cache_bytes if behaviour.kv_fills and not swapped else 0
+        followed = behaviour.leak_bytes_per_s or behaviour.leak_bytes_per_request or behaviour.kv_fills
+        self._pids = frozenset({memory.follow(spec.replica, behaviour.leak_bytes_per_s)} if followed else ())
 
     @property
     def frontend(self) -> "SimulatedEngine":
@@ -175,7 +190,8 @@ class SimulatedEngine:
 
     @property
     def pids(self) -> frozenset[int]:
-        return frozenset()
+        """Of no real process, where it leaks or fills its KV cache; else none."""
+        return self._pids
 
     @property
     def footprint(self) -> Footprint:
@@ -217,6 +233,7 @@ class SimulatedEngine:
             why = behaviour.sleep_fails
             raise EngineFailed(f"cannot put {name} to sleep at level {level}: {why}", cause=why)
         kept = self._residue_bytes + behaviour.sleep_leaks_bytes
+        self._kv_unused = 0
         self._memory.give(self.spec.replica)
         self._take(kept)
         weights_bytes = self._footprint.weights_bytes * len(self.spec.devices)
@@ -246,6 +263,14 @@ class SimulatedEngine:
     def _take(self, n_bytes: int) -> None:
         for device in self.spec.devices:
             self._memory.take(self.spec.replica, device.id, n_bytes)
+
+    def _hold_more(self, n_tokens: int) -> None:
+        """What a request leaves behind: KV cache used for the first time, and what leaks."""
+        filled = min(self._kv_unused, n_tokens * self._behaviour.kv_bytes_per_token)
+        more = filled + self._behaviour.leak_bytes_per_request
+        if more:
+            self._kv_unused -= filled
+            self._take(more)
 
     def pressure(self) -> Pressure:
         return self._gauge.now
@@ -335,6 +360,7 @@ class SimulatedEngine:
         model = question.adapter or self.spec.served_names[0]
         shape = Shape(chat, f"{'chatcmpl' if chat else 'cmpl'}-{request.ticket}", model)
         n_tokens = min(question.max_tokens, self.max_model_len - len(question.words))
+        self._hold_more(len(question.words) + n_tokens)
         if not question.stream:
             async with aclosing(self._words(request, question, n_tokens)) as spoken:
                 said = [word async for word in spoken]

@@ -1,6 +1,7 @@
 """What the operator lets the scheduler do."""
 
 from heliosd.config import Settings
+from heliosd.core.leaks import LeakPolicy
 from heliosd.core.messages import Limits
 
 
@@ -18,4 +19,10 @@ def limits_of(settings: Settings, host_total_bytes: int = 0) -> Limits:
         safety_ratio=settings.devices.safety_ratio,
         prefetch_loads=settings.prefetch.max_loads if settings.prefetch.enabled else 0,
         prefetch_horizon_s=settings.prefetch.horizon_s,
+        leaks=LeakPolicy(
+            recycle=settings.leaks.recycle,
+            window_s=settings.leaks.window_s,
+            warm_up_s=settings.leaks.warm_up_s,
+            most_bytes_per_hour=settings.leaks.most_bytes_per_hour,
+        ),
     )

@@ -57,7 +57,7 @@ class Performing:
             case WakeReplica(replica, reason):
                 log.info("wake replica", extra={"replica": replica, "reason": reason})
                 self._pool.wake(replica)
-            case Note(subject, reason, warning):
+            case Note(subject=subject, reason=reason, warning=warning):
                 log.log(logging.WARNING if warning else logging.INFO, reason, extra={"subject": subject})
             case _:
                 assert_never(command)

@@ -4,17 +4,22 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from heliosd.config import Settings
-from heliosd.core.hardware import HostReading
+from heliosd.core.hardware import HostReading, ProcessMemory
+from heliosd.core.leaks import SLICES
 from heliosd.core.messages import DevicesRead, Event, ModelsKnown
-from heliosd.core.names import DeviceId
+from heliosd.core.names import DeviceId, ReplicaId
 from heliosd.core.scheduler import Scheduler
-from heliosd.devices import ram
+from heliosd.devices import held, ram
 from heliosd.devices.probe import Probe
 from heliosd.engines.pool import Pool
 from heliosd.state.journal import Journal
 from heliosd.store.store import Store
+
+_READINGS_A_SLICE = 4
+"""So many times in each slice of `leaks.window_s` the processes are looked at: one of them may find them idle."""
 
 log = logging.getLogger("heliosd.node")
 
@@ -42,6 +47,7 @@ class DeviceWatch:
         self._post = post
         self._now = now
         self._read_now = asyncio.Event()
+        self._memory_at = float("-inf")
 
     def read_now(self) -> None:
         """What is held has changed: do not wait for the timer."""
@@ -59,10 +65,25 @@ class DeviceWatch:
             readings = await self._probe.read({device: frozenset(found) for device, found in ours.items()})
             available = await asyncio.to_thread(ram.available_bytes)
             host = HostReading(self._host_total_bytes, available) if self._host_total_bytes else None
-            self._post(DevicesRead(self._now(), readings, tuple(pids.items()), host))
+            memory, daemon = await self._held(pids)
+            full = await asyncio.to_thread(held.spaces, self._places())
+            self._post(DevicesRead(self._now(), readings, tuple(pids.items()), host, memory, daemon, full))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings().devices.read_interval_s):
                     await self._read_now.wait()
+
+    async def _held(
+        self, pids: dict[ReplicaId, tuple[int, ...]]
+    ) -> tuple[tuple[tuple[ReplicaId, ProcessMemory], ...], ProcessMemory | None]:
+        """What processes hold, where it is time to look: the kernel walks through all their pages."""
+        if self._now() < self._memory_at:
+            return (), None
+        self._memory_at = self._now() + self._settings().leaks.window_s / SLICES / _READINGS_A_SLICE
+        return await asyncio.to_thread(held.held_memory, pids)
+
+    def _places(self) -> dict[str, Path]:
+        settings = self._settings()
+        return {"store": settings.store.path, "state": settings.node.state_dir}
 
     async def heed_faults(self) -> None:
         """Tell of faults, and read the devices at once."""

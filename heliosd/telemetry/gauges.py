@@ -8,6 +8,7 @@ from heliosd.core.hardware import DeviceReading
 from heliosd.core.lifecycle import State
 from heliosd.core.messages import Priority
 from heliosd.core.snapshot import DeviceAccount, PreloadCount, Snapshot
+from heliosd.telemetry.memory import memory_families
 
 
 def gauges(
@@ -28,6 +29,7 @@ def gauges(
     yield GaugeMetricFamily("helios_draining", "1 while the node takes no new requests.", snapshot.draining)
     yield from _devices(snapshot.devices)
     yield from _host(snapshot)
+    yield from memory_families(snapshot)
     states = dict.fromkeys(("open", "half-open"), 0)
     for breaker in snapshot.breakers:
         states[breaker.state] += 1

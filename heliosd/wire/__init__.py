@@ -14,7 +14,7 @@ from heliosd.wire.alerts import AlertList, AlertRuleView, AlertView
 from heliosd.wire.base import Asked, ErrorBody, ErrorDetail, Wire
 from heliosd.wire.cache import CachedModel, CacheView, SharedView
 from heliosd.wire.capacity import CapacityRow, CapacityView, HourOfDayView, ModelNeed, TrendView, WhatIf
-from heliosd.wire.devices import DeviceList, DeviceView, FootprintView, HostView
+from heliosd.wire.devices import DeviceList, DeviceView, ExhaustionView, FootprintView, HostView, SpaceView
 from heliosd.wire.estimates import (
     LARGEST,
     AccountView,
@@ -85,6 +85,7 @@ from heliosd.wire.node import (
 from heliosd.wire.plan import LeftView, PlacedView, PlanDeviceView, PlanModel, PlanRequest, PlanView
 from heliosd.wire.replicas import (
     LoadModel,
+    MemoryView,
     PriorityWord,
     QueueList,
     QueueView,
@@ -150,6 +151,7 @@ __all__ = [
     "EventList",
     "EventView",
     "EvidenceView",
+    "ExhaustionView",
     "Explanation",
     "FileDifferenceView",
     "FileView",
@@ -166,6 +168,7 @@ __all__ = [
     "LoadRequest",
     "MemberList",
     "MemberView",
+    "MemoryView",
     "ModelDetail",
     "ModelList",
     "ModelManifest",
@@ -209,6 +212,7 @@ __all__ = [
     "SizingView",
     "SleepingReplicas",
     "Snapshot",
+    "SpaceView",
     "SpanView",
     "SpeedView",
     "StartView",

@@ -14,6 +14,24 @@ class FootprintView(Wire):
     total_bytes: int
 
 
+class ExhaustionView(Wire):
+    """When something will be full."""
+
+    after_s: float
+    low_s: float = Field(description="not before")
+    high_s: float | None = Field(description="not after; none: nobody can tell")
+    basis: str = Field(description="`trend`: as it fills now; `forecast`: as models are likely to be asked for; `full`")
+
+
+class SpaceView(Wire):
+    """What is no device: the disk of the `store`, of the `state`, the `host` memory that sleepers may hold."""
+
+    name: str
+    used_bytes: int
+    left_bytes: int
+    exhaustion: ExhaustionView | None = Field(None, description="none: not in sight")
+
+
 class DeviceView(Wire):
     """One device with the ledger's columns. `free_bytes` is what may still be promised."""
 
@@ -42,6 +60,7 @@ class DeviceView(Wire):
     numa_node: int | None = None
     pcie: str | None = Field(None, description="generation and width of the link, such as gen5 x16")
     links: dict[str, str] = {}
+    exhaustion: ExhaustionView | None = Field(None, description="when it will be full; none: not in sight")
 
 
 class HostView(Wire):
@@ -55,3 +74,4 @@ class HostView(Wire):
 
 class DeviceList(Wire):
     devices: list[DeviceView]
+    spaces: list[SpaceView] = []

@@ -8,6 +8,20 @@ from heliosd.wire.base import Asked, Wire
 from heliosd.wire.devices import FootprintView
 
 
+class MemoryView(Wire):
+    """What a replica holds over time."""
+
+    pss_bytes: int | None = Field(
+        description="of the machine's RAM, pages that n processes share counted as 1/n; none: it has no process"
+    )
+    device_bytes: int | None = Field(description="of all its devices, where their driver tells")
+    host_floor_bytes: int = Field(description="least that it held alone of the RAM, lately and idle; 0: not known yet")
+    device_floor_bytes: int
+    slope_bytes_per_s: float = Field(description="by which it grows, lastingly")
+    suspected: bool = Field(description="it leaks")
+    why: str
+
+
 class ReplicaView(Wire):
     id: str
     model: str
@@ -26,6 +40,7 @@ class ReplicaView(Wire):
     sleep_level: int = Field(0, description="1: its weights are in host memory; 2: they are not; 0: it does not sleep")
     limit: int = Field(0, description="requests it may work on at once now")
     kv_used_ratio: float = Field(0.0, description="of its KV cache, as its engine last said")
+    memory: MemoryView | None = None
     max_model_len: int | None = None
     tasks: list[str] = []
     pids: list[int] = []

@@ -6,7 +6,7 @@ from heliosd.telemetry.alerts import NAMES
 from heliosd.telemetry.catalogue import LABELS, WHEN, catalogue, page
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
-ELSEWHERE = {"helios_exhaustion_seconds", "helios_leak_suspected"}
+ELSEWHERE: set[str] = set()
 """Families of alerts that are told by the parts of the node that judge them."""
 
 

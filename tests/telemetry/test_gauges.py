@@ -1,9 +1,10 @@
 """A snapshot becomes families; what a device does not say is left out."""
 
-from heliosd.core.hardware import Device, DeviceKind, DeviceReading
+from heliosd.core.exhaustion import NOT_IN_SIGHT, Exhaustion
+from heliosd.core.hardware import Device, DeviceKind, DeviceReading, Space
 from heliosd.core.messages import Footprint, Priority
 from heliosd.core.names import DeviceId, Ticket
-from heliosd.core.snapshot import DeviceAccount, PreloadCount, Snapshot, Waiting
+from heliosd.core.snapshot import DeviceAccount, MemoryStatus, PreloadCount, Snapshot, Waiting
 from heliosd.telemetry.gauges import gauges
 
 NOTHING = Footprint(0, 0, 0)
@@ -43,6 +44,24 @@ def test_what_a_device_does_not_offer_is_not_zero() -> None:
     assert found["helios_device_temperature_celsius"] == []
     assert found["helios_device_used_bytes"] == [10]
     assert found["helios_device_fault"] == [1]
+
+
+def test_leaks_and_what_will_be_full_are_told() -> None:
+    device = Device(DeviceId("g0"), DeviceKind.SIMULATED, "card", 1000)
+    account = DeviceAccount(device, None, 0, 0, NOTHING, 0, 0, exhaustion=Exhaustion(50.0, 40.0, 60.0, "trend"))
+    daemon = MemoryStatus(7, None, 5, 0, 0.5, True, "grows")
+    found = values(
+        Snapshot(
+            0.0, (account,), (), (), False, daemon=daemon, recycles=(("m", "host", 2),),
+            spaces=((Space("store", 1, 2), NOT_IN_SIGHT),),
+        )
+    )  # fmt: skip
+    assert found["helios_exhaustion_seconds"] == [50.0, float("inf")]
+    assert found["helios_process_pss_bytes"] == [7]
+    assert found["helios_idle_floor_bytes"] == [5]
+    assert found["helios_leak_suspected"] == [1]
+    assert found["helios_leak_slope_bytes_per_second"] == [0.5]
+    assert found["helios_recycles"] == [2]
 
 
 def test_what_became_of_starts_ahead_is_counted() -> None:
