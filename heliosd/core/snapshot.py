@@ -23,6 +23,8 @@ class DeviceAccount:
     free_bytes: int
     drift_bytes: int = 0
     """What the device says ours hold, minus what they were measured to hold."""
+    drained: bool = False
+    """An operator has taken it out."""
 
 
 @dataclass(frozen=True, slots=True)

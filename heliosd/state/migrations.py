@@ -193,6 +193,30 @@ def tiers_and_swaps_of_starts(db: Database) -> None:
     db.table("measurements").add_column("swapped", int)  # 1: it began in the engine of another
 
 
+@steps()
+def answers_kept_for_repeats(db: Database) -> None:
+    db.table("kept_answers").create(
+        {
+            "who": str,
+            "key": str,  # the Idempotency-Key
+            "fingerprint": str,
+            "status": int,  # 0: begun
+            "media": str,
+            "body": bytes,  # without secrets
+            "at": float,
+        },
+        pk=("who", "key"),
+        not_null={"fingerprint", "status", "at"},
+    )
+    db.table("kept_answers").create_index(["at"])
+
+
+@steps()
+def devices_taken_out(db: Database) -> None:
+    # Drained by an operator: nothing is started there until he ends it.
+    db.table("drained_devices").create({"device": str, "at": float}, pk="device", not_null={"at"})
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)
