@@ -1,5 +1,6 @@
 """The API over a whole node: real store, scheduler, journal and keys, simulated devices and engines."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ import aiohttp
 from heliosd.api.app import build_app
 from heliosd.api.listen import listen
 from heliosd.api.parts import Identity, Parts
+from heliosd.api.scrape import scrape_of
 from heliosd.engines.warmups import Warmups
 from heliosd.state.kept_answers import KeptAnswers
 from heliosd.state.keys import Keys
+from heliosd.telemetry.alert_watch import AlertWatch
 from heliosd.telemetry.metrics import Metrics
 from tests.api.world import MemoryPeers
 from tests.node.world import World, world
@@ -93,13 +96,19 @@ async def operated(folder: Path, **more: Any) -> AsyncIterator[Operated]:
         await keys.load()
         warmups = Warmups(folder / "warmups", 2**20)
         warmups.open()
+        metrics = Metrics()
+        alerts = AlertWatch(
+            lambda: scrape_of(parts, engines=False), metrics, made.journal, None,
+            interval_s=15.0, for_s=0.0, now=asyncio.get_running_loop().time,
+        )  # fmt: skip
         parts = Parts(
             identity=Identity("west", "0.1.0", 1_700_000_000.0, folder / "state"),
             node=made.node,
             journal=made.journal,
             store=made.store,
             keys=keys,
-            metrics=Metrics(),
+            metrics=metrics,
+            alerts=alerts,
             kept=KeptAnswers(made.database),
             peers=MemoryPeers(),
             engine_kinds=lambda: made.node.engine_kinds,
