@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from heliosctl.changing import Planned, show_plans
 from heliosctl.exits import Exit, Failure
 from heliosctl.parser import build_parser
 
@@ -16,6 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: Exit = args.handler(args)
         sys.stdout.flush()
         return int(code)
+    except Planned as planned:
+        return int(show_plans(args, [planned.body]))
     except Failure as failure:
         print(f"heliosctl: {failure.message}", file=sys.stderr)
         if failure.cause:

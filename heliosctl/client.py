@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from heliosctl.changing import Change, Planned, change_of
 from heliosctl.exits import Exit, Failure, exit_for
 from heliosctl.place import Place, TcpPlace, UnixPlace, find_place
 from heliosctl.sse import SseEvent, SseParser
@@ -36,8 +37,10 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """One connection per call, closed when the call's answer is read or abandoned."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, change: Change | None = None) -> None:
+        """`change`: how whatever changes something is asked for."""
         self.place = place
+        self._change = change or Change()
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """Return the JSON at `path`. Raises Failure."""
@@ -46,12 +49,7 @@ class Client:
     def call(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Any:
         """Ask and return the JSON answered. Waits as long as the daemon does. Raises Failure."""
         with self._response(method, path, body, query) as response:
-            with self._reading(method, path):
-                text = response.read()
-            try:
-                return json.loads(text or b"null")
-            except ValueError as error:
-                raise Failure(f"cannot read the answer to {method} {path}: it is no JSON") from error
+            return self._json(response, method, path)
 
     @contextmanager
     def stream(self, method: str, path: str, body: object = None, *, query: Query | None = None) -> Iterator["Stream"]:
@@ -81,19 +79,31 @@ class Client:
 
     def upload(self, path: str, content: IO[bytes]) -> Any:
         """Post a file's bytes and return the JSON answered. Raises Failure."""
-        with self._response("POST", path, content, None) as response, self._reading("POST", path):
-            return json.loads(response.read())
+        with self._response("POST", path, content, None) as response:
+            return self._json(response, "POST", path)
+
+    def _json(self, response: http.client.HTTPResponse, method: str, path: str) -> Any:
+        with self._reading(method, path):
+            text = response.read()
+        try:
+            return json.loads(text or b"null")
+        except ValueError as error:
+            raise Failure(f"cannot read the answer to {method} {path}: it is no JSON") from error
 
     @contextmanager
     def _response(
         self, method: str, path: str, body: object, query: Query | None
     ) -> Iterator[http.client.HTTPResponse]:
         connection, base = self._connection()
+        if self._change.dry_run and method != "GET":
+            query = {**(query or {}), "dry_run": "true"}
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = base + path + (f"?{urlencode(given)}" if given else "")
         headers = {"accept": "application/json, text/event-stream, text/plain"}
         if isinstance(self.place, TcpPlace) and self.place.key:
             headers["authorization"] = f"Bearer {self.place.key}"
+        if method != "GET":
+            headers |= self._change.headers() if "dry_run" not in given else {}
         payload: bytes | io.BufferedIOBase | None = None
         if isinstance(body, io.BufferedIOBase):
             payload = body
@@ -113,6 +123,8 @@ class Client:
                 refusal = response.read() if response.status >= 400 else None
             if refusal is not None:
                 raise failure_from(refusal, response.status)
+            if "dry_run" in given:
+                raise Planned(self._json(response, method, path))
             yield response
         finally:
             connection.close()
@@ -164,7 +176,7 @@ class Stream:
 
 def connect(args: Namespace) -> Client:
     """The client for what the command line and the environment say. Raises Failure."""
-    return Client(find_place(args.socket, args.url, args.key, os.environ))
+    return Client(find_place(args.socket, args.url, args.key, os.environ), change_of(args))
 
 
 def quoted(ref: str) -> str:

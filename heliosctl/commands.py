@@ -9,6 +9,7 @@ MODULES = {
     "cache": ("cache",),
     "gc": ("gc",),
     "replicas": ("ps", "load", "stop", "sleep", "wake"),
+    "operations": ("scale", "evict", "move", "limits", "drain", "undrain"),
     "timeline": ("timeline",),
     "trace": ("trace",),
     "queue": ("queue",),
@@ -23,12 +24,22 @@ MODULES = {
     "journal": ("events", "explain", "logs"),
     "node": ("gpus", "devices", "doctor", "top", "version", "completion"),
     "alerts": ("alerts",),
+    "audit": ("audit",),
+    "configuration": ("config", "reload", "log-level"),
     "cluster": ("cluster",),
     "keys": ("keys",),
     "usage": ("usage",),
     "warmups": ("warmups",),
 }
 """In the order of `heliosctl --help`."""
+CHANGES = frozenset(
+    {
+        *("pull", "import", "alias", "rm", "rollback", "cache share", "gc", "load", "stop", "sleep", "wake", "scale"),
+        *("evict", "move", "limits", "drain", "undrain", "pin", "unpin", "tiers", "doctor", "reload", "log-level"),
+        *("keys add", "keys set", "keys rm", "warmups import", "warmups rm"),
+    }
+)
+"""Those that may change something: they have `--dry-run`, `--reason` and `--idempotency-key`."""
 _WITH_VALUE = ("--socket", "--url", "--key")
 
 

@@ -34,10 +34,11 @@ MEANING = {
 _CODES = {
     Exit.CANNOT_FIT: "model_cannot_fit",
     Exit.NOT_FOUND: "advice_not_found alias_not_found base_not_found blob_not_found device_not_found file_not_found "
-    "key_not_found model_not_found "
-    "no_large_file not_found not_recorded not_supported not_traced pin_not_found replica_not_found "
-    "repository_not_found response_not_found revision_not_found trace_not_found unknown_path "
+    "key_not_found model_not_found no_large_file not_drained not_found not_recorded not_supported not_traced "
+    "pin_not_found replica_not_found repository_not_found response_not_found revision_not_found trace_not_found "
+    "unknown_path "
     "warmup_not_found",
+    Exit.USAGE: "idempotency_key_reused",
     Exit.NOT_ALLOWED: "admin_key_needed gated_model host_not_allowed invalid_api_key invalid_peer_token "
     "missing_api_key not_allowed not_shared pickle_refused repository_disabled",
     Exit.UNAVAILABLE: "disk_full draining gpus_unreadable insufficient_quota memory_full overloaded peer_refused "

@@ -46,7 +46,8 @@ def _days(text: str) -> float:
 def gc(args: Namespace) -> Exit:
     from heliosd.wire import CollectGarbage, GarbageView
 
-    asked = CollectGarbage(dry_run=args.dry_run, interrupted_s=args.interrupted * 86_400)
+    dry_run, args.dry_run = args.dry_run, False  # its plan has more to tell than others: also what stays
+    asked = CollectGarbage(dry_run=dry_run, interrupted_s=args.interrupted * 86_400)
     body = connect(args).call("POST", "/helios/v1/store/gc", asked.model_dump())
     found = GarbageView.model_validate(body)
     show(args.output, body, lambda wide: _table(found))

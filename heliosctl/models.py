@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heliosctl.arguments import model_argument
+from heliosctl.changing import plan_each
 from heliosctl.client import Client, connect, failure_from, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, pairs, say, show, table, watch
@@ -266,6 +267,8 @@ def alias(args: Namespace) -> Exit:
 def rm(args: Namespace) -> Exit:
     from heliosd.wire import Removed
 
+    if args.dry_run:
+        return plan_each(args, connect(args), (("DELETE", f"/helios/v1/models/{quoted(ref)}") for ref in args.model))
     if not args.yes:
         if not sys.stdin.isatty():
             raise Failure("cannot ask whether to remove: there is no terminal. Say -y to remove anyway", Exit.USAGE)

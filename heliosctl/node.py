@@ -63,7 +63,7 @@ def add(commands: "Commands") -> None:
         "doctor",
         doctor,
         "check the daemon, its engines, devices and store, and say what to do",
-        ["heliosctl doctor", "heliosctl doctor --storage"],
+        ["heliosctl doctor", "heliosctl doctor --storage", "heliosctl doctor --bundle"],
         about="Ends with 1 when a check fails.",
         listing=True,
     )
@@ -71,6 +71,13 @@ def add(commands: "Commands") -> None:
         "--storage",
         action="store_true",
         help="instead measure how fast weights can be loaded from the store, each way; takes seconds to minutes",
+    )
+    command.add_argument(
+        "--bundle",
+        metavar="FILE.tar.gz",
+        nargs="?",
+        const="",
+        help="instead write all that helps to help into one archive, without secrets and prompts",
     )
     command = commands.add(
         "top",
@@ -169,6 +176,10 @@ def doctor(args: Namespace) -> Exit:
 
     if args.storage:
         return _storage(args)
+    if args.bundle is not None:
+        from heliosctl.bundle import bundle
+
+        return bundle(args)
 
     client, found = _first_look(args)
     body: dict[str, Any] = {"checks": [check.model_dump(mode="json") for check in found]}

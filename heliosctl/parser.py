@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from heliosctl.commands import MODULES, modules_for
+from heliosctl.changing import change_options
+from heliosctl.commands import CHANGES, MODULES, modules_for
 from heliosctl.exits import MEANING, Exit
 from heliosctl.output import FORMATS
 from heliosd import __version__
@@ -64,6 +65,9 @@ class Commands:
             parser.add_argument(
                 "-o", "--output", choices=FORMATS, default="table", metavar="FORMAT", help="table, wide, json or yaml"
             )
+        command = f"{self._program} {name}".partition(" ")[2]
+        if command in CHANGES:
+            change_options(parser, dry_run=command != "gc")
         if watchable:
             parser.add_argument("-w", "--watch", action="store_true", help="show again after every change")
         return parser

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from heliosctl.arguments import model_argument
+from heliosctl.changing import plan_each
 from heliosctl.client import connect, quoted
 from heliosctl.exits import Exit, Failure
 from heliosctl.output import Column, say, show, table, watch
@@ -190,6 +191,8 @@ def stop(args: Namespace) -> Exit:
     subjects = args.subject
     if args.all:
         subjects = [replica["id"] for replica in client.get("/helios/v1/replicas")["replicas"]]
+    if args.dry_run:
+        return plan_each(args, client, (("DELETE", f"/helios/v1/replicas/{quoted(each)}") for each in subjects))
     stopped: list[str] = []
     for subject in subjects:
         try:

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import SecretStr
+
 from heliosd.config import ModelSection, Settings
 from heliosd.config_keys import field_of, is_reloadable, is_secret, keys_of, value_of, write_key
 from heliosd.config_sources import Loaded
@@ -14,6 +16,12 @@ from heliosd.config_sources import Loaded
 def show(loaded: Loaded) -> str:
     """Valid TOML: read again, it gives the same settings, apart from secrets, which are left out."""
     return "\n".join(_lines(loaded)) + "\n"
+
+
+def secrets_of(settings: Settings) -> frozenset[str]:
+    """The values that `show` leaves out, to keep them out of other things."""
+    found = (value_of(settings, key) for key in keys_of(settings) if is_secret(key))
+    return frozenset(value.get_secret_value() for value in found if isinstance(value, SecretStr)) - {""}
 
 
 def _lines(loaded: Loaded) -> Iterator[str]:

@@ -40,6 +40,7 @@ from heliosd.cluster.member import Meta, parse_name, reachable_url
 from heliosd.cluster.peers import Peers
 from heliosd.config import Settings
 from heliosd.config_reload import reload_diff, with_reloadable
+from heliosd.config_show import secrets_of, show
 from heliosd.config_sources import Loaded
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.messages import Event
@@ -60,7 +61,7 @@ from heliosd.engines.simulated import SimulatedKind
 from heliosd.engines.traced import EngineTracing
 from heliosd.engines.vllm import VllmKind, Warmth
 from heliosd.engines.warmups import Warmups
-from heliosd.errors import ConfigError, HeliosError
+from heliosd.errors import BadRequest, ConfigError, HeliosError
 from heliosd.logs import set_format, set_level
 from heliosd.metering import Metering
 from heliosd.nearby_files import NearbyFiles, may_give
@@ -70,8 +71,10 @@ from heliosd.sharing import BackgroundSharing
 from heliosd.shells import KeptShells
 from heliosd.state.advice import PutOff
 from heliosd.state.database import Database
+from heliosd.state.drained import DrainedDevices
 from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
+from heliosd.state.kept_answers import KeptAnswers
 from heliosd.state.keys import Keys
 from heliosd.state.metered import MeteredTable
 from heliosd.state.pins import Pins
@@ -184,6 +187,7 @@ class Daemon:
             log_dir,
             inbox,
             Pins(database),
+            DrainedDevices(database),
             host_total_bytes=await asyncio.to_thread(ram.total_bytes),
             recording=recording,
             usage=UsageTable(database),
@@ -218,6 +222,7 @@ class Daemon:
                 store=store,
                 keys=keys,
                 metrics=metrics,
+                kept=KeptAnswers(database),
                 traces=traces,
                 alerts=alerts,
                 survey=Survey(database, self._places()).take,
@@ -240,6 +245,7 @@ class Daemon:
                 measure_storage=storage.measure,
                 warnings=lambda: tuple(self._warnings),
                 settings=self._model_settings,
+                reloading=self,
                 tiers=node.tiering,
                 hub_headers=lambda repository, revision: read_hub_headers(repository, revision, _hub(settings)),
                 share=sharing.look,
@@ -537,6 +543,35 @@ class Daemon:
             else:
                 self._reconfigure(new, node)
             self._notifier.ready()
+
+    async def difference(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See `api.parts.Reloading`."""
+        try:
+            new = await asyncio.to_thread(self._loaded.again)
+        except ConfigError as error:
+            raise BadRequest(error.message, code="configuration_rejected") from error
+        return reload_diff(self._settings, new.settings)
+
+    async def reload(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See `api.parts.Reloading`."""
+        try:
+            new = await asyncio.to_thread(self._loaded.again)
+        except ConfigError as error:
+            raise BadRequest(error.message, code="configuration_rejected") from error
+        assert self._node is not None, "who asks was answered by it"
+        found = reload_diff(self._settings, new.settings)
+        self._reconfigure(new, self._node)
+        return found
+
+    @property
+    def shown(self) -> str:
+        """See `api.parts.Reloading`."""
+        return show(self._loaded)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """See `api.parts.Reloading`."""
+        return secrets_of(self._settings)
 
     def _reconfigure(self, new: Loaded, node: Node) -> None:
         now, later = reload_diff(self._settings, new.settings)

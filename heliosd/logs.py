@@ -234,6 +234,11 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(logging.INFO if asked <= logging.DEBUG else max(asked, logging.WARNING))
 
 
+def level_now() -> str:
+    """What is logged of Helios now, as `set_level` takes it."""
+    return logging.getLevelName(logging.getLogger("heliosd").getEffectiveLevel()).lower()
+
+
 def set_format(format: Format) -> None:
     """Change how lines look from now on."""
     for handler in _ours():

@@ -29,6 +29,11 @@ class WantedModels:
         """Pins, settings, models, devices or measurements are others than before."""
         self._changed.set()
 
+    def retell(self) -> None:
+        """The scheduler has forgotten what is wanted."""
+        self._told = ()
+        self.changed()
+
     async def pinned(self) -> dict[str, int]:
         """Replicas to keep ready, by the ref they were pinned under."""
         return await self._pins.all()

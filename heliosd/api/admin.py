@@ -7,6 +7,7 @@ from aiohttp import web
 from heliosd.api.asked import body_of, json_of
 from heliosd.api.now import devices_of, node_now
 from heliosd.api.parts import Check, Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.views import member_view, priority_word, space_view
 from heliosd.cluster.member import MemberState
@@ -14,11 +15,12 @@ from heliosd.core.budgets import Budget
 from heliosd.core.messages import Priority
 from heliosd.core.metering import IDLE
 from heliosd.core.units import format_bytes
-from heliosd.errors import BadRequest, HeliosError
+from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound
 from heliosd.state.keys import Key
 from heliosd.wire import (
     AddKey,
     ChangeKey,
+    ChangePlan,
     CheckList,
     CheckView,
     DeviceList,
@@ -57,12 +59,16 @@ async def cluster(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 
 async def doctor(request: web.Request, parts: Parts) -> web.StreamResponse:
+    return json_of(CheckList(checks=await findings(parts)))
+
+
+async def findings(parts: Parts) -> list[CheckView]:
     """All checks at once; one that fails or hangs is a finding, not an error of the request."""
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(_look(check)) for check in parts.checks]
     found = [each for task in asked for each in task.result()]
     found += [CheckView(name="warning", ok=False, message=text) for text in parts.warnings()]
-    return json_of(CheckList(checks=found))
+    return found
 
 
 async def doctor_storage(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -138,6 +144,42 @@ async def remove_key(request: web.Request, parts: Parts) -> web.StreamResponse:
     return json_of(_key_view(key))
 
 
+async def doctor_storage_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    why = "the largest file of the store is read about a dozen times, from the disk and from memory"
+    return plan_of("the storage would be measured", [write_step("store", why, what="measure")])
+
+
+async def add_key_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    asked = await body_of(request, AddKey)
+    if any(key.name == asked.name for key in parts.keys.all()):
+        raise Conflict(f"cannot make a key named {asked.name!r}: there is one", code="key_exists")
+    first = "" if parts.keys.all() else "; it is the first: inference over TCP needs a key from then on"
+    why = f"{asked.priority} priority, {asked.share:g} of a fair share{', admin' if asked.admin else ''}{first}"
+    return plan_of(f"a key named {asked.name} would be made", [write_step(asked.name, why, what="add")])
+
+
+async def change_key_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    asked, key = await body_of(request, ChangeKey), _key(request, parts, "change")
+    if asked.priority is None and asked.share is None:
+        raise BadRequest("cannot change the key: say what is to change, `priority` or `share`", param="priority")
+    now = f"{asked.priority or priority_word(key.priority)} priority, {asked.share or key.share:g} of a fair share"
+    return plan_of(f"the key {key.name} would change", [write_step(key.name, f"{_terms(key)} now, {now} then")])
+
+
+async def remove_key_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    key = _key(request, parts, "remove")
+    why = "who uses it is refused from then on; what it is being served is finished"
+    return plan_of(f"the key {key.name} would be removed", [write_step(key.name, why, what="remove")])
+
+
+def _key(request: web.Request, parts: Parts, wish: str) -> Key:
+    name = request.match_info["name"]
+    key = next((each for each in parts.keys.all() if name in (each.name, each.id)), None)
+    if key is None:
+        raise NotFound(f"cannot {wish} the key {name!r}: it is not known", code="key_not_found")
+    return key
+
+
 def _key_view(key: Key, secret: str | None = None) -> KeyView:
     return KeyView(
         id=key.id,
@@ -210,6 +252,7 @@ ROUTES = (
         Answer("speeds of each way, which are kept and decide how engines load weights on a GPU", StorageView),
         detail="Reads a large file of the store about a dozen times; takes seconds to minutes.",
         errors=("no_large_file", "conflict"),
+        preview=doctor_storage_plan,
     ),
     Route(
         "GET",
@@ -229,6 +272,7 @@ ROUTES = (
         body=AddKey,
         detail="From the first key on, inference over TCP needs one.",
         errors=("key_exists",),
+        preview=add_key_plan,
     ),
     Route(
         "PATCH",
@@ -240,6 +284,7 @@ ROUTES = (
         body=ChangeKey,
         detail="Holds for requests from now on; those that wait keep their place.",
         errors=("key_not_found", "state_not_written"),
+        preview=change_key_plan,
     ),
     Route(
         "DELETE",
@@ -249,5 +294,6 @@ ROUTES = (
         "Remove an API key; it stops working at once.",
         Answer("what was removed", KeyView),
         errors=("key_not_found",),
+        preview=remove_key_plan,
     ),
 )

@@ -7,6 +7,7 @@ from aiohttp import web
 from heliosd.api.advice_facts import gather, list_price
 from heliosd.api.asked import body_of, json_of
 from heliosd.api.parts import History, Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Parameter, Route, Scope
 from heliosd.core.advice.advise import advise
 from heliosd.core.advice.recommendation import Recommendation
@@ -16,6 +17,7 @@ from heliosd.wire import (
     AdviceList,
     AdviceView,
     CallView,
+    ChangePlan,
     EvidenceView,
     PutOffAdvice,
     PutOffView,
@@ -48,15 +50,26 @@ async def recommendations(request: web.Request, parts: Parts) -> web.StreamRespo
 async def put_off(request: web.Request, parts: Parts) -> web.StreamResponse:
     name, history = request.match_info["id"], history_of(parts)
     asked = await body_of(request, PutOffAdvice)
-    if name not in {each.id for each in advise(await gather(parts, history, None)).found}:
-        raise NotFound(
-            f"cannot put off {name}: nothing of that name is recommended; `heliosctl recommend` lists what is",
-            code="advice_not_found",
-        )
+    await _recommended(name, parts)
     until = time.time() + asked.for_s
     await history.put_off.set(name, until)
     parts.journal.note("advice", f"{name} is not to be shown for {asked.for_s / 86400:.3g} days")
     return json_of(PutOffView(id=name, until=until))
+
+
+async def put_off_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    name, asked = request.match_info["id"], await body_of(request, PutOffAdvice)
+    await _recommended(name, parts)
+    words = f"it would not be shown for {asked.for_s / 86400:.3g} days"
+    return plan_of(f"{name} would be put off", [write_step(name, words)])
+
+
+async def _recommended(name: str, parts: Parts) -> None:
+    if name not in {each.id for each in advise(await gather(parts, history_of(parts), None)).found}:
+        raise NotFound(
+            f"cannot put off {name}: nothing of that name is recommended; `heliosctl recommend` lists what is",
+            code="advice_not_found",
+        )
 
 
 async def show_again(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -68,6 +81,13 @@ async def show_again(request: web.Request, parts: Parts) -> web.StreamResponse:
         )
     parts.journal.note("advice", f"{name} is shown again")
     return json_of(PutOffView(id=name, until=None))
+
+
+async def show_again_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    name = request.match_info["id"]
+    if name not in await history_of(parts).put_off.all():
+        raise NotFound(f"cannot show {name} again: it was not put off", code="advice_not_found")
+    return plan_of(f"{name} would be shown again", [write_step(name, "it is put off no more", what="remove")])
 
 
 def history_of(parts: Parts) -> History:
@@ -138,6 +158,7 @@ ROUTES = (
         Answer("until when", PutOffView),
         body=PutOffAdvice,
         errors=("advice_not_found",),
+        preview=put_off_plan,
     ),
     Route(
         "DELETE",
@@ -147,5 +168,6 @@ ROUTES = (
         "Show it again.",
         Answer("no time", PutOffView),
         errors=("advice_not_found",),
+        preview=show_again_plan,
     ),
 )

@@ -3,9 +3,13 @@
 from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of, ref_of
+from heliosd.api.known import stored_model
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.wire import AliasView, SetAlias
+from heliosd.errors import Conflict, NotFound
+from heliosd.store.stored import checked_alias
+from heliosd.wire import AliasView, ChangePlan, SetAlias
 
 
 async def set_alias(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -23,6 +27,26 @@ async def remove_alias(request: web.Request, parts: Parts) -> web.StreamResponse
     return json_of(AliasView(alias=alias, ref=str(ref)))
 
 
+async def set_alias_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    alias = request.match_info["alias"]
+    asked = await body_of(request, SetAlias)
+    stored = await stored_model(parts, asked.ref)
+    before = await parts.store.by_name(checked_alias(alias))
+    if before is not None and alias not in before.aliases:
+        raise Conflict(f"cannot use {alias} as an alias: a model of that name is in the store")
+    was = f"it means {before.ref} now" if before else "it means nothing now"
+    return plan_of(f"{alias} would mean {stored.ref}", [write_step(alias, f"{was}; requests may use it at once")])
+
+
+async def remove_alias_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    alias = request.match_info["alias"]
+    stored = await parts.store.by_name(alias)
+    if stored is None or alias not in stored.aliases:
+        raise NotFound(f"cannot remove the alias {alias}: no model has it", code="alias_not_found")
+    why = f"it means {stored.ref}; who asks for it is refused from then on, and the model stays"
+    return plan_of(f"{alias} would mean nothing", [write_step(alias, why, what="remove")])
+
+
 ROUTES = (
     Route(
         "PUT",
@@ -34,6 +58,7 @@ ROUTES = (
         body=SetAlias,
         detail="Requests may use it at once, also while the model runs. An alias that exists moves.",
         errors=("model_not_found", "conflict"),
+        preview=set_alias_plan,
     ),
     Route(
         "DELETE",
@@ -43,5 +68,6 @@ ROUTES = (
         "Take an alias back; the model stays.",
         Answer("what it meant", AliasView),
         errors=("alias_not_found",),
+        preview=remove_alias_plan,
     ),
 )

@@ -9,7 +9,8 @@ from aiohttp.typedefs import Middleware
 
 from heliosd import __version__
 from heliosd.api.auth import Auth
-from heliosd.api.errors import HttpFault, error_response
+from heliosd.api.changes import Changes
+from heliosd.api.errors import HttpFault, error_response, helios_error
 from heliosd.api.feed import CLOSING
 from heliosd.api.openapi import ROUTES
 from heliosd.api.parts import Parts
@@ -31,6 +32,7 @@ def build_app(parts: Parts) -> web.Application:
     auth = Auth(parts.keys, parts.peers, admin_group=parts.admin_group, hosts=parts.hosts)
     app = web.Application(client_max_size=parts.max_body_bytes, middlewares=[_around(parts)])
     app[AUTH] = auth
+    changes = Changes(parts, auth)
     closing = app[CLOSING] = asyncio.Event()
 
     async def end_streams(app: web.Application) -> None:
@@ -39,11 +41,17 @@ def build_app(parts: Parts) -> web.Application:
     app.on_shutdown.append(end_streams)
     app.on_response_prepare.append(_stamp)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _bound(route, parts, auth))
+        app.router.add_route(route.method, route.path, _bound(route, parts, auth, changes))
     return app
 
 
-def _bound(route: Route, parts: Parts, auth: Auth) -> Next:
+def _bound(route: Route, parts: Parts, auth: Auth, changes: Changes) -> Next:
+    async def change(request: web.Request) -> web.StreamResponse:
+        return await changes.carry_out(route, request)
+
+    if route.changes:
+        return change
+
     async def handle(request: web.Request) -> web.StreamResponse:
         trace, caller = request[TRACE], auth.admit(request, route.scope)
         trace.peer, trace.key = caller.peer, caller.key
@@ -100,7 +108,7 @@ async def _answered(request: web.Request, handler: Next, max_body_bytes: int) ->
     except Exception as error:
         if _gone(error):  # the client is: aiohttp closes what is left of the connection
             raise ConnectionResetError from error
-        found = _helios_error(error)
+        found = helios_error(error)
         if found is None:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             found = HeliosError(
@@ -126,12 +134,6 @@ def _gone(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_gone, error.exceptions))
     return isinstance(error, ConnectionResetError)
-
-
-def _helios_error(error: BaseException) -> HeliosError | None:
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_helios_error, error.exceptions)), None)
-    return error if isinstance(error, HeliosError) else None
 
 
 def _fault(request: web.Request, error: web.HTTPException, max_body_bytes: int) -> HeliosError:

@@ -72,6 +72,17 @@ class Auth:
         self._know_host(request, credentials)
         return Caller(key=self._need_key(secret, scope, credentials))
 
+    def who(self, request: web.Request) -> str:
+        """Who asks, for the audit; says nothing of whether he may."""
+        if (secret := _secret(request.headers)) and (key := self._keys.find(secret)) is not None:
+            return f"key {key.name}"
+        if (credentials := _credentials(request)) is not None:
+            return f"uid {credentials.uid}"
+        if token := request.headers.get(PEER_HEADER):
+            peer = self._peers.verify(token, request.method, request.raw_path)
+            return f"node {peer}" if peer is not None else "nobody"
+        return "nobody"
+
     def _peer(self, token: str, request: web.Request, scope: Scope) -> PeerName:
         peer = self._peers.verify(token, request.method, request.raw_path)
         if peer is None:

@@ -4,8 +4,10 @@ from aiohttp import web
 
 from heliosd.api.asked import json_of
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.wire import CachedModel, CacheView, SharedView
+from heliosd.core.units import format_bytes
+from heliosd.wire import CachedModel, CacheView, ChangePlan, SharedView
 
 
 async def usage(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -43,6 +45,18 @@ async def share(request: web.Request, parts: Parts) -> web.StreamResponse:
     )
 
 
+async def share_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    found = await parts.store.usage()
+    largest_bytes = sum(each.shared_bytes for each in found.models)
+    why = (
+        f"{format_bytes(found.whole_bytes)} in whole files are compared tensor by tensor, which tells what it frees; "
+        f"{format_bytes(largest_bytes)} are shared already; what is in use is left alone"
+    )
+    return plan_of(
+        "models would be looked through for what they have in common", [write_step("store", why, what="share")]
+    )
+
+
 ROUTES = (
     Route(
         "GET",
@@ -63,5 +77,6 @@ ROUTES = (
         "common with older ones is kept as pieces of them from then on. It waits while engines start, and leaves "
         "alone what is in use. The daemon does the same by itself after each addition, unless `store.share` is false.",
         errors=("disk_full",),
+        preview=share_plan,
     ),
 )

@@ -47,6 +47,13 @@ class HttpFault(HeliosError):
         self.status = status
 
 
+def helios_error(error: BaseException) -> HeliosError | None:
+    """The first of Helios' own in an error, which may be a task group's; None when there is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(helios_error, error.exceptions)), None)
+    return error if isinstance(error, HeliosError) else None
+
+
 def error_body(error: HeliosError) -> ErrorBody:
     """The body of an error in OpenAI's shape."""
     return ErrorBody(

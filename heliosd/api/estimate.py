@@ -141,6 +141,7 @@ ROUTES = (
         f"without the store and without a GPU; equal requests are answered from memory for ten minutes, which "
         f"`X-Helios-Cache: hit` tells. At most {format_bytes(MOST_BYTES)}.",
         errors=_ERRORS,
+        reads=True,
     ),
     Route(
         "GET",
@@ -168,6 +169,7 @@ ROUTES = (
         detail=f"Up to {MOST_ENTRIES:,} entries, models and configurations mixed. What is wrong with one is the "
         f"`error` of that one. With `Accept: {NDJSON}` each answer is a line, sent as it is calculated.",
         errors=("malformed_json", "bad_limits", "body_too_large"),
+        reads=True,
     ),
     Route(
         "GET",

@@ -6,11 +6,12 @@ from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.users import users_of
 from heliosd.core.units import format_bytes
 from heliosd.store.garbage import Item, count
-from heliosd.wire import CollectGarbage, GarbageItem, GarbageView
+from heliosd.wire import ChangePlan, CollectGarbage, GarbageItem, GarbageView
 
 
 async def collect(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -32,6 +33,13 @@ def _views(items: Iterable[Item]) -> list[GarbageItem]:
     return [GarbageItem(kind=each.kind, name=each.name, size_bytes=each.size_bytes, why=each.why) for each in items]
 
 
+async def collect_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    asked = await body_of(request, CollectGarbage)
+    plan = await parts.store.garbage(users_of(parts.node.snapshot()), asked.interrupted_s)
+    steps = [write_step(each.name, each.why, what="remove", frees_bytes=each.size_bytes) for each in plan.goes]
+    return plan_of(f"{count(len(plan.goes), 'thing')} would go, {len(plan.stays)} stay", steps)
+
+
 ROUTES = (
     Route(
         "POST",
@@ -43,5 +51,6 @@ ROUTES = (
         body=CollectGarbage,
         detail="Of a model, `keep_revisions` revisions stay. What an engine uses is never removed.",
         errors=("conflict",),
+        preview=collect_plan,
     ),
 )

@@ -1,8 +1,10 @@
 """Models: /helios/v1/models to look after them, /v1/models as OpenAI's and Anthropic's clients list them."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +13,7 @@ from heliosd.api.asked import body_of, flag_of, json_of, ref_of
 from heliosd.api.beforehand import check_fits
 from heliosd.api.errors import error_body
 from heliosd.api.parts import Parts, Progress, Stored
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.progress import watched
 from heliosd.api.routes import Answer, Parameter, Route, Scope
 from heliosd.api.sse import event_stream, frame
@@ -19,9 +22,19 @@ from heliosd.api.views import estimate_view, model_detail, model_view, peer_mode
 from heliosd.core.lifecycle import State
 from heliosd.core.names import ModelRef, kept_ref
 from heliosd.core.units import format_bytes
-from heliosd.errors import Conflict, HeliosError, NotFound
-from heliosd.store.stored import Addition, default_ref
-from heliosd.wire import AddModel, ErrorBody, ModelDetail, ModelList, ModelView, ProgressView, Removed
+from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound
+from heliosd.store.stored import Addition, checked_alias, default_ref
+from heliosd.wire import (
+    AddModel,
+    ChangePlan,
+    ChangeStep,
+    ErrorBody,
+    ModelDetail,
+    ModelList,
+    ModelView,
+    ProgressView,
+    Removed,
+)
 
 
 async def list_models(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -47,7 +60,8 @@ def _tier(parts: Parts, stored: Stored) -> str | None:
     return parts.tiers.tier_of(stored.manifest) if parts.tiers else None
 
 
-async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse:
+async def _removable(request: web.Request, parts: Parts) -> ModelRef:
+    """What is to be removed. Raises NotFound, and Conflict while a replica uses it."""
     ref = ref_of(request.match_info["ref"])
     stored = await parts.store.find(ref)
     target = ref if stored is None else stored.ref  # the store also gives up a download that was interrupted
@@ -64,6 +78,45 @@ async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse
             f"cannot remove {target}: {', '.join(users)} uses it; stop it first with `heliosctl stop {target}`",
             code="model_in_use",
         )
+    return target
+
+
+async def remove_model_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    target = await _removable(request, parts)
+    stored = await parts.store.models()
+    if adapters := [str(each.ref) for each in stored if each.adapter and each.adapter.base == target]:
+        raise Conflict(
+            f"cannot remove {target}: {', '.join(adapters)} are adapters of it; remove them first",
+            code="model_has_adapters",
+        )
+    usage = await parts.store.usage()
+    frees_bytes = next((each.frees_bytes for each in usage.models if each.ref == str(target)), 0)
+    why = "nobody uses it; what other models share with it stays. To have it back it is fetched again"
+    step = write_step(str(target), why, what="remove", frees_bytes=frees_bytes)
+    return plan_of(f"{target} would be removed", [step])
+
+
+async def add_model_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    asked = await body_of(request, AddModel)
+    wanted = _addition(asked)
+    ref = wanted.ref or default_ref(wanted)
+    if asked.alias:
+        checked_alias(asked.alias)
+    size_bytes = 0
+    if wanted.source == "hub":
+        await check_fits(parts, wanted, ref, anyway=asked.anyway)
+        size_bytes = (await parts.hub_glance(wanted.location, wanted.revision)).profile.weights_bytes
+    elif not await asyncio.to_thread(Path(wanted.location).exists):
+        raise BadRequest(f"cannot add {wanted.location}: there is no such file or folder", param="location")
+    there = await parts.store.find(ref)
+    why = f"from {wanted.source} {wanted.location}"
+    why += f"; {ref} means {there.revision[:12]} now, and means the new one then" if there else ""
+    step = ChangeStep(what="add", subject=str(ref), takes_bytes=size_bytes, reason=why)
+    return plan_of(f"{ref} would be brought into the store", [step])
+
+
+async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse:
+    target = await _removable(request, parts)
     freed_bytes = await parts.store.remove(target)
     parts.journal.note("model", f"{target} was removed, {format_bytes(freed_bytes)} are free", model=str(target))
     return json_of(Removed(ref=str(target), freed_bytes=freed_bytes))
@@ -72,14 +125,7 @@ async def remove_model(request: web.Request, parts: Parts) -> web.StreamResponse
 async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
     """Bring a model in while somebody watches; who asks again goes on where it stopped."""
     asked = await body_of(request, AddModel)
-    wanted = Addition(
-        source=asked.source,
-        location=asked.location,
-        ref=ref_of(asked.ref) if asked.ref else None,
-        revision=asked.revision,
-        alias=asked.alias,
-        base=ref_of(asked.base) if asked.base else None,
-    )
+    wanted = _addition(asked)
     allowed = parts.settings(wanted.ref or default_ref(wanted)).get("allow_pickle", False)
     wanted = replace(wanted, allow_pickle=asked.allow_pickle or allowed)
     async with event_stream(request) as (stream, response):
@@ -97,6 +143,17 @@ async def add_model(request: web.Request, parts: Parts) -> web.StreamResponse:
             parts.journal.note("model", f"{outcome.ref} was added from {outcome.source}", model=str(outcome.ref))
             await stream.send(frame("done", model_view(outcome, parts.node.snapshot().replicas)))
     return response
+
+
+def _addition(asked: AddModel) -> Addition:
+    return Addition(
+        source=asked.source,
+        location=asked.location,
+        ref=ref_of(asked.ref) if asked.ref else None,
+        revision=asked.revision,
+        alias=asked.alias,
+        base=ref_of(asked.base) if asked.base else None,
+    )
 
 
 def _noted(parts: Parts, ref: ModelRef, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -217,6 +274,7 @@ ROUTES = (
             "conflict",
             "base_not_found",
         ),
+        preview=add_model_plan,
     ),
     Route(
         "GET",
@@ -235,6 +293,7 @@ ROUTES = (
         "Remove a model from the store.",
         Answer("what became free", Removed),
         errors=("model_not_found", "model_in_use", "model_has_adapters"),
+        preview=remove_model_plan,
     ),
     Route(
         "GET",

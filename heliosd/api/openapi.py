@@ -17,7 +17,7 @@ from heliosd import __version__
 from heliosd.api.parts import Parts
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.table import ROUTES as TABLE
-from heliosd.wire import ErrorBody
+from heliosd.wire import ChangePlan, ErrorBody
 
 _PATTERN = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
@@ -27,6 +27,27 @@ _KEYS = {
     Scope.ADMIN: "Needs an admin key over TCP.",
     Scope.PEERS: "Needs an admin key over TCP, or comes from a node of the cluster.",
 }
+
+_OF_CHANGES = [
+    {
+        "name": "dry_run",
+        "in": "query",
+        "description": "answer with the plan (ChangePlan), and change nothing",
+        "schema": {"type": "boolean"},
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "the same request under the same key is carried out once within a day, and answered as often",
+        "schema": {"type": "string", "maxLength": 255},
+    },
+    {
+        "name": "X-Helios-Reason",
+        "in": "header",
+        "description": "why, for the audit",
+        "schema": {"type": "string"},
+    },
+]
 
 
 async def openapi_json(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -82,7 +103,8 @@ def plain_path(route: Route) -> str:
 
 
 def _models(route: Route) -> Iterable[type[BaseModel]]:
-    yield from (model for model in (route.body, route.answer.model) if model is not None)
+    preview = ChangePlan if route.changes else None
+    yield from (model for model in (route.body, route.answer.model, route.answer.other, preview) if model is not None)
     yield from (model for _, model in route.answer.events)
 
 
@@ -106,6 +128,11 @@ def _operation(route: Route) -> dict[str, Any]:
         },
         "security": [] if route.scope is Scope.OPEN else [{}, {"bearer": []}, {"header": []}],
     }
+    if route.changes:
+        operation["parameters"] += _OF_CHANGES
+        answered = operation["responses"]["200"]["content"].setdefault("application/json", {"schema": {"oneOf": []}})
+        models = [model for model in (route.answer.model, route.answer.other, ChangePlan) if model is not None]
+        answered["schema"] = {"oneOf": [_ref(model) for model in models]}
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,

@@ -30,6 +30,13 @@ paths.
 - **Errors** have OpenAI's shape, `{"error": {"message", "type", "code", "param", "cause"}}`; below `/v1/messages`
   Anthropic's. `code` is stable; `cause` has an engine's own words. `Retry-After` says when to come back, where that
   is known. An error in the middle of an event stream is an event with the same body.
+- **Changes.** Every call of `/helios/v1` that changes something takes `?dry_run=true`: the answer is a
+  [ChangePlan](#changeplan) with bytes, seconds and reasons, or the error that the change would end with, and nothing
+  changes. With `Idempotency-Key: WORD` the same request is carried out once in 24 h: who repeats it meanwhile waits
+  for the first, who repeats it later (also after a restart) gets the same answer with `Idempotency-Replayed: true`,
+  new secrets left out; of a stream its last event. Another request under the same key is a 422. What failed for now
+  (404, 409, 429, 5xx) is not kept. Keys are each caller's own. `X-Helios-Reason: TEXT` goes into the audit
+  (`GET /helios/v1/audit`), where every such call is, refused ones and dry runs too.
 - **Bytes** are integers named `…_bytes`, seconds are numbers named `…_s`, moments are seconds since the epoch.
 """
 
@@ -91,6 +98,8 @@ def _inference(routes: Iterable[Route]) -> str:
 def _section(route: Route) -> str:
     lines = [f"### {route.method} {plain_path(route)}\n", route.summary]
     lines += [route.detail] if route.detail else []
+    if route.changes:
+        lines.append("Dry run, idempotency key and reason: see above.")
     lines += ["", *(f"- `?{p.name}=` {p.kind}: {p.text}" for p in route.parameters)]
     if route.body is not None:
         lines.append(f"- body: {_link(route.body)}")

@@ -27,8 +27,11 @@ from heliosd.estimation.known import Known
 from heliosd.explain import Facts
 from heliosd.lease import Judgement, Lease, StartSoFar
 from heliosd.logs import RecentLog, recent_log
+from heliosd.node.draining import Draining
+from heliosd.node.operating import Operating
 from heliosd.state.advice import PutOff
 from heliosd.state.hours import Hours
+from heliosd.state.kept_answers import KeptAnswers
 from heliosd.state.keys import Keys
 from heliosd.store.garbage import Plan as GarbagePlan
 from heliosd.store.serving import Given
@@ -96,6 +99,12 @@ class TheNode(Protocol):
     @property
     def wanted(self) -> TheWanted: ...
 
+    @property
+    def operator(self) -> Operating: ...
+
+    @property
+    def draining(self) -> Draining: ...
+
     async def judge(
         self,
         ref: ModelRef,
@@ -152,7 +161,13 @@ class TheJournal(Protocol):
     def lost(self) -> int: ...
 
     async def read(
-        self, *, after: int = 0, limit: int = 500, subject: str | None = None, kinds: Sequence[str] = ()
+        self,
+        *,
+        after: int = 0,
+        limit: int = 500,
+        subject: str | None = None,
+        kinds: Sequence[str] = (),
+        since: float = 0.0,
     ) -> Sequence[Entry]: ...
 
     def follow(self) -> AsyncIterator[Entry]: ...
@@ -165,6 +180,7 @@ class TheJournal(Protocol):
         ticket: str | None = None,
         model: str | None = None,
         replica: str | None = None,
+        detail: dict[str, Any] | None = None,
     ) -> None: ...
 
 
@@ -338,6 +354,29 @@ async def _no_hub(repository: str, revision: str | None) -> NoReturn:
     raise SourceFailed(f"cannot look at {repository}: this node asks no hub", code="hub_offline")
 
 
+class Reloading(Protocol):
+    """What the API asks of the daemon about its configuration."""
+
+    async def difference(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Keys that differ from what was read: those that would take effect, and those that wait for a restart. Raises
+        HeliosError when it cannot be read."""
+        ...
+
+    async def reload(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The same, done."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """The whole configuration as TOML, without secrets."""
+        ...
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets themselves, so that they can be kept out of what is shown."""
+        ...
+
+
 Share = Callable[[], Awaitable[Shared]]
 """Looks at the whole store for what models have in common, keeps that once, and notes what came of it."""
 
@@ -410,6 +449,8 @@ class Parts:
     store: TheStore
     keys: Keys
     metrics: Metrics
+    kept: KeptAnswers
+    """Answers that may be asked for again."""
     peers: ThePeers
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
@@ -435,6 +476,8 @@ class Parts:
     """How fast weights come from the store. Raises HeliosError."""
     warnings: Callable[[], Sequence[str]] = tuple
     """What the operator should know now, one sentence each."""
+    reloading: Reloading | None = None
+    """How the configuration is read again; None: it cannot be."""
     settings: Callable[[ModelRef], Mapping[str, Any]] = lambda ref: {}
     """What the operator configured for a model."""
     log: RecentLog = field(default_factory=recent_log)

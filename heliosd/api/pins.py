@@ -4,8 +4,11 @@ from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of, ref_of
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, start_step, write_step
 from heliosd.api.routes import Answer, Route, Scope
-from heliosd.wire import PinList, PinModel, PinView
+from heliosd.errors import NotFound
+from heliosd.node.operating import Wish
+from heliosd.wire import ChangePlan, PinList, PinModel, PinView
 
 
 async def list_pins(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -28,6 +31,24 @@ async def unpin(request: web.Request, parts: Parts) -> web.StreamResponse:
     return json_of(PinView(model=str(ref), replicas=0))
 
 
+async def pin_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    ref = ref_of(request.match_info["model"])
+    asked = await body_of(request, PinModel)
+    scaled = await parts.node.operator.plan_scale(ref, asked.replicas, Wish())
+    steps = [write_step(scaled.model, f"{asked.replicas} are kept ready from then on, also after a restart")]
+    return plan_of(f"{scaled.model} would be kept ready", [*steps, *map(start_step, scaled.starts)])
+
+
+async def unpin_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    ref = ref_of(request.match_info["model"])
+    stored = await parts.store.find(ref)
+    model = str(stored.ref) if stored else str(ref)
+    if model not in await parts.node.wanted.pinned():
+        raise NotFound(f"cannot unpin {model}: it is not pinned; `heliosctl pin` lists what is", code="pin_not_found")
+    why = "what runs stays until it is idle for its keep-alive, or others need its room"
+    return plan_of(f"{model} would no longer be kept ready", [write_step(model, why, what="remove")])
+
+
 ROUTES = (
     Route(
         "GET",
@@ -48,6 +69,7 @@ ROUTES = (
         detail="It is started as soon as there is room, or idle models make it, and is never sent away for others. "
         "A pin outlives a restart.",
         errors=("model_not_found",),
+        preview=pin_plan,
     ),
     Route(
         "DELETE",
@@ -57,5 +79,6 @@ ROUTES = (
         "Treat a model like any other again.",
         Answer("the pin, with no replicas", PinView),
         errors=("pin_not_found",),
+        preview=unpin_plan,
     ),
 )

@@ -71,5 +71,6 @@ ROUTES = (
         detail="Nothing is started. A model is divided over as few equal devices as hold it; when not all fit, those "
         "of most worth together are placed; what is left on a device is dealt out as KV cache.",
         errors=("missing_model", "model_not_found", "bad_config", "bad_limits", "bad_precision", "unknown_gpu"),
+        reads=True,
     ),
 )

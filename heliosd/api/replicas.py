@@ -8,17 +8,21 @@ from heliosd.api.asked import body_of, json_of, ref_of
 from heliosd.api.errors import error_body
 from heliosd.api.now import queue_of, replica_now, replicas_of
 from heliosd.api.parts import Parts
+from heliosd.api.plans import leave_step, plan_of, start_step
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.sse import EventStream, event_stream, frame
 from heliosd.api.timeline import last_start, starting_now
 from heliosd.core.names import ModelRef
-from heliosd.errors import HeliosError, NotFound, Unavailable
+from heliosd.errors import BadRequest, Conflict, HeliosError, NotFound, Unavailable
+from heliosd.node.operating import Wish
 from heliosd.wire import (
+    ChangePlan,
     ErrorBody,
     LoadModel,
     QueueList,
     ReplicaList,
     ReplicaView,
+    ScaledView,
     SleepingReplicas,
     StoppedReplicas,
     TimelineView,
@@ -38,7 +42,9 @@ async def queue(request: web.Request, parts: Parts) -> web.StreamResponse:
 
 async def load(request: web.Request, parts: Parts) -> web.StreamResponse:
     asked = await body_of(request, LoadModel)
-    ref = ref_of(asked.model)
+    ref, wish = ref_of(asked.model), _wish(asked)
+    if asked.count is not None:
+        return await _scaled(parts, ref, asked.count, wish)
     if not asked.stream:
         return json_of(await _loaded(parts, ref))
     async with event_stream(request) as (stream, response):
@@ -54,6 +60,49 @@ async def load(request: web.Request, parts: Parts) -> web.StreamResponse:
             await stream.send(frame("timeline", timeline))
         await stream.send(last)
     return response
+
+
+def _wish(asked: LoadModel) -> Wish:
+    """How replicas are to be. Raises BadRequest for wishes without a count, which would go unheard where one runs."""
+    wish = Wish(tuple(asked.devices), asked.max_model_len, asked.max_num_seqs, asked.kv_cache_bytes)
+    if asked.count is None and wish != Wish():
+        raise BadRequest("cannot heed devices or limits without `count`: say how many there are to be", param="count")
+    if asked.count is not None and asked.stream:
+        raise BadRequest("cannot stream the starts of several: leave out `stream` or `count`", param="stream")
+    return wish
+
+
+async def _scaled(parts: Parts, ref: ModelRef, count: int, wish: Wish) -> web.StreamResponse:
+    started, stopped = await parts.node.operator.scale(ref, count, wish)
+    stored = await parts.store.find(ref)
+    model, snapshot = str(stored.ref if stored else ref), parts.node.snapshot()
+    own = replicas_of(parts, snapshot, [each for each in snapshot.replicas if each.model == model])
+    return json_of(ScaledView(model=model, replicas=own, started=list(started), stopped=list(stopped)))
+
+
+async def load_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    asked = await body_of(request, LoadModel)
+    ref, wish = ref_of(asked.model), _wish(asked)
+    if asked.count is not None:
+        scaled = await parts.node.operator.plan_scale(ref, asked.count, wish)
+        steps = [*map(start_step, scaled.starts), *(leave_step(each, sleep=False) for each in scaled.stops)]
+        return plan_of(f"{scaled.model} would have {asked.count} replicas, it has {len(scaled.there)}", steps)
+    scaled = await parts.node.operator.plan_scale(ref, 1, wish)
+    why = f"{', '.join(scaled.there)} would answer" if scaled.there else "it would be started"
+    return plan_of(f"{scaled.model}: {why}", map(start_step, scaled.starts))
+
+
+async def stop_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    costs = await parts.node.operator.costs(request.match_info["subject"], "stop")
+    return plan_of(f"{len(costs)} would stop", (leave_step(each, sleep=False) for each in costs))
+
+
+async def sleep_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    costs = await parts.node.operator.costs(request.match_info["subject"], "put to sleep")
+    for each in costs:
+        if each.sleepless is not None:
+            raise Conflict(f"cannot put {each.replica} to sleep: {each.sleepless}", code="cannot_sleep")
+    return plan_of(f"{len(costs)} would sleep", (leave_step(each, sleep=True) for each in costs if each.sleeps))
 
 
 async def _loaded(parts: Parts, ref: ModelRef) -> ReplicaView:
@@ -117,14 +166,16 @@ ROUTES = (
         "/helios/v1/replicas",
         load,
         Scope.ADMIN,
-        "Start a model; answered when it is ready.",
+        "Start a model, or with `count` have so many replicas of it; answered when they are ready.",
         Answer(
-            "the replica; with `stream` events",
+            "the replica; with `stream` events; with `count` a [ScaledView](#scaledview)",
             ReplicaView,
             events=(("timeline", TimelineView), ("done", ReplicaView), ("error", ErrorBody)),
+            other=ScaledView,
         ),
         body=LoadModel,
         errors=("model_not_found", "model_cannot_fit", "engine_failed", "draining", "queue_full", "queue_timeout"),
+        preview=load_plan,
     ),
     Route(
         "GET",
@@ -145,6 +196,7 @@ ROUTES = (
         Answer("what was stopped", StoppedReplicas),
         detail="`subject` is a replica's id or a model's ref. Requests being served are finished first.",
         errors=("replica_not_found",),
+        preview=stop_plan,
     ),
     Route(
         "POST",
@@ -156,5 +208,6 @@ ROUTES = (
         detail="`subject` is a replica's id or a model's ref. Requests being served are finished first. The next "
         "request wakes it, as does `POST /helios/v1/replicas`.",
         errors=("replica_not_found", "cannot_sleep"),
+        preview=sleep_plan,
     ),
 )

@@ -5,14 +5,16 @@ from aiohttp import web
 from heliosd.api.asked import body_of, json_of, ref_of
 from heliosd.api.errors import error_body
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.progress import watched
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.api.sse import event_stream, frame
 from heliosd.api.users import users_of
-from heliosd.core.names import SHOWN_DIGITS, kept_ref
+from heliosd.core.names import SHOWN_DIGITS, ModelRef, kept_ref
 from heliosd.errors import BadRequest, HeliosError, NotFound
 from heliosd.store.store import Compared
 from heliosd.wire import (
+    ChangePlan,
     Compare,
     DifferenceView,
     ErrorBody,
@@ -56,13 +58,7 @@ async def list_revisions(request: web.Request, parts: Parts) -> web.StreamRespon
 async def roll_back(request: web.Request, parts: Parts) -> web.StreamResponse:
     ref = ref_of(request.match_info["ref"])
     asked = await body_of(request, Rollback)
-    if asked.to is not None and not (8 <= len(asked.to) <= 64 and set(asked.to) <= set("0123456789abcdef")):
-        raise BadRequest(
-            f"cannot read {asked.to[:80]!r} as a revision: give 8 to 64 hexadecimal digits of its digest; "
-            f"`heliosctl revisions {ref}` lists them",
-            param="to",
-        )
-    before, now = await parts.store.move(ref, asked.to)
+    before, now = await parts.store.move(ref, _beginning(ref, asked.to))
     model = str(now.ref)
     text = f"{model} means revision {now.revision[:SHOWN_DIGITS]} again, no longer {before.revision[:SHOWN_DIGITS]}"
     parts.journal.note("model", text, model=model)
@@ -112,6 +108,36 @@ def _difference(compared: Compared) -> DifferenceView:
     )
 
 
+async def roll_back_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    ref, asked = ref_of(request.match_info["ref"]), await body_of(request, Rollback)
+    past = await parts.store.past(ref)
+    if not past:
+        raise NotFound(f"cannot find the model {ref}: it is not in the store", code="model_not_found")
+    now = next(each for each in past if each.current)
+    others = [each for each in past if not each.current and each.revision.startswith(_beginning(ref, asked.to) or "")]
+    if not others:
+        raise NotFound(
+            f"cannot roll {ref} back: the store has no such earlier revision; `heliosctl revisions {ref}` lists them",
+            code="revision_not_found",
+        )
+    users = users_of(parts.node.snapshot()).get(now.revision, ())
+    why = f"it means {now.revision[:SHOWN_DIGITS]} now"
+    why += f"; {', '.join(users)} finish what they serve with it" if users else "; no replica uses it"
+    to = others[0].revision[:SHOWN_DIGITS]
+    return plan_of(f"{now.ref} would mean revision {to} again", [write_step(str(now.ref), why)])
+
+
+def _beginning(ref: ModelRef, to: str | None) -> str | None:
+    """The beginning of a digest, as asked. Raises BadRequest."""
+    if to is not None and not (8 <= len(to) <= 64 and set(to) <= set("0123456789abcdef")):
+        raise BadRequest(
+            f"cannot read {to[:80]!r} as a revision: give 8 to 64 hexadecimal digits of its digest; "
+            f"`heliosctl revisions {ref}` lists them",
+            param="to",
+        )
+    return to
+
+
 _EVENTS = (("progress", ProgressView), ("done", DifferenceView), ("error", ErrorBody))
 
 ROUTES = (
@@ -135,6 +161,7 @@ ROUTES = (
         detail="Requests get it at once; a replica of the other revision finishes what it serves. Doing it again takes "
         "it back.",
         errors=("model_not_found", "revision_not_found", "conflict"),
+        preview=roll_back_plan,
     ),
     Route(
         "POST",
@@ -145,5 +172,6 @@ ROUTES = (
         Answer("progress, then `done` or `error`", events=_EVENTS, media="text/event-stream"),
         body=Compare,
         errors=("model_not_found", "revision_not_found", "corrupt_data"),
+        reads=True,
     ),
 )

@@ -9,8 +9,12 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from heliosd.api.parts import Parts
+from heliosd.wire import ChangePlan
 
 Handler = Callable[[web.Request, Parts], Awaitable[web.StreamResponse]]
+
+Preview = Callable[[web.Request, Parts], Awaitable[ChangePlan]]
+"""Says what a handler would do, and does nothing. Raises what the handler would raise."""
 
 
 class Scope(StrEnum):
@@ -43,6 +47,8 @@ class Answer:
     events: tuple[tuple[str, type[BaseModel]], ...] = ()
     """For an event stream: each event's name and what its data is."""
     media: str = "application/json"
+    other: type[BaseModel] | None = None
+    """The model of some answers, as the text says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +67,18 @@ class Route:
     group: str = "admin"
     errors: tuple[str, ...] = ()
     """`code`s worth telling, besides those any route may answer."""
+    preview: Preview | None = None
+    """Of a route that changes something: its dry run. With it come audit and idempotency keys, see `api.changes`."""
+    reads: bool = False
+    """A POST that changes nothing."""
+
+    def __post_init__(self) -> None:
+        if self.changes and self.preview is None:
+            raise TypeError(f"cannot offer {self.method} {self.path}: it changes something and has no dry run")
+        if self.preview is not None and not self.changes:
+            raise TypeError(f"cannot offer {self.method} {self.path}: it has a dry run and changes nothing")
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something of the node: all but inference, GET and what only calculates."""
+        return self.method not in ("GET", "HEAD") and self.group == "admin" and not self.reads

@@ -17,6 +17,9 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # a proxy in between must pass every event on at once
 }
 
+LAST_FRAME = web.RequestKey("last_frame", bytes)
+"""What a stream told last, apart from comments: how it ended."""
+
 _COMMENT = b": keep-alive\n\n"
 
 
@@ -36,6 +39,8 @@ class EventStream:
 
     async def send(self, chunk: bytes) -> None:
         """Write, waiting for the reader if it is slow. Raises ConnectionResetError when it is gone or stalled."""
+        if not chunk.startswith(b":"):
+            self._request[LAST_FRAME] = chunk
         async with self._turn:
             try:
                 async with asyncio.timeout(STALLED_S):

@@ -3,11 +3,14 @@
 from aiohttp import web
 
 from heliosd.api.asked import body_of, json_of, ref_of
+from heliosd.api.known import stored_model
 from heliosd.api.parts import Parts, TheTiers
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.core.retention import ELSEWHERE, Move, Tier
+from heliosd.core.units import format_bytes
 from heliosd.errors import NotFound
-from heliosd.wire import MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
+from heliosd.wire import ChangePlan, MoveModel, TierList, TierMoveView, TierPlanView, TierView, TierWishView
 
 
 async def list_tiers(request: web.Request, parts: Parts) -> web.StreamResponse:
@@ -62,6 +65,21 @@ def _move_view(move: Move) -> TierMoveView:
     )
 
 
+async def move_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    model, asked = request.match_info["model"], await body_of(request, MoveModel)
+    tiers, stored = _tiers(parts), await stored_model(parts, model)
+    size_bytes, now = sum(file.size_bytes for file in stored.manifest.files), tiers.tier_of(stored.manifest)
+    if asked.tier == "auto":
+        return plan_of(f"{stored.ref} might be in any tier again", [write_step(str(stored.ref), f"it is in {now} now")])
+    tier = Tier(asked.tier)
+    if tier in ELSEWHERE:
+        why = f"it is in {now} now; only if nobody uses it and {tier}, asked right before, has every file of it"
+        step = write_step(str(stored.ref), why, what="let go", frees_bytes=size_bytes)
+        return plan_of(f"{stored.ref} would be removed here and stay in the list", [step])
+    why = f"it is in {now} now; {format_bytes(size_bytes)} are moved as soon as nobody uses it and there is room"
+    return plan_of(f"{stored.ref} would be wanted in {tier}", [write_step(str(stored.ref), why, what="move")])
+
+
 ROUTES = (
     Route(
         "GET",
@@ -91,5 +109,6 @@ ROUTES = (
         "are no wish: the weights are removed here now, if nobody uses them and another node or the hub, asked right "
         "before, has every file of them; the model stays in the list and is fetched again when it is asked for.",
         errors=("model_not_found", "model_in_use", "not_elsewhere"),
+        preview=move_plan,
     ),
 )

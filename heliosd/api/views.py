@@ -62,6 +62,7 @@ def device_view(account: DeviceAccount) -> DeviceView:
         measured_bytes=account.measured_bytes,
         free_bytes=account.free_bytes,
         drift_bytes=account.drift_bytes,
+        drained=account.drained,
         weights_bytes=account.promised.weights_bytes,
         kv_cache_bytes=account.promised.kv_cache_bytes,
         used_bytes=reading.used_bytes if reading else 0,

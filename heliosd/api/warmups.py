@@ -8,12 +8,13 @@ from aiohttp import web
 
 from heliosd.api.asked import json_of
 from heliosd.api.parts import Parts
+from heliosd.api.plans import plan_of, write_step
 from heliosd.api.routes import Answer, Route, Scope
 from heliosd.engines.warmup_manifest import Manifest, WarmupSpoiled
 from heliosd.engines.warmup_pack import Fits, pack, unpack
 from heliosd.engines.warmups import Warmups
 from heliosd.errors import BadRequest, NotFound
-from heliosd.wire import WarmupList, WarmupView
+from heliosd.wire import ChangePlan, WarmupList, WarmupView
 
 _MEDIA = "application/x-tar"
 _BLOCK_BYTES = 1 << 20
@@ -84,6 +85,21 @@ async def remove(request: web.Request, parts: Parts) -> web.StreamResponse:
     return json_of(view)
 
 
+async def take_in_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    warmups, size_bytes = _kept(parts), request.content_length or 0
+    if size_bytes > 2 * warmups.max_bytes:
+        raise BadRequest("cannot take in the warm-up: it is larger than engines.warmup_cache", code="warmup_spoiled")
+    why = "it is unpacked and taken in only if it was made for an engine, a processor and a device as they are here"
+    return plan_of("a warm-up would be taken in", [write_step("warm-up", why, what="add", takes_bytes=size_bytes)])
+
+
+async def remove_plan(request: web.Request, parts: Parts) -> ChangePlan:
+    key, view = await _found(_kept(parts), request.match_info["key"])
+    why = "the next start that it was made for compiles again"
+    step = write_step(key, why, what="remove", frees_bytes=view.size_bytes)
+    return plan_of(f"the warm-up {key[:12]} would be forgotten", [step])
+
+
 async def _found(warmups: Warmups, begin: str) -> tuple[str, WarmupView]:
     """The whole key that begins so, where one does, and what is kept under it. Raises NotFound."""
     kept = await asyncio.to_thread(warmups.kept)
@@ -126,6 +142,7 @@ ROUTES = (
         detail="The body is the tar file. It holds code that engines will run: take it from nodes that you trust. It "
         "must have been made for an engine, a processor and a device as they are here.",
         errors=("warmup_spoiled", "warmup_not_found"),
+        preview=take_in_plan,
     ),
     Route(
         "DELETE",
@@ -135,5 +152,6 @@ ROUTES = (
         "Forget a warm-up.",
         Answer("what was forgotten", WarmupView),
         errors=("warmup_not_found",),
+        preview=remove_plan,
     ),
 )

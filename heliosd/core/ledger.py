@@ -55,6 +55,8 @@ class Ledger:
     """Devices that will soon be full; nothing is started there."""
     host_running_out: bool = False
     """Others will soon have used host memory up."""
+    drained: set[DeviceId] = field(default_factory=set)
+    """Devices that an operator has taken out; nothing is started there."""
     sleeping: set[ReplicaId] = field(default_factory=set)
     staged: dict[ReplicaId, int] = field(default_factory=dict)
     """What each sleeper holds of it."""
@@ -264,7 +266,8 @@ class Ledger:
     def fault(self, device: DeviceId) -> str | None:
         """Why the device cannot be used for now; None: it can."""
         reading = self.readings.get(device)
-        return None if reading is None else reading.fault
+        fault = None if reading is None else reading.fault
+        return fault or ("an operator drains it" if device in self.drained else None)
 
     def healthy(self, device: DeviceId) -> bool:
         return self.fault(device) is None
@@ -285,6 +288,7 @@ class Ledger:
             measured_bytes=sum(self.measured[replica].total_bytes for replica in here if replica in self.measured),
             free_bytes=self.free_bytes(device),
             drift_bytes=self.drift.get(device, 0),
+            drained=device in self.drained,
         )
 
     def host_account(self) -> HostAccount:

@@ -61,6 +61,8 @@ class Demand:
     """Why it is cut into stages, where nobody asked for them."""
     kinds: frozenset[DeviceKind] = frozenset()
     """Kinds of device it was estimated for; empty: any."""
+    within: frozenset[DeviceId] = frozenset()
+    """The only devices where an operator wants it; empty: any."""
     max_model_len: int | None = None
     """The longest request the KV cache was sized for; None: what the model says."""
     max_num_seqs: int = 32
@@ -294,6 +296,43 @@ class DrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """An operator wants the node to take requests again."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDrainAsked:
+    """An operator takes a device out: its replicas finish and stop, and nothing is started there. Or he ends that."""
+
+    at: float
+    device: DeviceId
+    out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartAsked:
+    """An operator wants one more replica. Where idle ones must make room first, he asks again when they have."""
+
+    at: float
+    demand: Demand
+    wish: Ticket
+    """What became of it is `Scheduler.wished` of this ticket."""
+    sleeper: ReplicaId | None = None
+    """Who may be woken for it; None: it has to be another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitAsked:
+    """An operator wants a replica to work on at most so many requests at once."""
+
+    at: float
+    replica: ReplicaId
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsChanged:
     at: float
     limits: "Limits"
@@ -387,6 +426,10 @@ Event = (
     | SleepAsked
     | StopAsked
     | DrainAsked
+    | DrainEnded
+    | DeviceDrainAsked
+    | StartAsked
+    | LimitAsked
     | LimitsChanged
     | ModelsChanged
     | ModelsKnown

@@ -206,7 +206,9 @@ def _groups(ledger: Ledger, demand: Demand, *, failing: bool = False) -> list[tu
     usable = {
         device.id: device
         for device in ledger.devices.values()
-        if (failing or ledger.healthy(device.id)) and (not demand.kinds or device.kind in demand.kinds)
+        if (failing or ledger.healthy(device.id))
+        and (not demand.kinds or device.kind in demand.kinds)
+        and (not demand.within or device.id in demand.within)
     }
     free = {device: ledger.free_bytes(device) for device in usable}
     stages = demand.pipeline_parallel

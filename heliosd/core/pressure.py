@@ -43,6 +43,11 @@ class Pressure:
             return float("inf")
         return max(0.0, 1.0 - self.used_ratio) / self.slope_per_s
 
+    def bound(self, most: int) -> None:
+        """An operator wants at most so many."""
+        self.most = most
+        self.limit, self.limited_since = (most, None) if self.limited_since is None else (min(self.limit, most), None)
+
     def told(self, event: ReplicaPressed, leases: int) -> str | None:
         """Take in what the engine says. Returns why, when the limit changed."""
         passed_s = event.at - self.at

@@ -18,6 +18,7 @@ from itertools import count
 from typing import assert_never
 
 from heliosd.core.ahead import Ahead
+from heliosd.core.costs import Cost, cost
 from heliosd.core.door import Door
 from heliosd.core.drift import DriftWatch
 from heliosd.core.failures import Failures
@@ -27,10 +28,13 @@ from heliosd.core.ledger import Ledger
 from heliosd.core.messages import (
     Command,
     DemandsKnown,
+    DeviceDrainAsked,
     DevicesFound,
     DevicesRead,
     DrainAsked,
+    DrainEnded,
     Event,
+    LimitAsked,
     Limits,
     LimitsChanged,
     ModelsChanged,
@@ -49,10 +53,13 @@ from heliosd.core.messages import (
     RequestReleased,
     ShellsHeld,
     SleepAsked,
+    StartAsked,
+    StartReplica,
     StopAsked,
     Tick,
     TierHeld,
     UsageSeeded,
+    WakeReplica,
 )
 from heliosd.core.names import ReplicaId, Ticket
 from heliosd.core.neighbours import Neighbours
@@ -78,6 +85,8 @@ class Scheduler:
     usage: Usage = field(default_factory=Usage)
     neighbours: Neighbours = field(default_factory=Neighbours)
     draining: bool = False
+    wished: tuple[Ticket, ReplicaId | None] | None = None
+    """The last wish of an operator, and the replica that was started or woken for it; None: there was no room yet."""
     _queue: Queue = field(default_factory=Queue)
     drift: DriftWatch = field(default_factory=DriftWatch)
     headroom: HeadroomWatch = field(default_factory=HeadroomWatch)
@@ -180,6 +189,18 @@ class Scheduler:
                 return self.pool.step_down(event.replica, event.at, "an operator asked for it")
             case DrainAsked():
                 return self._drain_all(event.at)
+            case DrainEnded():
+                self.draining = False
+            case DeviceDrainAsked():
+                return self._upkeep.device_drain_asked(event)
+            case StartAsked():
+                commands = self._upkeep.start_asked(event)
+                begun = (each.replica for each in commands if isinstance(each, StartReplica | WakeReplica))
+                self.wished = event.wish, next(begun, None)
+                return commands
+            case LimitAsked(replica=replica, most=most):
+                if replica in self.replicas:
+                    self.replicas[replica].pressure.bound(most)
             case LimitsChanged(limits=limits, keep_alives=keep_alives):
                 self._limit(limits)
                 self.ahead.demands.clear()
@@ -228,6 +249,10 @@ class Scheduler:
     def sleepless(self, replica_id: ReplicaId, at: float) -> str | None:
         """Why a replica cannot be put to sleep; None when it can, or sleeps."""
         return self._upkeep.sleepless(replica_id, at)
+
+    def cost(self, replica_id: ReplicaId, at: float) -> Cost:
+        """What sending a replica away would free and cost."""
+        return cost(self.pool, self.replicas[replica_id], at, self.sleepless(replica_id, at))
 
     @property
     def next_wakeup(self) -> float | None:

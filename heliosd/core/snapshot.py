@@ -26,6 +26,8 @@ class DeviceAccount:
     """What the device says ours hold, minus what they were measured to hold."""
     exhaustion: Exhaustion = NOT_IN_SIGHT
     """When it will be full."""
+    drained: bool = False
+    """An operator has taken it out."""
 
 
 @dataclass(frozen=True, slots=True)

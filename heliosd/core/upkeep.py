@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from heliosd.core.ahead import Ahead
 from heliosd.core.lifecycle import COMING, State
-from heliosd.core.messages import Command, Note, ReplicaPressed, SleepAsked
+from heliosd.core.messages import Command, DeviceDrainAsked, Note, ReplicaPressed, SleepAsked, StartAsked
 from heliosd.core.names import ReplicaId
-from heliosd.core.placement import Fits
+from heliosd.core.placement import Fits, place
 from heliosd.core.queue import Queue
 from heliosd.core.replicas import Replica
 from heliosd.core.room_making import RoomMaking
@@ -114,6 +114,45 @@ class Upkeep:
             return [Note(replica.demand.model, f"cannot put {replica.id} to sleep: {why}", warning=True)]
         self.ahead.preloads.bar(replica.demand.model)
         return self.pool.step_down(replica.id, event.at, "an operator asked for it", sleep=True)
+
+    def start_asked(self, event: StartAsked) -> list[Command]:
+        """Start one more replica, or have idle ones make room for it."""
+        demand = self.pool.adjusted(event.demand)
+        sleeper = self.pool.replicas.get(event.sleeper) if event.sleeper else None
+        if sleeper is not None and sleeper.state is State.ASLEEP:
+            return self._wake_asked(sleeper, event.at)
+        room = self.rooms.find(demand, None, frozenset(), event.at)
+        match room.at:
+            case Fits(devices=devices, victims=(), reason=reason):
+                return [self.pool.start(demand, devices, event.at, f"an operator asked for it; {reason}")[1]]
+            case Fits(victims=victims, reason=reason):
+                why = f"room for {demand.model}, which an operator asked for: {reason}"
+                return self.rooms.all_step_down(victims, event.at, why, sleep=room.sleep)
+        return []
+
+    def _wake_asked(self, sleeper: Replica, at: float) -> list[Command]:
+        """Wake this one, though a start elsewhere may be faster: he said which."""
+        others = [each for each in self.rooms.residents.at(at) if each.id != sleeper.id]
+        match place(self.pool.still_missing(sleeper), self.pool.ledger, others, only=sleeper.devices):
+            case Fits(victims=(), reason=reason):
+                return [self.pool.wake(sleeper, at, f"an operator asked for it; {reason}")]
+            case Fits(victims=victims, reason=reason):
+                why = f"room for {sleeper.id}, which an operator wakes: {reason}"
+                return self.rooms.all_step_down(victims, at, why, sleep=False)
+        return []
+
+    def device_drain_asked(self, event: DeviceDrainAsked) -> list[Command]:
+        """Take a device out, and send away who is there; or take it in again."""
+        drained = self.pool.ledger.drained
+        if not event.out:
+            drained.discard(event.device)
+            return []
+        drained.add(event.device)
+        there = [each.id for each in self.pool.replicas.values() if event.device in each.devices]
+        commands: list[Command] = []
+        for replica in there:
+            commands += self.pool.step_down(replica, event.at, f"an operator drains {event.device}")
+        return commands
 
     def grow(self, event: ReplicaPressed) -> list[Command]:
         """Restart a replica with a larger KV cache, where that is worth the seconds: many wait for it, and nobody for

@@ -44,6 +44,7 @@ from heliosd.foresight import Foresight
 from heliosd.lease import Judgement, Lease, LocalLease, StartSoFar
 from heliosd.node.answers import Answers
 from heliosd.node.changes import Changes
+from heliosd.node.draining import Draining
 from heliosd.node.hourly import Hourly
 from heliosd.node.judging import Judging
 from heliosd.node.launching import Launching
@@ -51,10 +52,12 @@ from heliosd.node.leasing import Leasing
 from heliosd.node.limits import limits_of
 from heliosd.node.loop import Loop
 from heliosd.node.measurements import Measurements
+from heliosd.node.operating import Operating
 from heliosd.node.performing import Performing
 from heliosd.node.starts import Starts
 from heliosd.node.stopping import Stopping
 from heliosd.node.watching import DeviceWatch, StoreWatch
+from heliosd.state.drained import DrainedDevices
 from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
@@ -91,6 +94,7 @@ class Node:
         log_dir: Path,
         inbox: asyncio.Queue[Event],
         pins: Pins,
+        drained: DrainedDevices,
         host_total_bytes: int = 0,
         recording: Recording | None = None,
         usage: UsageTable | None = None,
@@ -140,6 +144,19 @@ class Node:
         )
         self._judging = Judging(scheduler, demands, store, now)
         self._stopping = Stopping(scheduler, store, self._changes, inbox, now)
+        self.draining = Draining(scheduler, self._changes, drained, self.wanted.retell, post, now)
+        self.operator = Operating(
+            scheduler,
+            store,
+            demands,
+            journal,
+            self._stopping,
+            self._changes,
+            post,
+            now,
+            self.new_ticket,
+            lambda: self._settings.queue.timeout_s,
+        )
         self._devices = DeviceWatch(scheduler, pool, probe, journal, host_total_bytes, current, post, now)
         self._models = StoreWatch(store, current, post, now)
 
@@ -348,6 +365,7 @@ class Node:
             if self._foresight:
                 await self._foresight.begin()
             self.post(DevicesFound(self.now(), devices))
+            await self.draining.begin()
             if self._foresight:
                 tasks.create_task(self._foresight.keep(), name="keep usage")
                 tasks.create_task(self._foresight.run(), name="foresee")

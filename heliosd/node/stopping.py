@@ -36,7 +36,7 @@ class Stopping:
 
     async def stop(self, subject: str) -> tuple[ReplicaId, ...]:
         """Drain and stop a replica, or all of a model; returns when their memory is free. Raises NotFound."""
-        chosen = await self._named(subject, "stop")
+        chosen = await self.named(subject, "stop")
         for replica in chosen:
             self._inbox.put_nowait(StopAsked(self._now(), replica))
         await self._until_gone(frozenset(chosen))
@@ -47,7 +47,7 @@ class Stopping:
 
         Raises NotFound, and Conflict when an engine cannot sleep or ended instead.
         """
-        chosen = await self._named(subject, "put to sleep")
+        chosen = await self.named(subject, "put to sleep")
         for replica in chosen:
             if why := self._scheduler.sleepless(replica, self._now()):
                 raise Conflict(f"cannot put {replica} to sleep: {why}", code="cannot_sleep")
@@ -76,7 +76,7 @@ class Stopping:
             left = {each.id: len(each.leases) for each in self._scheduler.replicas.values()}
             log.warning("drain deadline passed", extra={"seconds": deadline_s, "leases": left})
 
-    async def _named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
+    async def named(self, subject: str, doing: str) -> tuple[ReplicaId, ...]:
         """The replicas of that id, model or alias. Raises NotFound."""
         running = self._scheduler.replicas
         stored = await self._store.by_name(subject)

@@ -126,9 +126,16 @@ class Journal:
                 follower.put_nowait(None)
 
     async def read(
-        self, *, after: int = 0, limit: int = 500, subject: str | None = None, kinds: Sequence[str] = ()
+        self,
+        *,
+        after: int = 0,
+        limit: int = 500,
+        subject: str | None = None,
+        kinds: Sequence[str] = (),
+        since: float = 0.0,
     ) -> list[JournalEntry]:
-        """Entries, oldest first; `subject` is a ticket, a model or a replica, `kinds` the only ones wanted.
+        """Entries, oldest first; `subject` is a ticket, a model or a replica, `kinds` the only ones wanted, `since`
+        when they begin, in seconds since the epoch.
 
         Without `after` the last `limit` of all; with it the first `limit` behind that id, so that who asks again from
         the last one he got misses nothing.
@@ -141,6 +148,9 @@ class Journal:
         if kinds:
             where += f" and kind in ({', '.join('?' * len(kinds))})"
             values += kinds
+        if since:
+            where += " and at >= ?"
+            values.append(since)
         order = "id" if after else "id desc"
         rows = await self._database.run(
             lambda db: list(db.table("journal").rows_where(where, values, order_by=order, limit=limit))

@@ -244,6 +244,30 @@ def advice_put_off(db: Database) -> None:
     db.table("advice_put_off").create({"id": str, "until": float, "at": float}, pk="id", not_null={"until", "at"})
 
 
+@steps()
+def answers_kept_for_repeats(db: Database) -> None:
+    db.table("kept_answers").create(
+        {
+            "who": str,
+            "key": str,  # the Idempotency-Key
+            "fingerprint": str,
+            "status": int,  # 0: begun
+            "media": str,
+            "body": bytes,  # without secrets
+            "at": float,
+        },
+        pk=("who", "key"),
+        not_null={"fingerprint", "status", "at"},
+    )
+    db.table("kept_answers").create_index(["at"])
+
+
+@steps()
+def devices_taken_out(db: Database) -> None:
+    # Drained by an operator: nothing is started there until he ends it.
+    db.table("drained_devices").create({"device": str, "at": float}, pk="device", not_null={"at"})
+
+
 def migrate(db: sqlite_utils.Database) -> None:
     """Bring `db` up to date; each step commits together with the record of it."""
     steps.apply(db)

@@ -45,6 +45,7 @@ class DeviceView(Wire):
     measured_bytes: int = Field(description="what our ready replicas were measured to hold")
     free_bytes: int
     drift_bytes: int = Field(0, description="what the device says ours hold, minus what they were measured to hold")
+    drained: bool = Field(False, description="an operator has taken it out: nothing is started there")
     weights_bytes: int = Field(description="part of promised")
     kv_cache_bytes: int = Field(description="part of promised")
     used_bytes: int = Field(description="all processes together, as the device says")

@@ -50,6 +50,22 @@ class ReplicaView(Wire):
 class LoadModel(Asked):
     model: str
     stream: bool = Field(False, description="answer with events: `timeline` as each phase ends, then `done` or `error`")
+    count: int | None = Field(
+        None, ge=0, le=64, description="have so many, neither more nor fewer; default: one at least"
+    )
+    devices: list[str] = Field([], max_length=64, description="with `count`: where those that start may run")
+    max_model_len: int | None = Field(None, gt=0, le=100_000_000, description="with `count`: of those that start")
+    max_num_seqs: int | None = Field(None, gt=0, le=65536, description="with `count`: of those that start")
+    kv_cache_bytes: int | None = Field(None, gt=0, description="with `count`: per device, of those that start")
+
+
+class ScaledView(Wire):
+    """The answer where `count` was asked for."""
+
+    model: str
+    replicas: list[ReplicaView] = Field(description="all of the model")
+    started: list[str] = Field(description="ids of those that were started or woken")
+    stopped: list[str]
 
 
 class SleepingReplicas(Wire):

@@ -171,7 +171,7 @@ async def test_changes_of_keys_are_in_the_journal(it: World) -> None:
     async with it.local.post("/helios/v1/keys", json={"name": "ci", "admin": True}) as response:
         secret = (await response.json())["secret"]
     await it.journal.flushed()
-    [entry] = await it.journal.read()
+    [entry] = await it.journal.read(kinds=("key",))
     assert (entry.kind, entry.message) == ("key", "an admin key named ci was made: normal priority, 1 of a fair share")
     assert secret not in entry.message
 
@@ -185,7 +185,7 @@ async def test_a_keys_terms_are_set_changed_and_noted(it: World) -> None:
         changed = KeyView.model_validate(await response.json())
     assert (changed.priority, changed.share, changed.secret) == ("low", 2.0, None)
     await it.journal.flushed()
-    assert [entry.message for entry in await it.journal.read()] == [
+    assert [entry.message for entry in await it.journal.read(kinds=("key",))] == [
         "a key named ci was made: high priority, 2 of a fair share",
         "the key named ci was changed: low priority, 2 of a fair share",
     ]

@@ -38,6 +38,7 @@ from heliosd.state.advice import PutOff
 from heliosd.state.database import Database
 from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
+from heliosd.state.kept_answers import KeptAnswers
 from heliosd.state.keys import Keys
 from heliosd.state.usage import UsageTable
 from heliosd.store.sharing import Shared
@@ -497,6 +498,7 @@ async def world(
             alerts=alerts,
             checks=(alerts_quiet(lambda: alerts.active, alerts.epoch_offset_s),),
             survey=Survey(database, {"state": place}).take,
+            kept=KeptAnswers(database),
             peers=peers,
             engine_kinds=lambda: {"vllm": SimpleNamespace(state="warm", version="0.32.0", detail=None)},
             settings=lambda ref: {"allow_pickle": True} if ref.name == "trusted" else {},

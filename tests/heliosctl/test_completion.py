@@ -32,7 +32,7 @@ def complete(bash_script: Path, *words: str, path: str = "") -> list[str]:
 
 
 def test_bash_completes_commands(bash_script):
-    assert complete(bash_script, "heliosctl", "ev") == ["events"]
+    assert complete(bash_script, "heliosctl", "eve") == ["events"]
     assert set(complete(bash_script, "heliosctl", "")) >= {"run", "pull", "cluster", "keys"}
 
 

@@ -22,6 +22,7 @@ from heliosd.engines.pool import Pool
 from heliosd.engines.simulated import Behaviour, SimulatedKind
 from heliosd.node import Node
 from heliosd.state.database import Database
+from heliosd.state.drained import DrainedDevices
 from heliosd.state.hours import Hours
 from heliosd.state.journal import Journal
 from heliosd.state.pins import Pins
@@ -127,6 +128,7 @@ async def world(
         folder / "logs",
         inbox,
         Pins(database),
+        DrainedDevices(database),
         host_total_bytes=64 * GiB,
         recording=recording,
         usage=UsageTable(database),
