@@ -9,7 +9,7 @@ _NAMES = (
     "cookie", "private_key", "cluster_key", "hub_token", "traceparent_key", "x-helios-peer", "headers",
 )  # fmt: skip
 _NAME = re.compile("|".join(map(re.escape, _NAMES)), re.IGNORECASE)
-_COUNTS = re.compile(r"(max_|num_|n_|_)?tokens(_per_s|_ratio)?$|_tokens?_(count|total|id|ids)$", re.IGNORECASE)
+_COUNTS = re.compile(r"(max_|num_|n_|_)?tokens(_per_s|_per_day|_ratio)?$|_tokens?_(count|total|id|ids)$", re.IGNORECASE)
 """Of a model's tokens, which are no secrets."""
 _PROMPTS = frozenset(
     {"prompt", "prompts", "messages", "content", "input", "inputs", "query", "documents", "completion"}

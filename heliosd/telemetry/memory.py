@@ -1,9 +1,11 @@
 """What engines hold over time, which of them leak, and when something will be full, as Prometheus families."""
 
+import math
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from heliosd.core.exhaustion import Exhaustion
 from heliosd.core.snapshot import MemoryStatus, Snapshot
 
 DAEMON = "daemon"
@@ -23,15 +25,20 @@ def memory_families(snapshot: Snapshot) -> Iterator[Metric]:
     yield recycles
     seconds = GaugeMetricFamily(
         "helios_exhaustion_seconds",
-        "Until a device, a disk (store, state) or host memory (host) is full, as it fills or as models are likely to "
-        "be asked for; +Inf: not in sight.",
+        "Until a device, a disk (store, state) or host memory (host) is full, at the speed it fills; +Inf: not in "
+        "sight. That models are likely to be asked for which do not fit together is no shortage: they take turns.",
         labels=["device", "tier"],
     )
     for account in snapshot.devices:
-        seconds.add_metric([account.device.id, ""], account.exhaustion.after_s)
+        seconds.add_metric([account.device.id, ""], _filling(account.exhaustion))
     for space, seen in snapshot.spaces:
-        seconds.add_metric(["", space.name], seen.after_s)
+        seconds.add_metric(["", space.name], _filling(seen))
     yield seconds
+
+
+def _filling(seen: Exhaustion) -> float:
+    """Only what grows: what is full, or will be wanted, has metrics and alerts of its own."""
+    return seen.after_s if seen.basis == "trend" else math.inf
 
 
 def _held(held: list[tuple[str, MemoryStatus]]) -> Iterator[Metric]:

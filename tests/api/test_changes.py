@@ -44,7 +44,19 @@ SAMPLES: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/helios/v1/config/reload"): ("/helios/v1/config/reload", None),
     ("PUT", "/helios/v1/log"): ("/helios/v1/log", {"level": "warning"}),
 }
-REFUSED = {("DELETE", "/helios/v1/warmups/{key}"): ("/helios/v1/warmups/abc", 404)}
+REFUSED: dict[tuple[str, str], tuple[str, object, int]] = {
+    ("DELETE", "/helios/v1/warmups/{key}"): ("/helios/v1/warmups/abc", None, 404),
+    ("PUT", "/helios/v1/recommendations/{id:.+}/put_off"): (
+        "/helios/v1/recommendations/unused_pin:me/a/put_off",
+        {"for_s": 3600},
+        404,
+    ),
+    ("DELETE", "/helios/v1/recommendations/{id:.+}/put_off"): (
+        "/helios/v1/recommendations/unused_pin:me/a/put_off",
+        None,
+        404,
+    ),
+}
 """What a test has nothing for; its dry run is refused as the change would be."""
 FREED = {"/helios/v1/replicas/me/a", "/helios/v1/evict/me/a", "/helios/v1/sleep/me/a"}
 
@@ -131,9 +143,9 @@ async def test_a_dry_run_plans_and_changes_nothing(it: Operated, method: str, ro
 
 
 async def test_a_dry_run_is_refused_as_the_change_would_be(it: Operated) -> None:
-    for (method, _), (path, status) in REFUSED.items():
-        await it.ask(method, f"{path}?dry_run=1", status=status)
-    for path, body, status in (
+    for (method, _), (path, body, status) in REFUSED.items():
+        await it.ask(method, f"{path}?dry_run=1", body, status=status)
+    for path, asked, status in (
         ("/helios/v1/replicas", {"model": "no/such", "count": 1}, 404),
         ("/helios/v1/replicas", {"model": "me/a", "count": 1, "devices": ["g7"]}, 400),
         ("/helios/v1/replicas", {"model": "me/a", "count": 1, "kv_cache_bytes": 2**40}, 422),
@@ -141,9 +153,9 @@ async def test_a_dry_run_is_refused_as_the_change_would_be(it: Operated) -> None
         ("/helios/v1/evict/nobody", {}, 404),
         ("/helios/v1/drain", {"device": "g9"}, 404),
     ):
-        said = await it.ask("POST", f"{path}?dry_run=true", body, status=status)
+        said = await it.ask("POST", f"{path}?dry_run=true", asked, status=status)
         assert said["error"]["message"].startswith("cannot")
-        assert await it.ask("POST", path, body, status=status) == said
+        assert await it.ask("POST", path, asked, status=status) == said
     assert (await it.audit())[-1]["result"] == "refused"
 
 

@@ -25,5 +25,7 @@ async def test_each_engine_has_a_name_of_its_own(tmp_path: Path) -> None:
     pool = Pool(kinds, lambda event: None, now=lambda: 0.0, start_timeout_s=1.0)
     settings = load_settings({"node.state_dir": str(tmp_path)}, {"HOME": str(tmp_path)}).settings
     nobody: Any = None
-    node = Node(nobody, nobody, nobody, nobody, nobody, pool, nobody, settings, tmp_path, asyncio.Queue(), nobody)
+    node = Node(
+        nobody, nobody, nobody, nobody, nobody, pool, nobody, settings, tmp_path, asyncio.Queue(), nobody, nobody
+    )
     assert node.engine_kinds == {"simulated cuda": gpus, "simulated host": host, "simulated": simulated}

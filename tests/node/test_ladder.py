@@ -87,7 +87,7 @@ async def test_what_cannot_sleep_says_why(tmp_path: Path) -> None:
 async def test_what_can_sleep_no_more_when_its_turn_comes_says_why_instead_of_waiting_for_ever(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         await ask(here, await here.add("org/one"))
-        named = here.node._stopping._named
+        named = here.node._stopping.named
 
         async def changed_meanwhile(subject: str, doing: str) -> tuple[ReplicaId, ...]:
             """What is asked for is behind this in the inbox, and was still possible when it was asked for."""
@@ -95,7 +95,7 @@ async def test_what_can_sleep_no_more_when_its_turn_comes_says_why_instead_of_wa
             here.node.post(LimitsChanged(here.node.now(), replace(here.node._scheduler.limits, sleep=False)))
             return chosen
 
-        here.node._stopping._named = changed_meanwhile  # type: ignore[method-assign]
+        here.node._stopping.named = changed_meanwhile  # type: ignore[method-assign]
         async with asyncio.timeout(5):
             with pytest.raises(Conflict, match=r"cannot put r1 to sleep: pool\.sleep is false"):
                 await here.node.sleep("r1")
