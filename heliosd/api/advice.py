@@ -99,6 +99,11 @@ def history_of(parts: Parts) -> History:
 
 def _price(request: web.Request, parts: Parts) -> tuple[float | None, str]:
     text = request.query.get("gib_hour_price")
+    prices = parts.metering.prices() if parts.metering is not None else None
+    if text is None and prices is not None:
+        own = prices.gib_of([each.device for each in parts.node.snapshot().devices])
+        if own is not None:
+            return own, f"[prices] of the configuration, in {prices.currency}"
     if text is None:
         found = list_price(parts.node.snapshot())
         source = f"assumed list prices of these devices in USD, as of {PRICES_AS_OF}"
@@ -145,7 +150,9 @@ ROUTES = (
         Scope.ADMIN,
         "What could be done better, the most worth first, with the figures that say so.",
         Answer("recommendations, and the rules that cannot say anything yet", AdviceList),
-        parameters=(Parameter("gib_hour_price", "string", "of device memory; default: assumed list prices in USD"),),
+        parameters=(
+            Parameter("gib_hour_price", "string", "of memory; default: `[prices]`, else assumed list prices, USD"),
+        ),
         detail="A recommendation with `calls` is carried out by them; `settings` are the operator's to write.",
         errors=("bad_price", "not_recorded"),
     ),

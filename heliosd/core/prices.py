@@ -1,6 +1,6 @@
 """What memory and tokens cost, by the operator's prices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from heliosd.core.hardware import Device
@@ -54,6 +54,12 @@ class Prices:
         if gib_hour is not None:
             return gib_hour * byte_s / (GiB * HOUR_S)
         return (_of(self.gpu_hour, device.name) or 0.0) * byte_s / (max(1, device.capacity_bytes) * HOUR_S)
+
+    def gib_of(self, devices: Sequence[Device]) -> float | None:
+        """Of a GiB for an hour, where it lies on any of these; None: none of them has a price."""
+        total_bytes = sum(each.capacity_bytes for each in devices)
+        cost = sum(self.memory(each, each.capacity_bytes * HOUR_S) for each in devices)
+        return cost / (total_bytes / GiB) if cost else None
 
     def tokens(self, tokens: Tokens) -> tuple[float, float]:
         """Of a prompt's tokens, and of those of an answer."""

@@ -4,6 +4,7 @@
 
 throughput_ratio: tokens a second of 32 streams, watched ÷ unwatched (tests/bench/request_overhead.py).
 scrape_1000_ms: a scrape of /metrics with a thousand models (tests/bench/scrape.py).
+tui_core_share: of one core, by the screen that takes most (tests/bench/tui_share.py).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import uvloop
 from tests.bench import request_overhead, scrape
 from tests.bench.report import write_json
 from tests.bench.table import print_table, span
+from tests.bench.tui_share import tui_core_share
 
 RATIO_LIMIT = 0.98
 SCRAPE_LIMIT_MS = 100.0
@@ -53,6 +55,7 @@ def throughput_ratio(folder: Path | None) -> tuple[float, list[Row]]:
 FIGURES: dict[str, Callable[[Path | None], tuple[float, list[Row]]]] = {
     "throughput_ratio": throughput_ratio,
     "scrape_1000_ms": scrape_1000_ms,
+    "tui_core_share": tui_core_share,
 }
 """By name, what measures it: the figure, and rows of the table."""
 

@@ -31,3 +31,10 @@ def test_cached_tokens_may_cost_less() -> None:
     tokens = Tokens(2_000_000, 1_000_000, 500_000)
     assert Prices(prompt_million=2.0, completion_million=8.0).tokens(tokens) == (4.0, 4.0)
     assert Prices(prompt_million=2.0, cached_million=0.5).tokens(tokens) == (2.5, 0.0)
+
+
+def test_a_gib_of_several_devices_costs_what_they_cost_together() -> None:
+    prices = Prices(gpu_hour={"H100": 4.0, "L4": 0.6})
+    assert prices.gib_of([device("NVIDIA H100"), device("NVIDIA L4", 24)]) == pytest.approx(4.6 / 104)
+    assert prices.gib_of([device("NVIDIA A10")]) is None
+    assert prices.gib_of([]) is None

@@ -223,3 +223,11 @@ def test_a_real_engine_is_metered_by_its_own_counters(stock: Path):
         node.until(lambda: quiet(node), 10, "the request never ended")
         after = usage(node)
         assert sums(after) == (after["engine_prompt_tokens"], after["engine_completion_tokens"])
+
+
+def test_advice_goes_by_the_same_prices() -> None:
+    fleet = '[[device]]\nname = "g0"\ncapacity = "8GiB"\n'
+    with heliosd(fleet=fleet, config='[prices]\ncurrency = "EUR"\ngib_hour = {"*" = 0.5}\n') as daemon:
+        found = daemon.get("recommendations")
+    assert found["gib_hour_price"] == 0.5
+    assert found["price_source"] == "[prices] of the configuration, in EUR"
