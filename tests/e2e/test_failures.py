@@ -184,6 +184,7 @@ async def seen(client, daemon, wanted, within_s) -> None:
 def test_sigterm_finishes_what_is_served(stock: Path):
     with heliosd(config=CONFIG, stock=stock) as daemon:
         short(daemon)
+        another = daemon.anthropic()  # importing it takes as long as the stream
         stream = long_stream(daemon, tokens=800)
         first = next(stream)
         daemon.terminate()
@@ -195,7 +196,7 @@ def test_sigterm_finishes_what_is_served(stock: Path):
             assert (caught.value.status_code, caught.value.code) == (503, "draining")
             assert int(caught.value.response.headers["retry-after"]) >= 1
         with pytest.raises(Exception) as refused:
-            daemon.anthropic().messages.create(model=TINY, max_tokens=5, messages=ASK)
+            another.messages.create(model=TINY, max_tokens=5, messages=ASK)
         assert refused.value.body["error"]["type"] == "overloaded_error"
         chunks = [first, *stream]
         assert chunks[-2].choices[0].finish_reason == "length"
