@@ -236,7 +236,7 @@ class Metering:
             at = datetime.fromtimestamp(before.written_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             text = (
                 f"the daemon before this one did not end well: usage was written last at {at}, "
-                f"and of what was served then at most {WRITE_S:g} s are missing, of idle memory {IDLE_WRITE_S:g} s"
+                f"and of what was served then at most {WRITE_S:g} s are not counted, of idle memory {IDLE_WRITE_S:g} s"
             )
             log.warning(text)
             self._journal.note("usage", text)

@@ -52,7 +52,7 @@ def test_a_question_from_the_estimate_to_the_account(daemon: Daemon) -> None:
     assert "start" in told
     assert "grant" in told
     assert "released" in said(daemon, "events", "-o", "json")
-    assert f"{SMOL}" in said(daemon, "top", "--once")
+    assert f"{SMOL}" in said(daemon, "top", "--once", "--size", "120x30")
     assert said(daemon, "stop", "smollm2").strip() == replica["id"]
     assert json.loads(said(daemon, "ps", "-o", "json"))["replicas"] == []
 

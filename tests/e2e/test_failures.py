@@ -269,7 +269,8 @@ def test_kill_nine_leaves_nothing_and_loses_nothing(stock: Path, smol_dir: Path,
         assert daemon.events()[: len(before)] == before
         names = {model["ref"] for model in daemon.get("models")["models"]}
         assert {SMOL, TINY, OTHER} <= names
-        assert all(check["ok"] for check in daemon.get("doctor")["checks"]), daemon.get("doctor")
+        # Devices may not have been read yet.
+        daemon.until(lambda: all(each["ok"] for each in daemon.get("doctor")["checks"]), 5, "doctor finds faults")
         assert "missing" not in daemon.log()
         if moment == "while importing":
             daemon.bring(smol_dir, "test/again")
