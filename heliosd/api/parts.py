@@ -155,6 +155,8 @@ class Entry(Protocol):
 class TheJournal(Protocol):
     """What the API asks of `heliosd.state.journal.Journal`."""
 
+    async def flushed(self) -> None: ...
+
     @property
     def written(self) -> int: ...
     @property

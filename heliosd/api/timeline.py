@@ -27,6 +27,7 @@ async def last_start(parts: Parts, subject: str) -> TimelineView | None:
     for replica in reversed(there):
         if (view := _running(parts, replica)) is not None:
             return view
+    await parts.journal.flushed()  # it may have ended a moment ago
     ready = await parts.journal.read(subject=name, kinds=("ready",), limit=1)
     if not ready or ready[-1].replica is None:
         return None
