@@ -8,13 +8,12 @@ from types import MappingProxyType
 
 import aiohttp
 from pydantic import BaseModel
-from yarl import URL
 
-from heliosd.cluster.identity import PEER_HEADER
+from heliosd.cluster.asking import Question, ask
 from heliosd.cluster.member import Member, ready_of
 from heliosd.core.names import PeerName, parse_ref
 from heliosd.core.peer_news import PeerNews
-from heliosd.errors import HeliosError, SourceFailed
+from heliosd.errors import HeliosError
 
 log = logging.getLogger("heliosd.cluster")
 
@@ -154,32 +153,10 @@ async def fetch_models(
 
     Raises SourceFailed when it does not answer in time, or not with a list of models.
     """
-    try:
-        async with session.get(
-            URL(f"{member.api_url}{CATALOGUE_TARGET}", encoded=True),
-            headers={PEER_HEADER: token, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S),
-            allow_redirects=False,
-        ) as response:
-            body = await response.content.read(2000) if response.status != 200 else await _all_of(response, limit_bytes)
-            if response.status != 200:
-                raise SourceFailed(
-                    f"cannot list the models of node {member.name}: it answered {response.status}",
-                    cause=body.decode(errors="replace"),
-                )
-        answer = _Answer.model_validate_json(body)
-        return frozenset(str(parse_ref(name)) for held in answer.models for name in (held.ref, *held.aliases))
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise SourceFailed(
-            f"cannot list the models of node {member.name} at {member.api_url}",
-            cause=str(error) or type(error).__name__,
-        ) from error
+    question = Question(CATALOGUE_TARGET, "list the models of", FETCH_TIMEOUT_S, limit_bytes)
+    return await ask(session, member, question, _names, token=token)
 
 
-async def _all_of(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise ValueError(f"the list is longer than {limit_bytes} bytes")
-    return bytes(body)
+def _names(body: bytes) -> frozenset[str]:
+    answer = _Answer.model_validate_json(body)
+    return frozenset(str(parse_ref(name)) for held in answer.models for name in (held.ref, *held.aliases))

@@ -7,11 +7,11 @@ import aiohttp
 from pydantic import BaseModel, Field
 from yarl import URL
 
+from heliosd.cluster.asking import Question, ask
 from heliosd.cluster.identity import PEER_HEADER
 from heliosd.cluster.member import Member
 from heliosd.core.manifest import Manifest, ManifestFile, manifest_of
 from heliosd.core.names import Digest, ModelRef, parse_digest
-from heliosd.errors import SourceFailed
 
 LOOK_S = 3.0
 """A peer that takes longer to say whether it has a file is not asked for it."""
@@ -55,38 +55,14 @@ async def blob_size(session: aiohttp.ClientSession, member: Member, digest: Dige
 
 async def fetch_manifest(session: aiohttp.ClientSession, member: Member, ref: ModelRef, *, token: str) -> HeldModel:
     """What files a peer's model is made of. Raises SourceFailed when it does not tell."""
-    try:
-        async with session.get(
-            URL(f"{member.api_url}{manifest_target(ref)}", encoded=True),
-            headers={PEER_HEADER: token, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=MANIFEST_S),
-            allow_redirects=False,
-        ) as response:
-            body = await _all_of(response)
-            if response.status != 200:
-                raise SourceFailed(
-                    f"cannot learn what {ref} is made of from node {member.name}: it answered {response.status}",
-                    cause=body[:2000].decode(errors="replace"),
-                )
-        answer = _Answer.model_validate_json(body)
-        files = manifest_of(
-            ManifestFile(each.path, parse_digest(each.digest), each.size_bytes) for each in answer.files
-        )
-        return HeldModel(files, answer.origin, answer.created_at)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise SourceFailed(
-            f"cannot learn what {ref} is made of from node {member.name} at {member.api_url}",
-            cause=str(error) or type(error).__name__,
-        ) from error
+    question = Question(manifest_target(ref), f"learn what {ref} is made of from", MANIFEST_S, MAX_ANSWER_BYTES)
+    return await ask(session, member, question, _held_model, token=token)
 
 
-async def _all_of(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return bytes(body)
+def _held_model(body: bytes) -> HeldModel:
+    answer = _Answer.model_validate_json(body)
+    files = manifest_of(ManifestFile(each.path, parse_digest(each.digest), each.size_bytes) for each in answer.files)
+    return HeldModel(files, answer.origin, answer.created_at)
 
 
 class _File(BaseModel):

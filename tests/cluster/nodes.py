@@ -11,6 +11,7 @@ from heliosd.cluster.gossip import Gossip, GossipSettings
 from heliosd.cluster.member import Member, MemberState, Meta
 from heliosd.core.names import PeerName
 from heliosd.engines.engine import Request, Ticket
+from tests.loopback import on_loopback
 
 KEY = b"k" * 32
 WITHIN_S = 10.0
@@ -97,11 +98,5 @@ async def serving(handler: Callable[[web.Request], object]) -> AsyncIterator[str
     """An HTTP server on loopback that answers everything with `handler`; yields its URL."""
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", handler)  # type: ignore[arg-type]
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with on_loopback(app, handler_cancellation=True, shutdown_timeout=0.1) as url:
+        yield url

@@ -11,6 +11,8 @@ from functools import lru_cache, partial
 
 from aiohttp import web
 
+from tests.loopback import on_loopback
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -99,16 +101,11 @@ async def running(hub: HubServer) -> AsyncIterator[HubServer]:
     app.router.add_get(hub.prefix + "/api/models/{ns}/{name}", partial(_info, hub))
     app.router.add_get(hub.prefix + "/api/models/{ns}/{name}/revision/{rev}", partial(_info, hub))
     app.router.add_get(hub.prefix + "/{ns}/{name}/resolve/{rev}/{path:.+}", partial(_resolve, hub))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    hub.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield hub
-    finally:
-        hub.flow.set()
-        await runner.cleanup()
+    async with on_loopback(app, access_log=None, shutdown_timeout=0.1) as hub.url:
+        try:
+            yield hub
+        finally:
+            hub.flow.set()
 
 
 def _logging(hub: HubServer):  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ from yarl import URL
 from heliosd.core.names import Digest, ModelRef
 from heliosd.store.sources.nearby import Holder, Offer
 from heliosd.store.sources.source import SourceFile
+from tests.loopback import on_loopback
 
 PROOF = {"x-helios-peer": "good"}
 
@@ -51,15 +52,8 @@ async def running_peer(peer: PeerServer) -> AsyncIterator[PeerServer]:
 
     app = web.Application()
     app.router.add_get("/helios/v1/blobs/{digest}", blob, allow_head=False)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    peer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with on_loopback(app, access_log=None, shutdown_timeout=0.1) as peer.url:
         yield peer
-    finally:
-        await runner.cleanup()
 
 
 async def _blob(peer: PeerServer, request: web.Request) -> web.StreamResponse:

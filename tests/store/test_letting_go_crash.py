@@ -1,8 +1,6 @@
 """The daemon is killed at random moments of letting go and bringing back; then nothing is lost, wrong or left over."""
 
-import asyncio
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,31 +9,13 @@ from heliosd.core.names import ModelRef
 from heliosd.store.stored import Addition
 from tests.store.away_child import CHUNK_BYTES, MODELS
 from tests.store.conftest import OpenStore
+from tests.store.killed_child import killed
 from tests.store.models import write_folder
 from tests.store.peer_server import Neighbours, PeerServer, running_peer
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[2]
 KILLS = 12
-
-
-async def killed(root: Path, steps: int, after_s: float) -> None:
-    """Let the child take so many steps, then kill it a little later."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.store.away_child", str(root), stdout=asyncio.subprocess.PIPE, cwd=PROJECT
-    )
-    assert process.stdout is not None
-    try:
-        for _ in range(steps + 1):
-            assert await process.stdout.readline(), "the child ended by itself"
-        asyncio.get_running_loop().call_later(after_s, process.kill)
-        while await process.stdout.readline():
-            pass
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def test_killing_at_random_moments_loses_nothing_and_leaves_nothing(
@@ -48,7 +28,8 @@ async def test_killing_at_random_moments_loses_nothing_and_leaves_nothing(
     chance = random.Random(7)
     ever_away = 0
     for _ in range(KILLS):
-        await killed(tmp_path, chance.randrange(5), chance.uniform(0.0, 0.05))
+        steps, after_s = chance.randrange(5), chance.uniform(0.0, 0.05)
+        await killed("tests.store.away_child", str(tmp_path), steps=steps, after_s=after_s)
         async with running_peer(PeerServer("east", MODELS)) as east, open_store(chunk_bytes=CHUNK_BYTES) as store:
             store.ask_nearby(Neighbours([east]))
             models = await store.models()

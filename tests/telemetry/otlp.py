@@ -12,6 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.loopback import on_loopback
+
 
 @dataclass
 class Collector:
@@ -59,16 +61,8 @@ async def collector() -> AsyncIterator[Collector]:
     it = Collector()
     app = web.Application(client_max_size=64 * 1024**2)
     app.router.add_post("/v1/traces", it._take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    it.url = f"http://127.0.0.1:{port}"
-    try:
+    async with on_loopback(app) as it.url:
         yield it
-    finally:
-        await runner.cleanup()
 
 
 def attributes(span: Span) -> dict[str, object]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.loopback import on_loopback
+
 
 @dataclass
 class Receiver:
@@ -30,13 +32,6 @@ async def receiver() -> AsyncIterator[Receiver]:
     it = Receiver()
     app = web.Application()
     app.router.add_post("/hook", it.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    it.url = f"http://127.0.0.1:{port}/hook"
-    try:
+    async with on_loopback(app) as url:
+        it.url = f"{url}/hook"
         yield it
-    finally:
-        await runner.cleanup()
