@@ -4,13 +4,11 @@ Run by `make test-gpu`.
 """
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heliosd.core.hardware import Device, DeviceKind
-from heliosd.core.names import DeviceId
 from heliosd.core.units import GiB
 from heliosd.engines.engine import LaunchSpec
 from heliosd.engines.vllm import VllmKind
@@ -20,19 +18,6 @@ from tests.engines.answers import chat, spec
 pytestmark = [pytest.mark.gpu, pytest.mark.asyncio]
 
 FEW = [1, 2, 4, 8, 16]
-
-
-@pytest.fixture
-def gpu() -> Iterator[Device]:
-    pynvml = pytest.importorskip("pynvml")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        pytest.skip("no NVIDIA driver here")
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    memory, name = pynvml.nvmlDeviceGetMemoryInfo(handle), pynvml.nvmlDeviceGetName(handle)
-    yield Device(DeviceId(pynvml.nvmlDeviceGetUUID(handle)), DeviceKind.CUDA, name, memory.total, index=0)
-    pynvml.nvmlShutdown()
 
 
 async def started(kind: VllmKind, asked: LaunchSpec) -> tuple[int, float]:

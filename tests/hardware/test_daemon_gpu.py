@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heliosd.core.hardware import Device
 from heliosd.core.units import GiB, MiB
 from tests.e2e.daemon import Daemon, heliosd
 
@@ -22,16 +23,8 @@ LIMITS = "max_model_len = 2048\nmax_num_seqs = 32\n"
 
 
 @pytest.fixture(scope="module")
-def capacity_bytes() -> int:
-    pynvml = pytest.importorskip("pynvml")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        pytest.skip("no NVIDIA driver here")
-    try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
-    finally:
-        pynvml.nvmlShutdown()
+def capacity_bytes(gpu: Device) -> int:
+    return gpu.capacity_bytes
 
 
 def models(names: list[str], kv_cache_bytes: int, more: str = "") -> str:

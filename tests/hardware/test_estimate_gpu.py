@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from heliosd.core.hardware import Device, DeviceKind
-from heliosd.core.names import DeviceId
 from heliosd.core.profile import ModelProfile
 from heliosd.core.units import GiB
 from heliosd.engines.vllm import VllmKind
@@ -24,30 +23,24 @@ pytestmark = [pytest.mark.gpu, pytest.mark.asyncio]
 CACHE_BYTES = 2 * GiB
 
 
-async def test_a_first_start_takes_what_was_predicted(smol_dir: Path, tmp_path: Path) -> None:
-    pynvml = pytest.importorskip("pynvml")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        pytest.skip("no NVIDIA driver here")
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    memory, name = pynvml.nvmlDeviceGetMemoryInfo(handle), pynvml.nvmlDeviceGetName(handle)
-    device = Device(DeviceId(pynvml.nvmlDeviceGetUUID(handle)), DeviceKind.CUDA, name, memory.total, index=0)
+async def test_a_first_start_takes_what_was_predicted(smol_dir: Path, tmp_path: Path, gpu: Device) -> None:
     config = json.loads((smol_dir / "config.json").read_text(encoding="utf-8"))
     known = known_from(config, [read_header(smol_dir / "model.safetensors", "model.safetensors")])
     profile = ModelProfile("LlamaForCausalLM", 0, *(None,) * 8)
     predicted = estimate(
-        known, profile, Wishes(kv_cache_bytes=CACHE_BYTES, max_num_seqs=32), Place(DeviceKind.CUDA, memory.total, name)
+        known,
+        profile,
+        Wishes(kv_cache_bytes=CACHE_BYTES, max_num_seqs=32),
+        Place(DeviceKind.CUDA, gpu.capacity_bytes, gpu.name),
     )
     kind = VllmKind(tmp_path / "vllm", DeviceKind.CUDA)
     try:
-        engine = await kind.start(spec(smol_dir, tmp_path, devices=(device,), kv_cache_bytes=CACHE_BYTES))
+        engine = await kind.start(spec(smol_dir, tmp_path, devices=(gpu,), kv_cache_bytes=CACHE_BYTES))
         await chat(engine)
         held = engine.footprint
         await engine.stop()
     finally:
         await kind.close()
-        pynvml.nvmlShutdown()
     assert predicted.basis is not None
     assert held.weights_bytes == pytest.approx(predicted.per_device.weights_bytes, rel=0.05)
     assert held.total_bytes == pytest.approx(predicted.basis.likely.total_bytes, rel=0.05)

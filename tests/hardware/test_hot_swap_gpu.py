@@ -14,7 +14,8 @@ from heliosd.core.units import MiB
 from heliosd.engines.vllm import VllmKind
 from tests.bench.twin import twin
 from tests.engines.answers import chat, spec
-from tests.hardware.test_vllm_gpu import CACHE_BYTES, gpu, nvml, used_bytes  # noqa: F401 (fixtures)
+from tests.hardware.conftest import used_bytes
+from tests.hardware.test_vllm_gpu import CACHE_BYTES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.asyncio(loop_scope="session")]
 
@@ -31,8 +32,8 @@ async def kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmKi
 
 async def test_it_answers_like_a_fresh_engine_in_the_same_memory(
     kind: VllmKind,
-    gpu: Device,  # noqa: F811
-    nvml: object,  # noqa: F811
+    gpu: Device,
+    nvml: object,
     smol_dir: Path,
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,7 @@ Run by `make test-gpu` on a machine with an NVIDIA GPU and `pip install '.[cuda]
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -12,41 +12,17 @@ import pytest
 import pytest_asyncio
 
 from heliosd.core.hardware import Device, DeviceKind
-from heliosd.core.names import DeviceId
 from heliosd.core.oom import out_of_memory
 from heliosd.core.units import GiB, MiB
 from heliosd.engines.vllm import VllmKind
 from heliosd.errors import EngineFailed
 from tests.engines.answers import alive, chat, spec, until
+from tests.hardware.conftest import used_bytes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.asyncio(loop_scope="session")]
 
 CACHE_BYTES = 2 * GiB
 SLACK_BYTES = 64 * MiB
-
-
-@pytest.fixture(scope="module")
-def nvml() -> Iterator[object]:
-    pynvml = pytest.importorskip("pynvml")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        pytest.skip("no NVIDIA driver here")
-    yield pynvml
-    pynvml.nvmlShutdown()
-
-
-@pytest.fixture(scope="module")
-def gpu(nvml: object) -> Device:
-    handle = nvml.nvmlDeviceGetHandleByIndex(0)  # type: ignore[attr-defined]
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
-    uuid = nvml.nvmlDeviceGetUUID(handle)  # type: ignore[attr-defined]
-    return Device(DeviceId(uuid), DeviceKind.CUDA, "GPU 0", memory.total, index=0)
-
-
-def used_bytes(nvml: object) -> int:
-    handle = nvml.nvmlDeviceGetHandleByIndex(0)  # type: ignore[attr-defined]
-    return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)  # type: ignore[attr-defined]
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
