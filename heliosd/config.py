@@ -244,7 +244,7 @@ class PoolSection(Section):
     )
 
     shells: int = _reloadable(
-        0,
+        1,
         "So many processes of each kind of engine are made ahead, for starts to begin in; 0: none.",
         ge=0,
         le=16,

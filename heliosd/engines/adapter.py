@@ -6,7 +6,6 @@ it in a thread: vllm and torch take ten seconds.
 
 import dataclasses
 import difflib
-import itertools
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ import vllm.tokenizers.registry as tokenizer_registry
 import vllm.tracing as vllm_tracing
 import vllm.v1.engine.utils as engine_utils
 import vllm.v1.utils as v1_utils
+import zmq
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 from vllm.utils import func_utils
@@ -79,7 +79,7 @@ class Launch:
         self.traceparent = spec.traceparent
         self._log_file = spec.log_file
         self._folder = tempfile.mkdtemp(prefix="e-", dir=zygote.folder)
-        self._sockets = itertools.count()
+        self._addresses: list[str] = []
         self.progress_address = f"{self._folder}/p"
         environment = {"VLLM_RPC_BASE_PATH": self._folder, ADDRESS: self.progress_address, **_child_environment(spec)}
         if tracing is not None:
@@ -116,7 +116,28 @@ class Launch:
 
     def socket_address(self) -> str:
         """Where vLLM's two halves talk. In a folder of ours: vLLM leaves the sockets lying about."""
-        return f"ipc://{self._folder}/{next(self._sockets)}"
+        self._addresses.append(f"ipc://{self._folder}/{len(self._addresses)}")
+        return self._addresses[-1]
+
+    def interrupt(self) -> Callable[[], None]:
+        """Have vLLM's thread fail where it waits for a message, by one from somebody it does not know. Never blocks.
+
+        Returns what to call when it has failed.
+        """
+        context = zmq.Context()
+        strangers = [context.socket(zmq.DEALER) for _ in self._addresses]
+        for stranger, address in zip(strangers, self._addresses, strict=False):  # vLLM's thread may add one
+            stranger.linger = 0
+            stranger.connect(address)
+            with suppress(zmq.Again):  # it listens for nobody
+                stranger.send(b"", zmq.NOBLOCK)
+
+        def afterwards() -> None:
+            for stranger in strangers:
+                stranger.close()
+            context.term()
+
+        return afterwards
 
     def init_tracer(self, *args: Any) -> Any:
         """Where vLLM wants to send spans of this process by itself. Where ours are made, its own are made there too."""

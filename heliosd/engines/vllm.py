@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from heliosd.core.gist import gist
 from heliosd.core.hardware import DeviceKind
 from heliosd.core.storage_speed import Speed
+from heliosd.engines.boot_watch import BootWatch
 from heliosd.engines.engine import Engine, LaunchSpec
 from heliosd.engines.obituary import obituary
 from heliosd.engines.old_logs import remove_old
@@ -140,10 +141,12 @@ class VllmKind:
     async def _started(self, spec: LaunchSpec, launch: Any, shell: Shell | None) -> VllmEngine:
         booting: asyncio.Future[Any] | None = None
         hearing: Hearing | None = None
+        watch = BootWatch(launch.context, launch.interrupt)
         try:
             hearing = Hearing(launch.progress_address, spec.clock)
             booting = asyncio.get_running_loop().run_in_executor(self._pool, self._boot, spec, launch, shell)
             llm, registry, gauge = await asyncio.shield(booting)
+            watch.close()
             swaps = self._adapter.can_swap(llm)
             engine = VllmEngine(spec, llm, registry, gauge, launch, self._thread, swaps=swaps)
             await engine.get_ready(self._openai)
@@ -159,6 +162,7 @@ class VllmKind:
                 raise
             raise await self._thread(partial(_why_not, spec, launch, failure)) from failure
         finally:
+            watch.close()
             if hearing is not None:
                 hearing.close()
         return engine

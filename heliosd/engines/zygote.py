@@ -181,6 +181,8 @@ class ForkContext(ForkServerContext):
         self.environment = dict(environment)
         self.started: list[ForkedProcess] = []
         self.called_off = False
+        self.begun: Callable[[ForkedProcess], object] = lambda process: None
+        """Called with each process, in the thread that has started it."""
         self.shell: Shell | None = None
         """The first process begins in it, if it is there and still lives."""
 
@@ -231,8 +233,10 @@ class ForkedProcess(process.BaseProcess):
 
     def start(self) -> None:
         super().start()
-        if self.origin is not None and self.origin.called_off:
-            self.kill()  # who called it off found no process id yet
+        if self.origin is not None:
+            self.origin.begun(self)
+            if self.origin.called_off:
+                self.kill()  # who called it off found no process id yet
         # Its owner ends it; at the interpreter's exit nobody should wait for it.
         cast(Any, process)._children.discard(self)
 

@@ -13,6 +13,7 @@ from heliosd.api.app import build_app
 from heliosd.api.listen import listen
 from heliosd.api.parts import Identity, Parts
 from heliosd.api.scrape import scrape_of
+from heliosd.core.lifecycle import State
 from heliosd.engines.warmups import Warmups
 from heliosd.state.kept_answers import KeptAnswers
 from heliosd.state.keys import Keys
@@ -23,6 +24,7 @@ from tests.node.world import World, world
 
 FLEET = '[[device]]\nname = "g"\ncount = 2\ncapacity = "16GiB"\n'
 MODELS = {"me/a": {"kv_cache": "2GiB"}, "me/b": {"kv_cache": "2GiB"}}
+_MOVING = frozenset(State) - {State.READY, State.ASLEEP, State.FAILED, State.STOPPED}
 
 
 @dataclass
@@ -70,7 +72,10 @@ class Operated:
         return list((await self.ask("GET", "/helios/v1/audit"))["entries"])
 
     async def state(self) -> object:
-        """All that a change could change: not the journal, kept answers, or what starts before it took."""
+        """All that a change could change, once nothing moves: not the journal, kept answers, or measurements."""
+        version = -1
+        while any(each.state in _MOVING for each in self.world.node.snapshot().replicas):
+            version = await self.world.node.changed(version)
         tables = await self.world.database.run(
             lambda db: {
                 table: db.execute(f'select * from "{table}"').fetchall()

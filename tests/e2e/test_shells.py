@@ -24,7 +24,7 @@ def notes(daemon: Daemon) -> list[str]:
 
 
 def test_a_start_begins_in_one_and_the_next_is_made(stock: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with heliosd(config="[pool]\nshells = 1\n", stock=stock) as daemon:
+    with heliosd(stock=stock) as daemon:
         where = ["--socket", str(daemon.socket)]
         daemon.until(lambda: waiting(daemon) == 1, 90, "none was made")
         assert daemon.metric('helios_shells{state="waiting"}') == 1
@@ -58,7 +58,7 @@ def test_a_start_begins_in_one_and_the_next_is_made(stock: Path, capsys: pytest.
 
 
 def test_a_killed_daemon_leaves_none(stock: Path) -> None:
-    with heliosd(config="[pool]\nshells = 1\n", stock=stock) as daemon:
+    with heliosd(stock=stock) as daemon:
         daemon.until(lambda: waiting(daemon) == 1, 90, "none was made")
         daemon.kill()
         daemon.until(lambda: daemon.processes() == [], 5, "processes are left")
