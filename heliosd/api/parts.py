@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from heliosd.api.estimator import Estimator
 from heliosd.api.stall import STALLED_S
+from heliosd.api.totals import Totals
 from heliosd.cluster.member import Member
 from heliosd.core.breaker import RetryBudget
 from heliosd.core.claim import Claim
@@ -457,6 +458,8 @@ class Parts:
     engine_kinds: Callable[[], Mapping[str, Kind]]
     """How each kind of engine does, by its name."""
     alerts: TheAlerts
+    totals: Totals = field(default_factory=Totals)
+    """Of the store, for the metrics."""
     survey: Callable[[], Surroundings] = Surroundings
     """Looks at the disks and the database; called in a thread."""
     tiers: TheTiers | None = None

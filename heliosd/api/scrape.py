@@ -13,8 +13,7 @@ async def scrape_of(parts: Parts, *, engines: bool = True) -> Scrape:
     snapshot = parts.node.snapshot()
     found = [(replica.id, parts.node.engine(replica.id)) for replica in snapshot.replicas] if engines else []
     running = [(replica, engine) for replica, engine in found if engine is not None]
-    stored = await parts.store.models()
-    logical_bytes, physical_bytes = await parts.store.sizes()
+    await parts.totals.look(parts.store)
     recording = parts.recording
     # An engine's registry alone has hundreds of series: nothing of it is read while requests wait for the loop.
     told = await asyncio.to_thread(lambda: [(replica, engine.metrics()) for replica, engine in running])
@@ -24,9 +23,9 @@ async def scrape_of(parts: Parts, *, engines: bool = True) -> Scrape:
     return Scrape(
         snapshot=snapshot,
         version=parts.identity.version,
-        models=len(stored),
-        store_logical_bytes=logical_bytes,
-        store_physical_bytes=physical_bytes,
+        models=parts.totals.models,
+        store_logical_bytes=parts.totals.logical_bytes,
+        store_physical_bytes=parts.totals.physical_bytes,
         fetched=parts.store.fetched,
         journal_entries=parts.journal.written,
         journal_lost=parts.journal.lost,

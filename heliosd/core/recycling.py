@@ -43,8 +43,8 @@ class Recycling:
         self.told = {name: what for name, what in self.told.items() if name in names}
         for name, where, verdict in leaking:
             replica = pool.replicas.get(ReplicaId(name))
-            if replica is not None and replica.state is not State.READY:
-                continue
+            if (replica is None or replica.state is not State.READY) and name != DAEMON:
+                continue  # it is going, or gone since the last reading
             what = self._what(replica, pool, at) if not draining else "the node drains"
             if self.told.get(name) != what:
                 self.told[name] = what

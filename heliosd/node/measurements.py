@@ -1,5 +1,7 @@
 """What is learned from each start and end: kept for the estimates, counted for the metrics."""
 
+import logging
+import sqlite3
 from dataclasses import replace
 
 from heliosd.core.lifecycle import State
@@ -10,6 +12,8 @@ from heliosd.engines.pool import Pool
 from heliosd.node.starts import Starts
 from heliosd.state.records import Measurement, Records
 from heliosd.telemetry.metrics import Metrics
+
+log = logging.getLogger("heliosd.node")
 
 _PHASES = {State.STARTING: "starting", State.SLEEPING: "sleeping", State.ASLEEP: "sleeping", State.WAKING: "waking"}
 
@@ -54,7 +58,7 @@ class Measurements:
         kind = self._scheduler.ledger.devices[replica.devices[0]].kind
         demand, basis, timeline = replica.demand, replica.demand.basis, self._starts.timeline(event)
         likely = basis.likely if basis else demand.per_device
-        await self._records.add(
+        await self._add(
             Measurement(
                 model=demand.model,
                 revision=demand.revision,
@@ -79,6 +83,12 @@ class Measurements:
             replace(likely, kv_cache_bytes=demand.per_device.kv_cache_bytes), demand.per_device, event.measured
         )
         self._demands.measured()
+
+    async def _add(self, measurement: Measurement) -> None:
+        try:
+            await self._records.add(measurement)
+        except sqlite3.Error as error:  # a full disk costs what is learned, never the service
+            log.error("measurement not kept", extra={"model": measurement.model, "cause": str(error)})
 
     def _check_estimate(self, likely: Footprint, booked: Footprint, measured: Footprint) -> None:
         """Tell the metrics how near the prediction of a start came."""

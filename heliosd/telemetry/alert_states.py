@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from heliosd.telemetry.alerts import ALERTS, LONGEST_WINDOW_S, Alert
+from heliosd.telemetry.alerts import ALERTS, Alert
 from heliosd.telemetry.conditions import Labels, Reading
 
 
@@ -49,7 +49,7 @@ class AlertStates:
 
     def look(self, reading: Reading) -> list[Change]:
         """Take in what the metrics say now; returns what changed by it."""
-        self.readings = [each for each in self.readings if each.at >= reading.at - LONGEST_WINDOW_S] + [reading]
+        self.readings = [each for each in self.readings if each.at >= reading.at - self.looks_back_s] + [reading]
         found: dict[tuple[str, Labels], Active] = {}
         changes: list[Change] = []
         for alert in self.alerts:
@@ -68,6 +68,11 @@ class AlertStates:
         ]
         self.active = found
         return changes
+
+    @property
+    def looks_back_s(self) -> float:
+        """Older readings are not needed."""
+        return max(alert.condition.quantity.window_s for alert in self.alerts)
 
     def firing(self) -> dict[str, int]:
         """How many fire of each alert; zero of most."""

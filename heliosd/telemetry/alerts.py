@@ -173,7 +173,6 @@ ALERTS = (
 
 NAMES = frozenset(name for alert in ALERTS for name in alert.condition.quantity.names)
 """Of all samples that the alerts need."""
-LONGEST_WINDOW_S = max(alert.condition.quantity.window_s for alert in ALERTS)
 
 
 def rules(alerts: Iterable[Alert] = ALERTS) -> str:

@@ -158,6 +158,15 @@ def test_the_operator_may_forbid_it() -> None:
     assert memory.suspected
 
 
+def test_the_leak_of_one_that_is_gone_is_not_said_to_be_the_daemons() -> None:
+    node = leaking(recycle=False)
+    node.go(3 * HOUR)
+    before = list(node.leaks)
+    node.tell(ReplicaExited(node.at, R1, "killed by SIGKILL"))  # and nothing has been read since
+    node.tell(RequestArrived(node.at, T2, "m", M))
+    assert node.leaks == before
+
+
 def test_a_kv_cache_that_fills_and_an_engine_that_warms_up_are_not_recycled() -> None:
     node = Node(DeviceKind.HOST)
     node.serve(held=11 * GiB)
