@@ -3,7 +3,7 @@ PY := .venv/bin/python
 ENGINE ?= cpu
 SHELL := /bin/bash
 
-.PHONY: help setup demo check format unit test test-gpu bench docs install uninstall clean
+.PHONY: help setup demo lint check format unit test test-gpu bench docs install uninstall clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,12 +14,13 @@ setup: ## .venv with Helios, an engine (ENGINE=cpu or cuda) and the developers' 
 demo: setup ## start heliosd, import a real model, ask it, stop
 	@.ci/demo
 
-check: setup ## format, lint, types, import contracts, unit tests: under a minute
+check: lint unit ## format, lint, types, import contracts, unit tests: what each commit passes
+
+lint: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(MAKE) --no-print-directory unit
 
 format: setup ## what `check` would complain about and a tool can mend
 	$(PY) -m ruff check --fix --quiet .
@@ -30,8 +31,10 @@ unit: export PYTHONDONTWRITEBYTECODE :=
 unit: setup
 	$(PY) -m pytest -q -n auto -m "not slow and not gpu"
 
+# The quick ones with all examples of their properties, side by side; those with engines one after another.
 test: setup ## all tests that need no GPU, with real engines
-	$(PY) -m pytest -q -m "not gpu"
+	$(PY) -m pytest -q -n auto -m "not (slow or gpu)"
+	$(PY) -m pytest -q -m "slow and not gpu"
 
 test-gpu: ## everything in tests/hardware, on a machine with an NVIDIA GPU
 	@$(MAKE) --no-print-directory setup ENGINE=cuda

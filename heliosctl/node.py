@@ -137,7 +137,13 @@ def _devices(devices: "list[DeviceView]", spaces: "list[SpaceView]", wide: bool)
             for each in spaces
         ]
         text += "\n\n" + table(_SPACES, rows)
-    return "\n\n".join([text, *(f"{device.id}: {device.fault}" for device in devices if device.fault)])
+    return "\n\n".join([text, *(f"{device.id}: {why}" for device in devices if (why := _out(device)))])
+
+
+def _out(device: "DeviceView") -> str | None:
+    """Why nothing is started there."""
+    taken_out = f"drained: nothing is started there until `heliosctl undrain {device.id}`" if device.drained else None
+    return device.fault or taken_out
 
 
 def full_in(seen: "ExhaustionView | None") -> str:

@@ -18,7 +18,7 @@ from tui.capacity import CapacityView
 from tui.carry_out import carry_out
 from tui.commands import SCREENS, Do, Go, Help, Leave, SortBy, parse
 from tui.deeds import Verb, deed
-from tui.devices import DevicesView, drain_wanted
+from tui.devices import DevicesView, drain_wanted, undrain_wanted
 from tui.dialogs import Confirm, Overlay, help_text
 from tui.effects import effects
 from tui.events import EventsView, Log
@@ -299,11 +299,11 @@ class HeliosTop(App[Failure | None]):
 
     def _named(self, verb: Verb, subject: str) -> View.Wanted:
         """What a command means. Raises ValueError."""
-        if verb != "drain":
+        if verb not in ("drain", "undrain"):
             return View.Wanted(verb, subject, subject)
         if self._now is None or subject not in {device.id for device in self._now.devices}:
-            raise ValueError(f"cannot drain {subject}: there is no such device; `:devices` shows them")
-        return drain_wanted(self._now, subject)
+            raise ValueError(f"cannot {verb} {subject}: there is no such device; `:devices` shows them")
+        return drain_wanted(self._now, subject) if verb == "drain" else undrain_wanted(subject)
 
     def on_view_wanted(self, wanted: View.Wanted) -> None:
         if self.read_only:

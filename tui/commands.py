@@ -51,7 +51,9 @@ def parse(text: str) -> Command:
         return Help()
     if word in VERBS:
         if not rest:
-            raise ValueError(f"cannot {word}: say what, such as `:{word} {'gpu0' if word == 'drain' else 'org/name'}`")
+            raise ValueError(
+                f"cannot {word}: say what, such as `:{word} {'gpu0' if word in ('drain', 'undrain') else 'org/name'}`"
+            )
         return Do(word, rest)
     if word == "sort":
         return SortBy(rest)

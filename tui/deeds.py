@@ -5,8 +5,8 @@ from typing import Literal
 
 from heliosctl.client import quoted
 
-Verb = Literal["load", "wake", "sleep", "stop", "pin", "unpin", "drain"]
-VERBS: tuple[Verb, ...] = ("load", "wake", "sleep", "stop", "pin", "unpin", "drain")
+Verb = Literal["load", "wake", "sleep", "stop", "pin", "unpin", "drain", "undrain"]
+VERBS: tuple[Verb, ...] = ("load", "wake", "sleep", "stop", "pin", "unpin", "drain", "undrain")
 
 _DONE: dict[Verb, str] = {
     "load": "is ready",
@@ -15,7 +15,8 @@ _DONE: dict[Verb, str] = {
     "stop": "has stopped",
     "pin": "is kept ready",
     "unpin": "is treated like any other",
-    "drain": "is drained: nothing starts there until `heliosctl undrain`",
+    "drain": "is drained: nothing starts there until it is undrained",
+    "undrain": "is in service again",
 }
 _DOING: dict[Verb, str] = {
     "load": "loading",
@@ -25,6 +26,7 @@ _DOING: dict[Verb, str] = {
     "pin": "pinning",
     "unpin": "unpinning",
     "drain": "draining",
+    "undrain": "taking into service again",
 }
 
 
@@ -34,7 +36,7 @@ class Deed:
 
     verb: Verb
     subject: str
-    """A model or a replica; of a drain a device."""
+    """A model or a replica; of a drain, and of its end, a device."""
     method: str
     path: str
     body: object = None
@@ -59,6 +61,8 @@ def deed(verb: Verb, subject: str) -> Deed:
             return Deed(verb, subject, "DELETE", f"/helios/v1/replicas/{quoted(subject)}")
         case "drain":
             return Deed(verb, subject, "POST", "/helios/v1/drain", {"device": subject})
+        case "undrain":
+            return Deed(verb, subject, "DELETE", f"/helios/v1/drain?device={quoted(subject)}")
         case "pin":
             return Deed(verb, subject, "PUT", f"/helios/v1/pins/{quoted(subject)}", {"replicas": 1})
         case "unpin":

@@ -11,11 +11,16 @@ from tui.bars import accounted, bar, legend
 from tui.columns import Cell, Column, Drawn, Shown
 from tui.history import History, sparkline
 from tui.now import Held, Now
-from tui.palette import GREEN, SKY, VERMILION
+from tui.palette import GREEN, ORANGE, SKY, VERMILION
 from tui.table import Table
 from tui.view import View
 
 Row = tuple[DeviceView, Held, History]
+
+
+def _name(row: Row, _: Shown) -> Drawn:
+    device = row[0]
+    return Cell(f"{device.id} v", ORANGE) if device.drained else device.id
 
 
 def _bar(row: Row, shown: Shown) -> Drawn:
@@ -44,7 +49,7 @@ def _curve(row: Row, shown: Shown) -> Cell:
 
 
 COLUMNS: tuple[Column[Row], ...] = (
-    Column("DEVICE", 9, lambda it, _: it[0].id, lambda row: row[0].id, grows=True, most=16),
+    Column("DEVICE", 9, _name, lambda row: row[0].id, grows=True, most=16),
     Column("MEMORY", 20, _bar, grows=True),
     Column("USED", 9, lambda it, _: format_bytes(it[0].used_bytes), lambda row: row[0].used_bytes, right=True),
     Column("OF", 9, lambda it, _: format_bytes(it[0].capacity_bytes), lambda row: row[0].capacity_bytes, right=True),
@@ -62,7 +67,9 @@ def device_table(empty: str = "no devices", id: str | None = None) -> Table[Row]
         COLUMNS,
         parse=lambda row: row,
         key=lambda row: row[0].id,
-        words=lambda row: f"{row[0].id} {row[0].name} {row[0].kind} {row[0].fault or ''}",
+        words=lambda row: (
+            f"{row[0].id} {row[0].name} {row[0].kind} {row[0].fault or ''}{' drained' if row[0].drained else ''}"
+        ),
         empty=empty,
         id=id,
     )
@@ -78,6 +85,8 @@ def device_text(row: Row, now: Now | None, width: int) -> Text:
     text = Text(f"{device.id} · {device.name} · {device.kind}", "bold")
     if device.fault:
         text.append(f"\n! FAULT {device.fault}", VERMILION)
+    elif device.drained:
+        text.append(f"\nv drained: nothing is started there until `heliosctl undrain {device.id}`", ORANGE)
     text.append("\n")
     text.append_text(accounted(device, held, width))
     for name, style, label in (("used", SKY, "memory"), ("busy", GREEN, "busy")):
@@ -114,7 +123,8 @@ def device_facts(device: DeviceView) -> Text:
 class DevicesView(View):
     HELP: ClassVar[str] = """\
 FREE      what may still be promised
-d         drain: stop all replicas of the device, once their requests are done
+d         drain: stop all replicas of the device, once their requests are done, and start none there;
+          or, where it is drained (v), take it into service again
 """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("d", "want('drain')", "drain")]
 
@@ -156,9 +166,14 @@ d         drain: stop all replicas of the device, once their requests are done
         row = self.table.row
         if row is None or self._now is None:
             return
-        self.post_message(drain_wanted(self._now, row[0].id))
+        device = row[0]
+        self.post_message(undrain_wanted(device.id) if device.drained else drain_wanted(self._now, device.id))
 
 
 def drain_wanted(now: Now, device: str) -> View.Wanted:
     there = [each["id"] for each in now.replicas if device in each["devices"]]
     return View.Wanted("drain", device, f"{device}, with {len(there)} replicas", there)
+
+
+def undrain_wanted(device: str) -> View.Wanted:
+    return View.Wanted("undrain", device, device, [])

@@ -14,6 +14,8 @@ def test_gpus_show_the_ledgers_columns(daemon, ctl):
     assert lines[0].split()[:2] == ["DEVICE", "NAME"]
     assert " ".join(lines[1].split()[3:]) == "8.0 GiB 256.0 MiB 1.0 GiB 320.0 MiB 512.0 MiB 5.8 GiB 63% -"
     assert lines[-1] == "gpu1: fell off the bus"
+    daemon.devices.append(device("gpu2", drained=True))
+    assert "gpu2: drained: nothing is started there until `heliosctl undrain gpu2`" in ctl("gpus").out
     assert ctl("devices", "-o", "wide").out.startswith("DEVICE")
 
 

@@ -37,7 +37,7 @@ Keys are those of nvitop and k9s; `?` shows them, the last line shows those of t
 | `Enter`, double click | all about the row: a start, an estimate, a request's story, an event's numbers |
 | `/` | only rows with these words; `Escape` shows all again |
 | `s` `S`, click on a column's name | sort; turn the order round |
-| `l` `z` `w` `x` `p` `d` | load, sleep, wake, stop, pin or unpin, drain a device |
+| `l` `z` `w` `x` `p` `d` | load, sleep, wake, stop, pin or unpin, drain or undrain a device |
 | `:load org/name`, `:drain gpu0`, … | the same as a command |
 | `q` | leave |
 

@@ -171,6 +171,7 @@ class Household(StandIn):
         app.router.add_get("/helios/v1/tiers", self._give(lambda: self.tiers))
         app.router.add_get("/helios/v1/capacity", self._capacity)
         app.router.add_post("/helios/v1/drain", self._drain)
+        app.router.add_delete("/helios/v1/drain", self._undrain)
         app.router.add_post("/helios/v1/sleep/{subject:.+}", self._sleep)
         return app
 
@@ -200,7 +201,19 @@ class Household(StandIn):
         if self.drains is None:
             raise web.HTTPNotFound
         self.drains.append((await request.json())["device"])
+        self._mark_drained()
         return web.json_response({"node": False, "devices": self.drains, "stopped": []})
+
+    async def _undrain(self, request: web.Request) -> web.Response:
+        assert self.drains is not None
+        self.drains.remove(request.query["device"])
+        self._mark_drained()
+        return web.json_response({"node": False, "devices": self.drains, "stopped": []})
+
+    def _mark_drained(self) -> None:
+        drains = self.drains or []
+        self.devices = [each.model_copy(update={"drained": each.id in drains}) for each in self.devices]
+        self.changed()
 
     async def _capacity(self, request: web.Request) -> web.Response:
         if self.capacity is None:

@@ -97,7 +97,7 @@ async def test_a_pin_is_taken_back_with_the_same_key(told, show):
     assert [method for method, _, _ in posted(told)] == ["DELETE", "PUT"]
 
 
-async def test_a_device_is_drained_by_the_daemon(told, show):
+async def test_a_device_is_drained_by_the_daemon_and_taken_back(told, show):
     told.drains = []
     top = show("devices")
     async with top.run_test(size=(100, 40)) as pilot:
@@ -105,8 +105,13 @@ async def test_a_device_is_drained_by_the_daemon(told, show):
         await pilot.press("j", "d")
         await until(pilot, sees(top, "drain gpu1, with 3 replicas?", "r2: frees 14.0 GiB"))
         await pilot.press("y")
-        await until(pilot, sees(top, "gpu1 is drained: nothing starts there until"))
-    assert posted(told) == [("POST", "/helios/v1/drain", {"device": "gpu1"})]
+        await until(pilot, sees(top, "gpu1 is drained: nothing starts there until", "gpu1 v", "v drained: nothing is"))
+        await pilot.press("d")
+        await until(pilot, sees(top, "undrain gpu1?"))
+        await pilot.press("y")
+        await until(pilot, sees(top, "gpu1 is in service again"))
+        await until(pilot, lambda: not top.view.table.row[0].drained)
+    assert posted(told) == [("POST", "/helios/v1/drain", {"device": "gpu1"}), ("DELETE", "/helios/v1/drain", None)]
 
 
 async def test_where_the_daemon_keeps_no_device_out_its_replicas_stop(told, show):
