@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from heliosd.core.lifecycle import State
 from heliosd.core.units import MiB
 from heliosd.engines.engine import Request
 from heliosd.lease import LocalLease
 from tests.node.world import World, world
+
+pytestmark = pytest.mark.slow
 
 WINDOW_S = 6.0
 """Long enough for a dozen readings also where each takes a third of a second: in a process of gigabytes it does."""
