@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from heliosd.engines.frontend import VllmFrontend
 from heliosd.engines.obituary import obituary
 from heliosd.engines.pressure import Gauge
 from heliosd.engines.progress import note_phases
+from heliosd.engines.sentinels import Sentinels
 from heliosd.errors import EngineFailed
 
 log = logging.getLogger("heliosd.engines")
@@ -59,7 +59,7 @@ class VllmEngine:
         self._footprint = Footprint(0, 0, 0)
         self._processes: list[psutil.Process] = []
         self._tasks: tuple[str, ...] = ()
-        self._sentinels: list[int] = []
+        self._sentinels = Sentinels(self._died)
         self._stop_lock = asyncio.Lock()
         self._swaps = swaps
 
@@ -217,7 +217,7 @@ class VllmEngine:
         """Give up vLLM's side and the launch to whoever goes on with them: for this object the engine has ended."""
         self._stopping = True
         self._gauge.close()
-        self._unwatch()
+        self._sentinels.close()
         return self._llm, self._launch
 
     def pressure(self) -> Pressure:
@@ -237,7 +237,7 @@ class VllmEngine:
             if not self._stopping:
                 self._stopping = True
                 self._gauge.close()
-                self._unwatch()
+                self._sentinels.close()
                 await asyncio.shield(self._thread(self._shut_down))
 
     def counted(self) -> Tokens:
@@ -249,23 +249,13 @@ class VllmEngine:
 
     def watch(self) -> None:
         """Notice its death from now on. Harmless when repeated."""
-        loop = asyncio.get_running_loop()
         for process in () if self._sentinels else self._launch.processes:
-            sentinel = os.dup(process.sentinel)  # vLLM closes its own when it notices first
-            self._sentinels.append(sentinel)
-            loop.add_reader(sentinel, self._died)
+            self._sentinels.watch(process)
 
     def _died(self) -> None:
-        self._unwatch()
         self._gauge.close()
         log.warning("engine died", extra={"replica": self._spec.replica})
         self._ended.set()
-
-    def _unwatch(self) -> None:
-        for sentinel in self._sentinels:
-            asyncio.get_running_loop().remove_reader(sentinel)
-            os.close(sentinel)
-        self._sentinels.clear()
 
     def _why(self) -> str:
         for process in self._launch.processes:
